@@ -1,0 +1,132 @@
+"""What happens beside the maths while an edit runs: progress, log, trajectory, checkpoints, stopping."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import TYPE_CHECKING, Any, Protocol
+
+from PIL import Image
+from tqdm import tqdm
+
+from cpds.pictures import gif, png, strip, to_pil
+from cpds.runs import FRAMES, GIF, RESULT, STRIP, RunFolder
+
+if TYPE_CHECKING:
+    from cpds.editor import EditState
+    from cpds.guidance import Terms
+
+
+class Callback(Protocol):
+    """Told when an edit starts, after each step, and when its last step is done."""
+
+    def started(self, state: EditState) -> None: ...
+
+    def stepped(self, state: EditState, terms: Terms) -> None: ...
+
+    def finished(self, state: EditState) -> None: ...
+
+
+class ProgressBar:
+    """Steps, rate, time left and losses on standard error."""
+
+    def started(self, state: EditState) -> None:
+        self.bar = tqdm(total=state.config.num_inference_steps, initial=state.step, unit="step", dynamic_ncols=True)
+
+    def stepped(self, state: EditState, terms: Terms) -> None:
+        shown = {k: f"{v:.3g}" for k, v in terms.metrics.items() if k in ("direction", "cut", "selector_loss")}
+        self.bar.set_postfix(shown, refresh=False)
+        self.bar.update()
+
+    def finished(self, state: EditState) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.bar.close()
+
+
+class MetricsLog:
+    """One JSON line a step: losses and figures."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
+
+    def started(self, state: EditState) -> None:
+        self.run.cut_metrics(state.step)
+
+    def stepped(self, state: EditState, terms: Terms) -> None:
+        losses = {f"loss_{k}": float(v.detach()) for k, v in terms.losses.items()}
+        self.run.log({"step": state.step, **losses, **terms.metrics})
+
+    def finished(self, state: EditState) -> None:
+        pass
+
+
+class Pictures:
+    """About `frames` pictures of the way, and at the end result, before/after strip and animation."""
+
+    def __init__(self, run: RunFolder, source: Image.Image, frames: int = 24) -> None:
+        self.run, self.source, self.frames = run, source, frames
+
+    def started(self, state: EditState) -> None:
+        for frame in self.run.frames():
+            if int(frame.stem) > state.step:
+                frame.unlink()
+
+    def stepped(self, state: EditState, terms: Terms) -> None:
+        if state.step % max(1, state.config.num_inference_steps // self.frames) == 0:
+            frame = to_pil(state.representation.picture(state.prior))
+            self.run.write(f"{FRAMES}/{state.step:06d}.png", png(frame))
+
+    def finished(self, state: EditState) -> None:
+        result = to_pil(state.representation.picture(state.prior))
+        way = [self.source, *(Image.open(f).convert("RGB") for f in self.run.frames()), result]
+        self.run.write(GIF, gif(way))
+        self.run.write(STRIP, png(strip([self.source, result])))
+        self.run.write(RESULT, png(result))  # last: its presence says that the run is finished
+
+
+class Checkpoints:
+    """The state every `every` steps, and whenever asked."""
+
+    def __init__(self, run: RunFolder, every: int = 10) -> None:
+        self.run, self.every = run, every
+
+    def started(self, state: EditState) -> None:
+        self.save(state)
+
+    def stepped(self, state: EditState, terms: Terms) -> None:
+        if state.step % self.every == 0:
+            self.save(state)
+
+    def finished(self, state: EditState) -> None:
+        self.save(state)
+
+    def save(self, state: EditState) -> None:
+        self.run.save_checkpoint(state.tensors())
+
+
+class StopBetweenSteps:
+    """Turns Ctrl-C into a KeyboardInterrupt between two steps, when the state is whole; a second one is immediate."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def started(self, state: EditState) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self.before: Any = signal.signal(signal.SIGINT, self._ask)
+
+    def _ask(self, *_: object) -> None:
+        self.asked = True
+        self.restore()
+
+    def restore(self) -> None:
+        if threading.current_thread() is threading.main_thread() and hasattr(self, "before"):
+            signal.signal(signal.SIGINT, self.before)
+
+    def stepped(self, state: EditState, terms: Terms) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+
+    def finished(self, state: EditState) -> None:
+        self.restore()

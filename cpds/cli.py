@@ -1,0 +1,220 @@
+"""The command line, `cpds …`. Nothing heavy is imported before a command really runs."""
+
+from __future__ import annotations
+
+import re
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from cpds.config import EditConfig, GuidanceConfig, require
+from cpds.errors import InputError
+from cpds.presets import PRESETS
+
+BIGGER = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+EMBEDDED_NOTE = (
+    "Using the embedded prior, which knows some 200 emoji-like things (cats, fruit, hearts, ...) on plain backgrounds; "
+    f"for photos name a bigger one: --prior {BIGGER}"
+)
+
+PresetName = Literal[tuple(PRESETS)]
+
+
+@dataclass(frozen=True)
+class ImageArgs:
+    """Edit a picture, or every picture of a folder, by prompt."""
+
+    img_path: Path
+    """Picture or folder of pictures (jpg, jpeg, png, webp, bmp)."""
+    prompt: str
+    """What the picture shows."""
+    trg_prompt: tuple[str, ...]
+    """What it should become; several prompts give one edit each."""
+    save_path: Path | None = None
+    """Run folder for results (with several edits: the folder of run folders). Default: a new folder in runs/."""
+    preset: PresetName = "cpds"  # pyright: ignore[reportInvalidTypeForm]
+    """Settings to start from; --method alone starts from that method's own. Other flags change single settings."""
+    prior: str | None = None
+    """Diffusion prior: a Hugging Face name or a local folder in diffusers' layout. Default: the embedded prior."""
+    mask: Path | None = None
+    """Picture of the source's size, white where the edit may happen."""
+    resolution: int | None = None
+    """Shorter side while editing, in px. Default: what the prior was trained on."""
+    keep_unchanged: bool = True
+    """Take pixels that the edit did not touch from the source instead of from the autoencoder."""
+    resume: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Go on with the interrupted run(s) in --save_path."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    torch_dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """Precision of the prior. auto: fp16 on CUDA, else fp32."""
+    edit: tyro.conf.OmitArgPrefixes[EditConfig] = field(default_factory=lambda: PRESETS["cpds"])
+
+
+@dataclass(frozen=True)
+class PresetsArgs:
+    """List the presets with their settings."""
+
+
+def slug(text: str) -> str:
+    """A prompt as a folder name."""
+    return re.sub(r"[^\w]+", "-", text.lower()).strip("-")[:60] or "edit"
+
+
+def fresh_folder(stem: str) -> Path:
+    """runs/<stem>, or runs/<stem>-2 … if that is taken."""
+    candidates = (Path("runs") / (stem if i == 1 else f"{stem}-{i}") for i in range(1, 100_000))
+    return next(p for p in candidates if not p.exists())
+
+
+def destinations(args: ImageArgs, pictures: Sequence[Path]) -> list[tuple[Path, str, Path]]:
+    """(picture, target prompt, run folder) of every edit asked for; no two share a folder."""
+    first = f"{pictures[0].stem}-{slug(args.trg_prompt[0])}"
+    many = len(pictures) * len(args.trg_prompt) > 1
+    root = args.save_path or fresh_folder(args.img_path.stem if many else first)
+    if not many:
+        return [(pictures[0], args.trg_prompt[0], root)]
+    jobs: list[tuple[Path, str, Path]] = []
+    taken: set[Path] = set()
+    for picture in pictures:
+        for target in args.trg_prompt:
+            name = f"{picture.stem}-{slug(target)}"
+            # cat.png and cat.jpg, or prompts that differ in punctuation, must not meet in one folder
+            folder = next(p for i in range(1, 10_000) if (p := root / (name if i == 1 else f"{name}-{i}")) not in taken)
+            taken.add(folder)
+            jobs.append((picture, target, folder))
+    return jobs
+
+
+def run_image(args: ImageArgs) -> int:
+    """Every edit of `cpds image`. All inputs are checked before the first step."""
+    require(bool(args.prompt.strip()), "the prompt is empty: say in words what the picture shows")
+    require(bool(args.trg_prompt), "there is no target prompt: say what the picture should become")
+    require(all(t.strip() for t in args.trg_prompt), "a target prompt is empty: say what the picture should become")
+    require(args.save_path is not None or not args.resume, "--resume needs --save_path: name the run to go on with")
+
+    from cpds.pictures import find_pictures, open_mask, open_picture
+
+    jobs = destinations(args, find_pictures(args.img_path))
+    sources = {path: open_picture(path) for path, _, _ in jobs}
+    masks = {path: open_mask(args.mask, image) if args.mask else None for path, image in sources.items()}
+
+    from cpds.prior import load_prior
+    from representations.latent import LatentImage, LatentImageConfig
+
+    config = LatentImageConfig(args.resolution, args.keep_unchanged)
+    if args.prior is None:
+        print(EMBEDDED_NOTE, file=sys.stderr)
+    prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
+    images = {path: LatentImage(image, prior, config, masks[path]) for path, image in sources.items()}
+    for n, (path, target, folder) in enumerate(jobs, 1):
+        if len(jobs) > 1:
+            print(f"[{n}/{len(jobs)}] {path.name} -> {target}", file=sys.stderr)
+        image = LatentImage(sources[path], prior, config, masks[path]) if len(args.trg_prompt) > 1 else images[path]
+        if (code := one_edit(args, image, prior, target, folder)) != 0:
+            return code
+    return 0
+
+
+def one_edit(args: ImageArgs, image: Any, prior: Any, target: str, folder: Path) -> int:
+    """Start, resume or skip one run."""
+    from cpds.callbacks import Checkpoints, MetricsLog, Pictures, ProgressBar, StopBetweenSteps
+    from cpds.editor import EditDiverged, run, start
+    from cpds.pictures import to_pil
+    from cpds.runs import GIF, RESULT, STRIP, Identity, RunFolder
+
+    place = RunFolder(folder)
+    state = start(image, prior, args.prompt, target, args.edit)
+    identity = Identity(args.prompt, target, prior.identity, image.source_id(), args.edit)
+    several = folder != args.save_path
+    if args.resume and not place.exists:
+        require(several, f"there is no run to resume in {folder}: check --save_path")
+    if args.resume and place.exists:
+        place.check(identity)
+        if place.finished:
+            print(f"{folder} is already finished", file=sys.stderr)
+            return 0
+        if saved := place.load_checkpoint():
+            state.load(saved)
+    else:
+        place.create(identity)
+
+    bar, checkpoints = ProgressBar(), Checkpoints(place)
+    stopper = StopBetweenSteps()
+    callbacks = [bar, MetricsLog(place), Pictures(place, to_pil(image.image)), checkpoints, stopper]
+    try:
+        run(state, callbacks)
+    except KeyboardInterrupt:
+        bar.close()
+        if stopper.asked:  # between two steps: the state is whole
+            checkpoints.save(state)
+        print(f"Stopped after step {state.step}; go on with --resume --save_path {folder}", file=sys.stderr)
+        return 130
+    except EditDiverged as err:
+        bar.close()
+        checkpoints.save(state)
+        raise InputError(f"{err}; the state after step {state.step} is kept in {folder}") from err
+    finally:
+        stopper.restore()
+    for label, name in {"result": RESULT, "before/after": STRIP, "trajectory": GIF}.items():
+        print(f"{label:>12}: {folder / name}")
+    return 0
+
+
+def run_presets() -> int:
+    """Print every preset, one line each, with what differs from the plain defaults."""
+    for name, preset in PRESETS.items():
+        shown = {f.name: getattr(preset.guidance, f.name) for f in fields(GuidanceConfig)}
+        shown |= {f.name: getattr(preset, f.name) for f in fields(EditConfig) if f.name != "guidance"}
+        plain = {f.name: f.default for f in [*fields(GuidanceConfig), *fields(EditConfig)]}
+        own = " ".join(f"{k}={v}" for k, v in shown.items() if k == "method" or (v and v != plain.get(k)))
+        print(f"{name:>15}: {own}")
+    return 0
+
+
+def chosen_preset(argv: Sequence[str]) -> str:
+    """The preset that the flags start from: --preset, else the one named like --method, else cpds."""
+    found = {}
+    for i, word in enumerate(argv):
+        flag, _, value = word.partition("=")
+        if flag in ("--preset", "--method"):
+            found[flag] = value or (argv[i + 1] if i + 1 < len(argv) else "")
+    name = found.get("--preset") or found.get("--method") or "cpds"
+    return name if name in PRESETS else "cpds"  # tyro will say what is wrong with an unknown one
+
+
+def parse(argv: Sequence[str]) -> ImageArgs | PresetsArgs:
+    """Arguments with the chosen preset's settings as defaults. Exits with 2 on a bad flag, like argparse."""
+    name = chosen_preset(argv)
+    missing: Any = tyro.MISSING
+    image = ImageArgs(missing, missing, missing, preset=name, edit=PRESETS[name])
+    commands = (
+        Annotated[ImageArgs, tyro.conf.subcommand("image", default=image)]
+        | Annotated[PresetsArgs, tyro.conf.subcommand("presets", default=PresetsArgs())]
+    )
+    return tyro.cli(commands, args=list(argv), prog="cpds", description=__doc__)  # pyright: ignore
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; 2 and one sentence for anything that the user can mend."""
+    warnings.showwarning = lambda message, *_args, **_kwargs: print(f"cpds: warning: {message}", file=sys.stderr)
+    try:
+        args = parse(sys.argv[1:] if argv is None else argv)
+        return run_image(args) if isinstance(args, ImageArgs) else run_presets()
+    except InputError as err:
+        print(f"cpds: error: {err}", file=sys.stderr)
+        return 2
+    except Exception as err:
+        if type(err).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
+            raise
+        print("cpds: error: out of GPU memory: lower --resolution or take --torch_dtype fp16", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""Settings of an edit. No torch here: the command line reads these to answer --help at once.
+
+Each field's docstring is its help text; bad values are rejected with the value in the message.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cpds.errors import InputError
+
+Method = Literal["sds", "dds", "cds", "pds", "cpds"]
+SelectorName = Literal["random", "learned", "svm", "knn", "forest"]
+
+
+def require(ok: bool, message: str) -> None:
+    """Raise InputError with `message` unless `ok`."""
+    if not ok:
+        raise InputError(message)
+
+
+@dataclass(frozen=True)
+class GuidanceConfig:
+    """How an edit direction is distilled from the prior (one edit step)."""
+
+    method: Method = "cpds"
+    """SDS, DDS, CDS, PDS or CPDS."""
+    guidance_scale: float = 7.5
+    """Classifier-free guidance omega: eps_uncond + omega (eps_cond - eps_uncond)."""
+    negative_prompt: str = ""
+    """What the unconditional branch is told instead of nothing."""
+    w_dds: float = 1.0
+    """Weight of the edit direction."""
+    w_cut: float = 1.0
+    """Weight of the contrastive loss on self-attention features (cds and cpds); 0 switches it off."""
+    identity: float = 1.0
+    """Multiplier of psi, the posterior's pull back to the source (pds and cpds)."""
+    stride: int = 2
+    """Posterior stride in timesteps (pds and cpds); 1 leaves no pull back to the source."""
+    patch_size: tuple[int, ...] = (1, 2)
+    """Sides of the patches, in feature pixels (cds and cpds)."""
+    n_patches: int = 256
+    """At most this many patches are chosen for each layer and patch size (cds and cpds)."""
+    temperature: float = 0.07
+    """Temperature of the contrastive loss (cds and cpds)."""
+    patch_selector: SelectorName = "random"
+    """Who chooses the patches: chance, the learned Meta-Learner, or a scikit-learn classifier (cds and cpds)."""
+    selector_every: int = 10
+    """Steps between two updates of the patch selector."""
+    timesteps: Literal["uniform", "non-increasing"] = "uniform"
+    """Order of the timesteps: drawn uniformly, or from coarse to fine over the run."""
+    t_min: float = 0.05
+    """Lowest timestep, as a fraction of the schedule's length."""
+    t_max: float = 0.95
+    """Highest timestep, as a fraction of the schedule's length."""
+
+    def __post_init__(self) -> None:
+        require(self.guidance_scale >= 0, f"guidance_scale must be >= 0, got {self.guidance_scale}")
+        for name in ("w_dds", "w_cut", "identity"):
+            require(getattr(self, name) >= 0, f"{name} must be >= 0, got {getattr(self, name)}")
+        require(self.stride >= 1, f"stride must be >= 1, got {self.stride}")
+        sizes = len(self.patch_size) > 0 and min(self.patch_size) >= 1
+        require(sizes, f"patch_size needs one or more sizes >= 1, got {self.patch_size}")
+        require(self.n_patches >= 2, f"n_patches must be >= 2 (a positive and a negative), got {self.n_patches}")
+        require(self.temperature > 0, f"temperature must be > 0, got {self.temperature}")
+        require(self.selector_every >= 1, f"selector_every must be >= 1, got {self.selector_every}")
+        ordered = 0 < self.t_min <= self.t_max < 1
+        require(ordered, f"need 0 < t_min <= t_max < 1, got t_min {self.t_min} and t_max {self.t_max}")
+
+    @property
+    def uses_posterior(self) -> bool:
+        """Whether the method weighs its differences with PDS's psi and chi."""
+        return self.method in ("pds", "cpds")
+
+    @property
+    def uses_cut(self) -> bool:
+        """Whether the contrastive loss takes part."""
+        return self.method in ("cds", "cpds") and self.w_cut > 0
+
+
+@dataclass(frozen=True)
+class EditConfig:
+    """A whole edit: guidance, optimiser and length."""
+
+    guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
+    """How the edit direction is found."""
+    num_inference_steps: int = 200
+    """Optimisation steps."""
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    """Optimiser of the edited parameters."""
+    lr: float = 0.1
+    """Step size. For sgd see lr_scaling."""
+    lr_scaling: Literal["area", "none"] = "area"
+    """area: multiply lr by 2000 / (h w) of the latent, as CDS's code does; none: use lr as it is."""
+    lr_final: float | None = None
+    """Step size of the last step, reached exponentially; none keeps lr."""
+    group_lrs: Mapping[str, float] = field(default_factory=dict)
+    """Own step sizes for named parameter groups (points, colours, xyz, ...)."""
+    seed: int = 0
+    """Seeds noise, timesteps, patches and the selector; the same seed gives the same pixels."""
+
+    def __post_init__(self) -> None:
+        require(self.num_inference_steps >= 1, f"num_inference_steps must be >= 1, got {self.num_inference_steps}")
+        for name, lr in {"lr": self.lr, "lr_final": self.lr_final, **self.group_lrs}.items():
+            require(lr is None or lr > 0, f"step size {name} must be > 0, got {lr}")
+        require(self.seed >= 0, f"seed must be >= 0, got {self.seed}")

@@ -1,0 +1,133 @@
+"""The edit loop for everything but nerfstudio."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cpds.callbacks import Callback
+from cpds.config import EditConfig
+from cpds.guidance import Guidance, Terms
+from cpds.presets import PRESETS
+from cpds.prior import Prior
+from cpds.representation import Representation
+
+OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+
+class EditDiverged(RuntimeError):
+    """NaN or infinite values appeared; the representation holds the last good state."""
+
+
+@dataclass
+class EditState:
+    """A running edit, as callbacks see it. `step` counts the finished steps."""
+
+    representation: Representation[Any]
+    prior: Prior
+    guidance: Guidance
+    optimizer: torch.optim.Optimizer
+    config: EditConfig
+    step: int = 0
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Parameters, optimiser moments, selector and step: all that a resumed run needs, as flat named tensors."""
+        saved = {"step": torch.tensor(self.step)}
+        for group in self.representation.param_groups():
+            saved |= {f"param.{group.name}.{i}": x.detach() for i, x in enumerate(group.tensors)}
+        for i, moments in self.optimizer.state_dict()["state"].items():
+            saved |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in moments.items() if v is not None}
+        return saved | {f"selector.{k}": v for k, v in self.guidance.selector.state().items()}
+
+    @torch.no_grad()
+    def load(self, saved: dict[str, Tensor]) -> None:
+        """Go on from what `tensors` gave."""
+        self.step = int(saved["step"])
+        for group in self.representation.param_groups():
+            for i, x in enumerate(group.tensors):
+                x.copy_(saved[f"param.{group.name}.{i}"])
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in saved.items():
+            if key.startswith("optimizer."):
+                _, i, name = key.split(".")
+                moments.setdefault(int(i), {})[name] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        prefix = "selector."
+        state = {k.removeprefix(prefix): v.to(self.prior.device) for k, v in saved.items() if k.startswith(prefix)}
+        self.guidance.selector.load_state(state)
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The randomness of one step, from the seed and the step alone: a resumed run draws what it would have drawn."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
+
+
+def step_size(config: EditConfig, lr: float, step: int, latent_area: int) -> float:
+    """lr of a step: exponential from lr to lr_final, times 2000 / (h w) with area scaling (CDS's code)."""
+    if config.lr_final is not None:
+        lr = lr * (config.lr_final / lr) ** (step / max(1, config.num_inference_steps - 1))
+    return lr * 2000 / latent_area if config.lr_scaling == "area" else lr
+
+
+def start(
+    representation: Representation[Any], prior: Prior, prompt: str, target_prompt: str, config: EditConfig
+) -> EditState:
+    """Set up an edit without running it."""
+    guidance = Guidance(
+        prior, prompt, target_prompt, config.guidance, steps=config.num_inference_steps, seed=config.seed
+    )
+    groups = [
+        {"params": g.tensors, "lr": config.lr, "base": config.group_lrs.get(g.name, config.lr)}
+        for g in representation.param_groups()
+    ]
+    return EditState(representation, prior, guidance, OPTIMIZERS[config.optimizer](groups), config)
+
+
+def run(state: EditState, callbacks: Sequence[Callback] = ()) -> EditState:
+    """Optimise until the last step. Raises EditDiverged, with the last good parameters in place, on NaN."""
+    representation, config = state.representation, state.config
+    for callback in callbacks:
+        callback.started(state)
+    while state.step < config.num_inference_steps:
+        generator = step_generator(config.seed, state.step)
+        view = representation.sample_view(generator=generator)
+        latents = representation.latents(state.prior, view)
+        source = representation.source_latents(state.prior, view)
+        terms = state.guidance.step(source, latents, state.step, generator)
+        for group in state.optimizer.param_groups:
+            group["lr"] = step_size(config, group["base"], state.step, latents.shape[-1] * latents.shape[-2])
+        state.optimizer.zero_grad()
+        terms.total.backward()
+        check_finite(state, terms)
+        state.optimizer.step()
+        representation.project()
+        state.step += 1
+        for callback in callbacks:
+            callback.stepped(state, terms)
+    for callback in callbacks:
+        callback.finished(state)
+    return state
+
+
+def check_finite(state: EditState, terms: Terms) -> None:
+    """Raise EditDiverged before a bad gradient reaches the parameters."""
+    gradients = [x.grad for g in state.optimizer.param_groups for x in g["params"] if x.grad is not None]
+    if not all(bool(torch.isfinite(g).all()) for g in [*gradients, terms.total.detach()]):
+        raise EditDiverged(
+            f"step {state.step + 1} gave NaN or infinite values and was not applied: "
+            "lower lr or guidance_scale, or use fp32"
+        )
+
+
+def edit(
+    representation: Representation[Any],
+    prior: Prior,
+    prompt: str,
+    target_prompt: str,
+    config: EditConfig | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> EditState:
+    """Edit `representation` in place from what `prompt` says to what `target_prompt` says; default: preset cpds."""
+    return run(start(representation, prior, prompt, target_prompt, config or PRESETS["cpds"]), callbacks)

@@ -1,0 +1,5 @@
+"""The one error that the command line turns into a sentence and exit code 2."""
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used; the message names the value and the remedy."""

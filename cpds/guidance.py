@@ -1,0 +1,113 @@
+"""One edit step: prior, source and edited latent in; losses whose gradients are the edit out.
+
+The only place of classifier-free guidance. At the step's cost: three samples through the network without gradient, and
+one (the edited latent under the target prompt) with gradient from the feature taps down. Methods without the
+contrastive loss run all four without gradient.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from cpds.config import GuidanceConfig
+from cpds.contrast import cut_loss
+from cpds.errors import InputError
+from cpds.objectives import OBJECTIVES, EditPair, Guided, PosteriorSettings, pull
+from cpds.patches import make_selector
+from cpds.prior import Prior, Text
+from cpds.schedule import TIMESTEP_SAMPLERS
+from cpds.types import Features, Latents, Scalar
+
+
+@dataclass(frozen=True)
+class Terms:
+    """One step's losses, by name; their sum is what to differentiate. `metrics` are for the log."""
+
+    losses: dict[str, Scalar]
+    metrics: dict[str, float]
+
+    @property
+    def total(self) -> Scalar:
+        return torch.stack(list(self.losses.values())).sum()
+
+
+class Guidance:
+    """The edit from `prompt` to `target_prompt` as seen by `prior`; holds the prompts' encodings and the selector."""
+
+    def __init__(
+        self, prior: Prior, prompt: str, target_prompt: str, config: GuidanceConfig, *, steps: int, seed: int = 0
+    ) -> None:
+        for name, text in {"prompt": prompt, "target prompt": target_prompt}.items():
+            if not text.strip():
+                raise InputError(f"the {name} is empty: say in words what the picture shows")
+        self.prior, self.config, self.steps = prior, config, steps
+        self.objective = OBJECTIVES[config.method]
+        texts = prior.embed([prompt, target_prompt, config.negative_prompt])
+        self.source_text, self.target_text, self.uncond = (Text(e[None]) for e in texts.embeds)
+        length = len(prior.schedule)
+        self.low, self.high = math.ceil(config.t_min * length), math.floor(config.t_max * length)
+        if self.low > self.high:
+            raise InputError(f"no timestep lies between t_min {config.t_min} and t_max {config.t_max}: widen the range")
+        if config.uses_posterior and self.low <= config.stride:
+            raise InputError(
+                f"stride {config.stride} reaches below timestep 1 from the lowest timestep {self.low}: "
+                "raise t_min or lower the stride"
+            )
+        self.selector = make_selector(config.patch_selector, width=prior.feature_width, seed=seed, device=prior.device)
+
+    def step(self, source: Latents, target: Latents, step: int, generator: torch.Generator) -> Terms:
+        """Losses of one step; gradients reach `target`. `source` is constant. All randomness from `generator` (CPU)."""
+        config, schedule = self.config, self.prior.schedule
+        t = TIMESTEP_SAMPLERS[config.timesteps](self.low, self.high, step, self.steps, generator)
+        pair = EditPair.draw(source.detach(), target, t, generator)
+        guided, before, after = self._predict(pair)
+        posterior = PosteriorSettings(config.stride, config.identity)
+        with torch.no_grad():
+            direction = self.objective.direction(pair, guided, schedule, posterior)
+        losses = {config.method: config.w_dds * pull(target, direction)}
+        metrics = {"timestep": float(t), "direction": float(direction.square().mean().sqrt())}
+        if config.uses_cut:
+            cut = cut_loss(
+                before,
+                after,
+                sizes=config.patch_size,
+                n_patches=config.n_patches,
+                temperature=config.temperature,
+                selector=self.selector,
+                generator=generator,
+            )
+            losses["cut"] = config.w_cut * cut
+            metrics["cut"] = float(cut.detach())
+            if (step + 1) % config.selector_every == 0:
+                metrics |= self.selector.update()
+        return Terms(losses, metrics)
+
+    def _predict(self, pair: EditPair) -> tuple[Guided, tuple[Features, ...], tuple[Features, ...]]:
+        """Guided predictions of both halves, and with the contrastive loss both halves' features."""
+        n, schedule, cut = len(pair.source), self.prior.schedule, self.config.uses_cut
+        src_text, tgt_text, uncond = (x.expand(n) for x in (self.source_text, self.target_text, self.uncond))
+        noised_target = schedule.add_noise(pair.target, pair.eps, pair.t)
+        fixed = noised_target.detach()
+        latents, texts = [fixed], uncond
+        if self.objective.needs_source:
+            noised_source = schedule.add_noise(pair.source, pair.eps, pair.t)
+            latents = [noised_source, noised_source, fixed]
+            texts = src_text + uncond + uncond
+        if not cut:
+            latents, texts = [*latents, fixed], texts + tgt_text
+        with torch.no_grad():
+            constant = self.prior.denoise(torch.cat(latents), pair.t.repeat(len(latents)), texts, tap=cut)
+        parts = list(constant.eps.split(n))
+        before = tuple(f[:n] for f in constant.features)
+        after: tuple[Features, ...] = ()
+        if cut:
+            live = self.prior.denoise(noised_target, pair.t, tgt_text, tap=True)
+            parts.append(live.eps.detach())
+            after = live.features
+        *source, target_uncond, target_cond = parts
+        return Guided(self._mix(*source) if source else None, self._mix(target_cond, target_uncond)), before, after
+
+    def _mix(self, cond: Latents, uncond: Latents) -> Latents:
+        """eps_uncond + omega (eps_cond - eps_uncond)  (Ho & Salimans 2021)."""
+        return uncond + self.config.guidance_scale * (cond - uncond)

@@ -1,0 +1,91 @@
+"""Settings by name: every published one (METHODS: table of hyper-parameters), and ours, tuned on the embedded prior."""
+
+from dataclasses import dataclass, replace
+
+from cpds.config import EditConfig, GuidanceConfig
+
+# Delta Denoising Score (Hertz 2023) as CDS's code runs it; the step size is 0.1 x 2000 / (h w)
+DDS_PAPER = EditConfig(GuidanceConfig("dds"), 200, "sgd", 0.1)
+# Contrastive Denoising Score (Nam 2024)
+CDS_PAPER = replace(DDS_PAPER, guidance=GuidanceConfig("cds", w_cut=3.0))
+# the reference code of CPDS: CDS's numbers at eight times the step size
+CPDS_REFERENCE = replace(DDS_PAPER, guidance=GuidanceConfig("cpds", w_cut=3.0, patch_selector="learned"), lr=0.8)
+# Posterior Distillation Sampling (Koo 2024) on pictures
+PDS_PAPER = EditConfig(
+    GuidanceConfig("pds", guidance_scale=50.0, t_min=0.02, t_max=0.98), 500, "adamw", 0.1, lr_scaling="none"
+)
+# … on NeRFs
+PDS_NERF = replace(
+    PDS_PAPER,
+    guidance=replace(PDS_PAPER.guidance, guidance_scale=100.0),
+    num_inference_steps=30_000,
+    optimizer="adam",
+    lr=1e-2,
+    lr_final=1e-3,
+)
+# … on Gaussian splats: a step size for each parameter group
+PDS_SPLATS = replace(
+    PDS_NERF,
+    lr=1e-3,
+    lr_final=None,
+    group_lrs={"xyz": 1.6e-4, "colour": 2.5e-3, "opacity": 0.05, "scale": 0.005, "rotation": 1e-3},
+)
+# … on SVG, with points in pixels of a 512-px canvas
+PDS_SVG = replace(
+    PDS_NERF,
+    guidance=replace(PDS_NERF.guidance, t_min=0.1),
+    num_inference_steps=1000,
+    lr=0.01,
+    lr_final=None,
+    group_lrs={"points": 0.8, "colours": 0.01},
+)
+
+# ours
+SDS = EditConfig(GuidanceConfig("sds", guidance_scale=7.5), 200, "sgd", 0.05, lr_scaling="none")
+DDS = EditConfig(GuidanceConfig("dds"), 200, "sgd", 0.05, lr_scaling="none")
+CDS = replace(DDS, guidance=GuidanceConfig("cds", w_cut=3.0, n_patches=64))
+PDS = EditConfig(GuidanceConfig("pds", identity=0.1), 200, "sgd", 0.4, lr_scaling="none")
+CPDS = replace(PDS, guidance=GuidanceConfig("cpds", identity=0.1, w_cut=0.3, n_patches=64, patch_selector="learned"))
+
+PRESETS = {
+    "cpds": CPDS,
+    "pds": PDS,
+    "cds": CDS,
+    "dds": DDS,
+    "sds": SDS,
+    "dds-paper": DDS_PAPER,
+    "cds-paper": CDS_PAPER,
+    "cpds-reference": CPDS_REFERENCE,
+    "pds-paper": PDS_PAPER,
+    "pds-nerf": PDS_NERF,
+    "pds-splats": PDS_SPLATS,
+    "pds-svg": PDS_SVG,
+}
+
+
+@dataclass(frozen=True)
+class RefinementSettings:
+    """SDEdit refinement of an edited scene, after PDS (Koo 2024)."""
+
+    iterations: int
+    denoising_steps: int = 20
+    guidance_scale: float = 15.0
+    skip: tuple[float, float] = (0.8, 0.9)  # share of the denoising that is skipped, drawn from this range
+    every: int = 10  # training steps between two replaced views
+
+
+PDS_REFINE_NERF = RefinementSettings(iterations=15_000)
+PDS_REFINE_SPLATS = RefinementSettings(iterations=30_000)
+
+
+@dataclass(frozen=True)
+class DreamBoothSettings:
+    """Personalisation with prior preservation (Ruiz 2023) as PDS uses it; the instance prompt holds a rare token."""
+
+    optimizer: str = "adamw"
+    lr: float = 5e-6
+    steps: int = 800
+    class_pictures: int = 200
+
+
+DREAMBOOTH = DreamBoothSettings()

@@ -1,0 +1,107 @@
+"""Noise schedules: how a latent is noised, how a network's output becomes epsilon, and PDS's posterior weights."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cpds.types import Latents, Timesteps
+
+Parametrisation = Literal["epsilon", "v_prediction", "flow"]
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """x_t = alpha_t z + sigma_t eps, for timesteps 0 … T-1; tables in float64 on the CPU."""
+
+    alpha: Float[Tensor, " T"]
+    sigma: Float[Tensor, " T"]
+    parametrisation: Parametrisation = "epsilon"
+
+    @classmethod
+    def from_alpha_bar(cls, alpha_bar: Sequence[float] | Tensor, parametrisation: Parametrisation) -> "NoiseSchedule":
+        """Variance-preserving schedule (DDPM, Ho 2020) from the cumulative products alpha-bar, one per timestep."""
+        a = torch.as_tensor(alpha_bar, dtype=torch.float64, device="cpu")
+        return cls(a.sqrt(), (1 - a).sqrt(), parametrisation)
+
+    @classmethod
+    def scaled_linear(
+        cls, start: float = 0.00085, end: float = 0.012, steps: int = 1000, parametrisation: Parametrisation = "epsilon"
+    ) -> "NoiseSchedule":
+        """Stable Diffusion's schedule: the square roots of beta are linear in t."""
+        beta = torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64) ** 2
+        return cls.from_alpha_bar((1 - beta).cumprod(0), parametrisation)
+
+    @classmethod
+    def flow(cls, steps: int = 1000, shift: float = 1.0) -> "NoiseSchedule":
+        """Flow matching: x_t = (1 - s) z + s eps, s = (t+1)/T, warped by `shift` as SD3 does (Esser 2024, Eq. 23)."""
+        s = torch.arange(1, steps + 1, dtype=torch.float64) / steps
+        s = shift * s / (1 + (shift - 1) * s)
+        return cls(1 - s, s, "flow")
+
+    def __len__(self) -> int:
+        return len(self.alpha)
+
+    @property
+    def alpha_bar(self) -> Float[Tensor, " T"]:
+        """Signal share of the equivalent variance-preserving process, alpha² / (alpha² + sigma²)."""
+        return self.alpha**2 / (self.alpha**2 + self.sigma**2)
+
+    def _at(self, table: Tensor, t: Timesteps, like: Tensor) -> Tensor:
+        return table[t.cpu()].to(like).view(-1, *[1] * (like.ndim - 1))
+
+    def add_noise(self, z: Latents, eps: Latents, t: Timesteps) -> Latents:
+        """x_t = alpha_t z + sigma_t eps  (DDPM, Eq. 4)."""
+        return self._at(self.alpha, t, z) * z + self._at(self.sigma, t, z) * eps
+
+    def to_epsilon(self, output: Latents, x_t: Latents, t: Timesteps) -> Latents:
+        """The network's raw output as a noise prediction, whatever it was trained to predict.
+
+        v_prediction: v = alpha eps - sigma z (Salimans & Ho 2022, D).  flow: v = eps - z.
+        """
+        alpha, sigma = self._at(self.alpha, t, x_t), self._at(self.sigma, t, x_t)
+        if self.parametrisation == "epsilon":
+            return output
+        if self.parametrisation == "v_prediction":
+            return alpha * output + sigma * x_t
+        return x_t + alpha * output
+
+    def posterior_weights(self, t: Timesteps, stride: int = 2) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
+        """(psi, chi), float64: the weights of Δz and Δeps in PDS (Koo 2024, Eq. 12 and 14), per timestep.
+
+        The posterior steps from t to t - stride with the *one-step* beta_t, which is what the published code does;
+        stride 1 makes psi exactly 0. Raises ValueError where t <= stride (no earlier step has noise).
+        """
+        if stride < 1:
+            raise ValueError(f"stride must be >= 1, got {stride}")
+        t = t.cpu()
+        if int(t.min()) <= stride:
+            raise ValueError(f"timestep {int(t.min())} has no posterior at stride {stride}: use timesteps > {stride}")
+        table = self.alpha_bar
+        a_t, a_s, step_alpha = table[t], table[t - stride], table[t] / table[t - 1]
+        beta = 1 - step_alpha
+        c0 = a_s.sqrt() * beta / (1 - a_t)
+        c1 = step_alpha.sqrt() * (1 - a_s) / (1 - a_t)
+        std = ((1 - a_s) / (1 - a_t) * beta).sqrt()
+        psi = (a_s.sqrt() - c0 - c1 * a_t.sqrt()) / std
+        chi = c0 * ((1 - a_t) / a_t).sqrt() / std
+        # with stride 1 the bracket is zero in exact arithmetic; do not leave rounding noise
+        return (torch.zeros_like(psi) if stride == 1 else psi), chi
+
+
+def uniform(low: int, high: int, step: int, steps: int, generator: torch.Generator) -> Timesteps:
+    """One timestep drawn uniformly from low … high, as DDS, CDS and PDS do."""
+    return torch.randint(low, high + 1, (1,), generator=generator)
+
+
+def non_increasing(low: int, high: int, step: int, steps: int, generator: torch.Generator) -> Timesteps:
+    """One timestep from the step-th of `steps` equal slices of high … low: from coarse to fine (DreamTime, 2023)."""
+    slice_height = (high - low) / steps
+    draw = torch.rand(1, generator=generator, dtype=torch.float64)
+    return (high - (step + draw) * slice_height).round().long().clamp(low, high)
+
+
+TIMESTEP_SAMPLERS = {"uniform": uniform, "non-increasing": non_increasing}

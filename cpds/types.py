@@ -1,0 +1,11 @@
+"""Shapes used throughout: b batch, c latent channels, h w latent sides, n tokens or patches, d feature width."""
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Latents = Float[Tensor, "b c h w"]
+Images = Float[Tensor, "b 3 H W"]  # RGB in [0, 1]
+Timesteps = Int[Tensor, " b"]  # indices into a NoiseSchedule
+Features = Float[Tensor, "b d h w"]  # one self-attention layer's output, laid out as a picture
+Patches = Float[Tensor, "n d"]  # unit-length rows
+Scalar = Float[Tensor, ""]

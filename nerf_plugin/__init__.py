@@ -1,0 +1,1 @@
+"""Scene editing inside nerfstudio; import the submodules by name."""

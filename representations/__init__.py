@@ -1,0 +1,1 @@
+"""What can be edited with nothing but torch; import the submodules by name."""

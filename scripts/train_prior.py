@@ -1,0 +1,366 @@
+"""Train the embedded prior: a small text-conditional latent diffusion model of emoji icons, in diffusers' layout.
+
+    python scripts/train_prior.py --out runs/prior                          # everything, resumes where it stopped
+    python scripts/train_prior.py --out runs/prior --denoiser-steps 20000   # longer; may be changed on resume
+    python scripts/train_prior.py --out runs/prior --export cpds/assets/prior
+
+Three stages, each with checkpoints in `out`: draw pictures (icons.py), fit the autoencoder on random crops of them, fit
+denoiser and text encoder together on the autoencoder's latents. bf16 autocast on CPU and GPU alike.
+"""
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.models.upsampling import Upsample2D
+from icons import Icons, Scene, caption, concepts, draw, held_out_pairs, load_icons, random_scene
+from prior_export import export, sample_sheet
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+SIDE = 128  # px
+MAX_TOKENS = 32
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of the training run; sizes must stay the same on resume, step counts may change."""
+
+    out: Path = Path("runs/prior")
+    """Folder for checkpoints, samples and the log."""
+    export: Path | None = None
+    """Write the finished pipeline and its model card here and stop."""
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    """Torch device."""
+    seed: int = 0
+    """Seeds pictures, initial weights and batches."""
+    renders_per_icon: int = 32
+    """Pictures drawn of each icon."""
+    autoencoder_channels: tuple[int, ...] = (16, 32, 64, 128)
+    """Width of the autoencoder at each of its four scales."""
+    latent_channels: int = 8
+    """Channels of the latent (at 1/8 of the side)."""
+    autoencoder_steps: int = 3000
+    """Optimiser steps of the autoencoder."""
+    autoencoder_batch: int = 32
+    """Random crops of 64 px in one of its steps."""
+    channels: tuple[int, ...] = (64, 160)
+    """Width of the denoiser at each scale (16x16, 8x8, ...)."""
+    text_width: int = 128
+    """Width of the text encoder, and of the denoiser's cross-attention."""
+    denoiser_steps: int = 10000
+    """Optimiser steps of denoiser and text encoder."""
+    batch: int = 48
+    """Pictures in a step."""
+    lr: float = 1e-3
+    """AdamW step size; constant, then linear to zero over the last 30 % of the steps."""
+    caption_dropout: float = 0.1
+    """Share of captions replaced by the empty one, for classifier-free guidance."""
+    save_every: int = 500
+    """Steps between checkpoints."""
+    compile: bool = True
+    """Compile the denoiser: a third faster (needs a C compiler on CPU)."""
+
+
+def draw_pool(config: Config, icons: Icons) -> tuple[Tensor, list[Scene]]:
+    """All training pictures (n, 3, SIDE, SIDE) uint8 and their scenes; held-out pairs are left out."""
+    held_out = held_out_pairs(icons)
+    rng = random.Random(config.seed)
+    keep = [i for i in range(len(icons)) if (icons.concept[i], icons.style[i]) not in held_out]
+    scenes = [random_scene(i, rng) for i in keep for _ in range(config.renders_per_icon)]
+    path = config.out / "pictures.pt"
+    if path.exists():
+        pictures = torch.load(path, mmap=True)
+        if len(pictures) == len(scenes):
+            return pictures, scenes
+    pictures = torch.stack([(draw(icons, s, SIDE)[0] * 255).round().byte() for s in scenes])
+    save(pictures, path)
+    return pictures, scenes
+
+
+def save(state: object, path: Path) -> None:
+    """Write whole or not at all."""
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    part.replace(path)
+
+
+def gradients(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Horizontal and vertical differences of neighbouring pixels."""
+    return x[..., :, 1:] - x[..., :, :-1], x[..., 1:, :] - x[..., :-1, :]
+
+
+def rate(step: int, steps: int, warmup: int = 100) -> float:
+    """Learning-rate factor: linear warm-up, constant, linear to zero over the last 30 %."""
+    return min(1.0, (step + 1) / warmup, max(0.0, (steps - step) / (0.3 * steps)))
+
+
+class Run:
+    """The loop both networks share: optimiser, schedule, moving average, log and checkpoints."""
+
+    def __init__(self, config: Config, name: str, module: nn.Module, steps: int, decay: float) -> None:
+        self.config, self.name, self.module, self.steps, self.decay = config, name, module, steps, decay
+        self.optimiser = torch.optim.AdamW(module.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=0.01)
+        self.average = {k: v.detach().clone() for k, v in module.state_dict().items()}
+        self.step = 0
+        self.path = config.out / f"{name}.pt"
+        if self.path.exists():
+            state = torch.load(self.path, map_location=config.device)
+            module.load_state_dict(state["module"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.average, self.step = state["average"], state["step"]
+
+    def __call__(
+        self, loss_of: Callable[[random.Random, torch.Generator], Tensor], on_save: Callable[[], None]
+    ) -> None:
+        """Train until `steps`, then leave the averaged weights in the module."""
+        began, since, total = time.time(), self.step, 0.0
+        while self.step < self.steps:
+            # every step has its own seed, so that a resumed run sees the same batches
+            seed = hash((self.config.seed, self.name == "denoiser", self.step))
+            loss = loss_of(random.Random(seed), torch.Generator().manual_seed(seed % 2**63))
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.config.lr * rate(self.step, self.steps)
+            self.optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
+            self.optimiser.step()
+            self.step += 1
+            mix = min(self.decay, self.step / (self.step + 10))
+            with torch.no_grad():
+                for key, value in self.module.state_dict().items():
+                    self.average[key].lerp_(value, 1 - mix) if value.is_floating_point() else None
+            total += loss.item()
+            if self.step % 50 == 0:
+                pace = (time.time() - began) / (self.step - since)
+                line = f"{self.name} {self.step}/{self.steps} loss {total / 50:.4f} {pace:.2f} s/step"
+                print(line, flush=True)
+                total = 0.0
+            if self.step % self.config.save_every == 0 or self.step == self.steps:
+                state = {"module": self.module.state_dict(), "optimiser": self.optimiser.state_dict()}
+                save({**state, "average": self.average, "step": self.step}, self.path)
+                on_save()
+        self.module.load_state_dict(self.average)
+
+
+def build_autoencoder(config: Config) -> Any:
+    """Convolutions only, so that what is learnt on crops holds for whole pictures."""
+    make: Any = AutoencoderKL  # its hints ask for 1-tuples
+    scales = len(config.autoencoder_channels)
+    return make(
+        latent_channels=config.latent_channels,
+        block_out_channels=config.autoencoder_channels,
+        down_block_types=("DownEncoderBlock2D",) * scales,
+        up_block_types=("UpDecoderBlock2D",) * scales,
+        layers_per_block=1,
+        norm_num_groups=8,
+        mid_block_add_attention=False,
+        sample_size=SIDE,
+    )
+
+
+def train_autoencoder(config: Config, pictures: Tensor) -> Any:
+    """Fit L1 + MSE + gradient L1 on crops; noise on unit-variance latents makes them smooth."""
+    torch.manual_seed(config.seed)
+    vae = build_autoencoder(config).to(config.device, memory_format=torch.channels_last)
+    run = Run(config, "autoencoder", vae, config.autoencoder_steps, 0.995)
+
+    def reconstruct(x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        z = vae.encode(x).latent_dist.mean
+        return vae.decode(z + 0.1 * noise).sample, z
+
+    crop, factor = SIDE // 2, 2 ** (len(config.autoencoder_channels) - 1)
+
+    def loss_of(rng: random.Random, generator: torch.Generator) -> Tensor:
+        crops = []
+        for i in torch.randint(len(pictures), (config.autoencoder_batch,), generator=generator).tolist():
+            top, left = rng.randrange(SIDE - crop + 1), rng.randrange(SIDE - crop + 1)
+            crops.append(pictures[i, :, top : top + crop, left : left + crop])
+        x = torch.stack(crops).to(config.device).float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
+        size = (config.autoencoder_batch, config.latent_channels, crop // factor, crop // factor)
+        noise = torch.randn(size, generator=generator).to(config.device)
+        with torch.autocast(config.device, torch.bfloat16):
+            y, z = reconstruct(x, noise)
+        y, z = y.float(), z.float()
+        edges = sum((a - b).abs().mean() for a, b in zip(gradients(x), gradients(y), strict=True))
+        mean, var = z.mean((0, 2, 3)), z.var((0, 2, 3))
+        standard = mean.square().mean() + (var - 1).square().mean()
+        return (x - y).abs().mean() + mse_loss(x, y) + edges + 0.01 * standard
+
+    run(loss_of, lambda: None)
+    return vae.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def encode_pool(config: Config, vae: Any, pictures: Tensor) -> Tensor:
+    """Latents of every picture, scaled to unit variance (the factor goes into the autoencoder's config)."""
+    path = config.out / "latents.pt"
+    if path.exists():
+        state = torch.load(path)
+        vae.register_to_config(scaling_factor=state["scaling_factor"])
+        return state["latents"]
+    parts = []
+    for batch in pictures.split(64):
+        x = batch.to(config.device).float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(config.device, torch.bfloat16):
+            parts.append(vae.encode(x).latent_dist.mean.float().cpu())
+    latents = torch.cat(parts)
+    factor = 1 / latents.std().item()
+    vae.register_to_config(scaling_factor=factor)
+    latents = (latents * factor).half()
+    save({"latents": latents, "scaling_factor": factor}, path)
+    return latents
+
+
+def build_tokenizer(corpus: list[str], folder: Path) -> CLIPTokenizer:
+    """A byte-level BPE vocabulary of the captions, in CLIP's file format."""
+    folder.mkdir(parents=True, exist_ok=True)
+    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    bpe.normalizer = normalizers.Lowercase()
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.WhitespaceSplit(),
+            pre_tokenizers.Digits(True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    bpe.decoder = decoders.ByteLevel()
+    # first every byte, alone and at a word's end, so that any prompt can be written
+    letters = pre_tokenizers.ByteLevel.alphabet()
+    bpe.train_from_iterator(
+        corpus,
+        trainers.BpeTrainer(
+            vocab_size=2000,
+            special_tokens=["<|startoftext|>", "<|endoftext|>", *sorted(f"{c}</w>" for c in letters)],
+            initial_alphabet=sorted(letters),
+            end_of_word_suffix="</w>",
+            show_progress=False,
+        ),
+    )
+    bpe.model.save(str(folder))
+    return CLIPTokenizer(
+        vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"), model_max_length=MAX_TOKENS
+    )
+
+
+class Denoiser(nn.Module):
+    """UNet and text encoder as one trainable module."""
+
+    def __init__(self, config: Config, tokenizer: Any) -> None:
+        super().__init__()
+        scales = len(config.channels)
+        make: Any = UNet2DConditionModel  # its hints ask for 1-tuples
+        self.unet = make(
+            sample_size=SIDE // 8,
+            in_channels=config.latent_channels,
+            out_channels=config.latent_channels,
+            layers_per_block=1,
+            block_out_channels=config.channels,
+            down_block_types=("CrossAttnDownBlock2D",) * scales,
+            up_block_types=("CrossAttnUpBlock2D",) * scales,
+            cross_attention_dim=config.text_width,
+            attention_head_dim=tuple(c // 32 for c in config.channels),  # diffusers reads this as the head count
+            norm_num_groups=32,
+        )
+        self.text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=config.text_width,
+                intermediate_size=4 * config.text_width,
+                projection_dim=config.text_width,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                max_position_embeddings=MAX_TOKENS,
+                bos_token_id=0,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        )
+
+    def forward(self, x: Tensor, t: Tensor, ids: Tensor) -> Tensor:
+        return self.unet(x, t, self.text_encoder(ids).last_hidden_state).sample
+
+
+def repeat_pixels(unet: UNet2DConditionModel) -> None:
+    """Upsample by repetition: compiled on CPU in bf16, the backward pass of torch 2.13's interpolate gives zeros."""
+
+    def repeat(module: nn.Module, args: tuple) -> tuple:
+        return (args[0].repeat_interleave(2, -1).repeat_interleave(2, -2), *args[1:])
+
+    for module in unet.modules():
+        if isinstance(module, Upsample2D):
+            module.interpolate = False
+            module.register_forward_pre_hook(repeat)
+
+
+def train_denoiser(
+    config: Config, icons: Icons, latents: Tensor, scenes: list[Scene], vae: Any
+) -> tuple[Denoiser, CLIPTokenizer, DDIMScheduler]:
+    """Noise prediction with min-SNR weighting (Hang 2023, gamma 5) on SD's scaled-linear schedule."""
+    words, rng = concepts(), random.Random(config.seed)
+    corpus = [caption(icons, s, words, rng) for s in scenes]
+    tokenizer = build_tokenizer(corpus, config.out / "tokenizer")
+    scheduler = DDIMScheduler(1000, 0.00085, 0.012, "scaled_linear", clip_sample=False, set_alpha_to_one=False)
+    scheduler.register_to_config(steps_offset=1)
+    alpha_bar = scheduler.alphas_cumprod
+    torch.manual_seed(config.seed)
+    model = Denoiser(config, tokenizer).to(config.device)
+    model.unet.to(memory_format=torch.channels_last)
+    run = Run(config, "denoiser", model, config.denoiser_steps, 0.999)
+    repeat_pixels(model.unet)
+    forward = torch.compile(model) if config.compile else model
+
+    def loss_of(rng: random.Random, generator: torch.Generator) -> Tensor:
+        chosen = torch.randint(len(latents), (config.batch,), generator=generator)
+        texts = [
+            "" if rng.random() < config.caption_dropout else caption(icons, scenes[i], words, rng)
+            for i in chosen.tolist()
+        ]
+        ids = tokenizer(texts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt")
+        z = latents[chosen].float()
+        # one timestep from each of `batch` equal strata: less variance than independent draws
+        t = ((torch.arange(config.batch) + torch.rand(config.batch, generator=generator)) * 1000 / config.batch).long()
+        noise = torch.randn(z.shape, generator=generator)
+        a = alpha_bar[t].view(-1, 1, 1, 1)
+        x = a.sqrt() * z + (1 - a).sqrt() * noise
+        x = x.to(config.device).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(config.device, torch.bfloat16):
+            eps = forward(x, t.to(config.device), ids.input_ids.to(config.device))
+        snr = alpha_bar[t] / (1 - alpha_bar[t])
+        weight = (snr.clamp(max=5) / snr).to(config.device)
+        error = (eps.float() - noise.to(config.device)).square().mean((1, 2, 3))
+        return (weight * error).mean() / weight.mean()
+
+    def show() -> None:
+        trained = {k: v.clone() for k, v in model.state_dict().items()}
+        model.load_state_dict(run.average)
+        sample_sheet(model.eval(), vae, tokenizer, scheduler).save(config.out / f"samples-{run.step:06d}.png")
+        model.load_state_dict(trained)
+        model.train()
+
+    run(loss_of, show)
+    return model.eval(), tokenizer, scheduler
+
+
+def main(config: Config) -> None:
+    config.out.mkdir(parents=True, exist_ok=True)
+    icons = load_icons(list(concepts()))
+    pictures, scenes = draw_pool(config, icons)
+    print(f"{len(pictures)} pictures of {len(set(icons.concept))} concepts", flush=True)
+    vae = train_autoencoder(config, pictures)
+    latents = encode_pool(config, vae, pictures)
+    model, tokenizer, scheduler = train_denoiser(config, icons, latents, scenes, vae)
+    if config.export:
+        export(config.export, model, vae, tokenizer, scheduler, icons)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

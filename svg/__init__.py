@@ -1,0 +1,1 @@
+"""Vector graphics; import the submodules by name."""
