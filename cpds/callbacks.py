@@ -111,6 +111,7 @@ class StopBetweenSteps:
 
     def __init__(self) -> None:
         self.asked = False
+        self.stopped = False  # between two steps, that is
 
     def started(self, state: EditState) -> None:
         if threading.current_thread() is threading.main_thread():
@@ -126,6 +127,7 @@ class StopBetweenSteps:
 
     def stepped(self, state: EditState, terms: Terms) -> None:
         if self.asked:
+            self.stopped = True
             raise KeyboardInterrupt
 
     def finished(self, state: EditState) -> None:

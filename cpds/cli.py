@@ -6,7 +6,9 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass, field, fields
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -74,7 +76,7 @@ def fresh_folder(stem: str) -> Path:
 
 def destinations(args: ImageArgs, pictures: Sequence[Path]) -> list[tuple[Path, str, Path]]:
     """(picture, target prompt, run folder) of every edit asked for; no two share a folder."""
-    first = f"{pictures[0].stem}-{slug(args.trg_prompt[0])}"
+    first = folder_name(pictures[0], args.trg_prompt[0])
     many = len(pictures) * len(args.trg_prompt) > 1
     root = args.save_path or fresh_folder(args.img_path.stem if many else first)
     if not many:
@@ -83,12 +85,17 @@ def destinations(args: ImageArgs, pictures: Sequence[Path]) -> list[tuple[Path, 
     taken: set[Path] = set()
     for picture in pictures:
         for target in args.trg_prompt:
-            name = f"{picture.stem}-{slug(target)}"
+            name = folder_name(picture, target)
             # cat.png and cat.jpg, or prompts that differ in punctuation, must not meet in one folder
             folder = next(p for i in range(1, 10_000) if (p := root / (name if i == 1 else f"{name}-{i}")) not in taken)
             taken.add(folder)
             jobs.append((picture, target, folder))
     return jobs
+
+
+def folder_name(picture: Path, target: str) -> str:
+    """<picture>-<prompt>, short enough for every file system."""
+    return f"{picture.stem.encode()[:120].decode(errors='ignore')}-{slug(target).encode()[:120].decode(errors='ignore')}"
 
 
 def run_image(args: ImageArgs) -> int:
@@ -100,7 +107,14 @@ def run_image(args: ImageArgs) -> int:
 
     from cpds.pictures import find_pictures, open_mask, open_picture
 
+    from cpds.runs import RunFolder
+
     jobs = destinations(args, find_pictures(args.img_path))
+    root = jobs[0][2] if len(jobs) == 1 else jobs[0][2].parent
+    for _, _, folder in jobs:
+        if not (args.resume and RunFolder(folder).exists):
+            RunFolder(folder).require_free()
+            require(len(jobs) > 1 or not args.resume, f"there is no run to resume in {folder}: check --save_path")
     sources = {path: open_picture(path) for path, _, _ in jobs}
     masks = {path: open_mask(args.mask, image) if args.mask else None for path, image in sources.items()}
 
@@ -116,13 +130,13 @@ def run_image(args: ImageArgs) -> int:
         if len(jobs) > 1:
             print(f"[{n}/{len(jobs)}] {path.name} -> {target}", file=sys.stderr)
         image = LatentImage(sources[path], prior, config, masks[path]) if len(args.trg_prompt) > 1 else images[path]
-        if (code := one_edit(args, image, prior, target, folder)) != 0:
+        if (code := one_edit(args, image, prior, target, folder, f"--resume --save_path {root}")) != 0:
             return code
     return 0
 
 
-def one_edit(args: ImageArgs, image: Any, prior: Any, target: str, folder: Path) -> int:
-    """Start, resume or skip one run."""
+def one_edit(args: ImageArgs, image: Any, prior: Any, target: str, folder: Path, again: str) -> int:
+    """Start, resume or skip one run; `again` are the flags to go on with it."""
     from cpds.callbacks import Checkpoints, MetricsLog, Pictures, ProgressBar, StopBetweenSteps
     from cpds.editor import EditDiverged, run, start
     from cpds.pictures import to_pil
@@ -131,16 +145,16 @@ def one_edit(args: ImageArgs, image: Any, prior: Any, target: str, folder: Path)
     place = RunFolder(folder)
     state = start(image, prior, args.prompt, target, args.edit)
     identity = Identity(args.prompt, target, prior.identity, image.source_id(), args.edit)
-    several = folder != args.save_path
-    if args.resume and not place.exists:
-        require(several, f"there is no run to resume in {folder}: check --save_path")
     if args.resume and place.exists:
         place.check(identity)
         if place.finished:
             print(f"{folder} is already finished", file=sys.stderr)
             return 0
         if saved := place.load_checkpoint():
-            state.load(saved)
+            try:
+                state.load(saved)
+            except (KeyError, ValueError, RuntimeError) as err:
+                raise InputError(f"the checkpoint in {folder} is of another run: start the run anew elsewhere") from err
     else:
         place.create(identity)
 
@@ -151,19 +165,22 @@ def one_edit(args: ImageArgs, image: Any, prior: Any, target: str, folder: Path)
         run(state, callbacks)
     except KeyboardInterrupt:
         bar.close()
-        if stopper.asked:  # between two steps: the state is whole
+        if stopper.stopped:  # between two steps: the state is whole
             checkpoints.save(state)
-        print(f"Stopped after step {state.step}; go on with --resume --save_path {folder}", file=sys.stderr)
+        print(f"Stopped after step {state.step}; go on with {again}", file=sys.stderr)
         return 130
     except EditDiverged as err:
         bar.close()
         checkpoints.save(state)
         raise InputError(f"{err}; the state after step {state.step} is kept in {folder}") from err
+    except OSError as err:
+        bar.close()
+        raise InputError(f"{folder} cannot be written ({err.strerror}): make room and go on with {again}") from err
     finally:
         stopper.restore()
     for label, name in {"result": RESULT, "before/after": STRIP, "trajectory": GIF}.items():
         print(f"{label:>12}: {folder / name}")
-    return 0
+    return 130 if stopper.asked else 0  # Ctrl-C while the last pictures were written
 
 
 def run_presets() -> int:
@@ -188,8 +205,16 @@ def chosen_preset(argv: Sequence[str]) -> str:
     return name if name in PRESETS else "cpds"  # tyro will say what is wrong with an unknown one
 
 
+def unboxed(box: str) -> str:
+    """One line from tyro's error box: without frame, title, hints and its inner names."""
+    lines = [line.strip("│|╭╮╰╯ ") for line in box.splitlines()][1:]
+    parts = " ".join("\n" if re.fullmatch("[-─]*", line) else line for line in lines).split("\n")
+    kept = [p.strip() for p in parts if p.strip() and not re.match(r"\s*(For full|Argument) helptext", p)]
+    return re.sub(r"^Error parsing __\S+: ", "", "; ".join(kept) or box.strip())
+
+
 def parse(argv: Sequence[str]) -> ImageArgs | PresetsArgs:
-    """Arguments with the chosen preset's settings as defaults. Exits with 2 on a bad flag, like argparse."""
+    """Arguments with the chosen preset's settings as defaults. InputError on a bad flag."""
     name = chosen_preset(argv)
     missing: Any = tyro.MISSING
     image = ImageArgs(missing, missing, missing, preset=name, edit=PRESETS[name])
@@ -197,7 +222,14 @@ def parse(argv: Sequence[str]) -> ImageArgs | PresetsArgs:
         Annotated[ImageArgs, tyro.conf.subcommand("image", default=image)]
         | Annotated[PresetsArgs, tyro.conf.subcommand("presets", default=PresetsArgs())]
     )
-    return tyro.cli(commands, args=list(argv), prog="cpds", description=__doc__)  # pyright: ignore
+    box = StringIO()
+    try:
+        with redirect_stderr(box):
+            return tyro.cli(commands, args=list(argv), prog="cpds", description=__doc__)  # pyright: ignore
+    except SystemExit as stop:
+        if stop.code != 2:
+            raise
+        raise InputError(f"{unboxed(box.getvalue())}; see cpds image --help") from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -209,6 +241,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as err:
         print(f"cpds: error: {err}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("Stopped before the first step; nothing was changed", file=sys.stderr)
+        return 130
     except Exception as err:
         if type(err).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
             raise

@@ -3,6 +3,7 @@
 Each field's docstring is its help text; bad values are rejected with the value in the message.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -55,14 +56,14 @@ class GuidanceConfig:
     """Highest timestep, as a fraction of the schedule's length."""
 
     def __post_init__(self) -> None:
-        require(self.guidance_scale >= 0, f"guidance_scale must be >= 0, got {self.guidance_scale}")
-        for name in ("w_dds", "w_cut", "identity"):
-            require(getattr(self, name) >= 0, f"{name} must be >= 0, got {getattr(self, name)}")
+        for name in ("guidance_scale", "w_dds", "w_cut", "identity"):
+            value = getattr(self, name)
+            require(0 <= value < math.inf, f"{name} must be >= 0 and finite, got {value}")
         require(self.stride >= 1, f"stride must be >= 1, got {self.stride}")
         sizes = len(self.patch_size) > 0 and min(self.patch_size) >= 1
         require(sizes, f"patch_size needs one or more sizes >= 1, got {self.patch_size}")
         require(self.n_patches >= 2, f"n_patches must be >= 2 (a positive and a negative), got {self.n_patches}")
-        require(self.temperature > 0, f"temperature must be > 0, got {self.temperature}")
+        require(0 < self.temperature < math.inf, f"temperature must be > 0 and finite, got {self.temperature}")
         require(self.selector_every >= 1, f"selector_every must be >= 1, got {self.selector_every}")
         ordered = 0 < self.t_min <= self.t_max < 1
         require(ordered, f"need 0 < t_min <= t_max < 1, got t_min {self.t_min} and t_max {self.t_max}")
@@ -102,5 +103,5 @@ class EditConfig:
     def __post_init__(self) -> None:
         require(self.num_inference_steps >= 1, f"num_inference_steps must be >= 1, got {self.num_inference_steps}")
         for name, lr in {"lr": self.lr, "lr_final": self.lr_final, **self.group_lrs}.items():
-            require(lr is None or lr > 0, f"step size {name} must be > 0, got {lr}")
-        require(self.seed >= 0, f"seed must be >= 0, got {self.seed}")
+            require(lr is None or 0 < lr < math.inf, f"step size {name} must be > 0 and finite, got {lr}")
+        require(0 <= self.seed < 2**32, f"seed must be in 0 ... 4294967295, got {self.seed}")  # scikit-learn's range

@@ -31,9 +31,9 @@ def cut_loss(
     selector: PatchSelector,
     generator: torch.Generator,
 ) -> Scalar:
-    """PatchNCE on the patches that `selector` picks; summed over layers and patch sizes, mean over the batch.
+    """PatchNCE on the patches that `selector` picks; a mean over patches, summed over layers, patch sizes and pictures.
 
-    Layers smaller than a patch are skipped. Gradients reach `target` alone.
+    Pictures of a batch are thus edited independently of each other, as they are by `pull`. Layers smaller than a patch are skipped. Gradients reach `target` alone.
     """
     total = target[0].new_zeros(())
     for before, after in zip(source, target, strict=True):
@@ -43,5 +43,5 @@ def cut_loss(
             for src, tgt in zip(patches(before.detach(), size), patches(after, size), strict=True):
                 chosen = selector.select(src, n_patches, generator)
                 selector.observe(src, tgt.detach())
-                total = total + patch_nce(src[chosen], tgt[chosen], temperature) / len(before)
+                total = total + patch_nce(src[chosen], tgt[chosen], temperature)
     return total

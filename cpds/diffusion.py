@@ -43,21 +43,29 @@ class UNetPrior:
     @classmethod
     def load(cls, name: str, device: torch.device, dtype: torch.dtype) -> "UNetPrior":
         """From a local folder or the hub. InputError where it cannot be had or is of another family."""
+        quieten()
         from diffusers import StableDiffusionPipeline
-        from diffusers.utils import logging
 
-        logging.disable_progress_bar()
-        logging.set_verbosity_error()  # its notes on safety checkers and offloading are not ours
         try:
-            pipeline = StableDiffusionPipeline.from_pretrained(
-                name,
-                torch_dtype=dtype,
-                safety_checker=None,
-                feature_extractor=None,
-                image_encoder=None,
-                requires_safety_checker=False,
-            )
-        except (OSError, ValueError, TypeError, AttributeError) as err:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # deprecations: for us, not for users
+                family = StableDiffusionPipeline.load_config(name).get("_class_name")
+                if family != SUPPORTED:
+                    raise TypeError(f"it is a {family}, not a {SUPPORTED}")
+                pipeline = StableDiffusionPipeline.from_pretrained(
+                    name,
+                    torch_dtype=dtype,
+                    safety_checker=None,
+                    feature_extractor=None,
+                    image_encoder=None,
+                    requires_safety_checker=False,
+                )
+            for part in ("unet", "vae", "text_encoder"):
+                if any(x.is_meta for x in getattr(pipeline, part).parameters()):
+                    raise ValueError(f"the weights of its {part} are incomplete")
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as err:  # the libraries raise a dozen kinds for damaged files
             first = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
             raise InputError(
                 f"prior {name!r} cannot be loaded: give a local folder or a hub name of a Stable Diffusion 1.x or 2.x "
@@ -75,7 +83,7 @@ class UNetPrior:
 
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Text:
-        longest = self.tokenizer.model_max_length
+        longest = min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
         for prompt in prompts:
             ids = self.tokenizer(prompt).input_ids
             if len(ids) > longest:
@@ -96,6 +104,18 @@ class UNetPrior:
         with torch.no_grad():
             eps = self.schedule.to_epsilon(output.float(), x_t, t)
         return Prediction(eps, tuple(f.float() for f in features))
+
+
+def quieten() -> None:
+    """Keep the libraries' notes and bars off the terminal: what matters is raised."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity(transformers_logging.CRITICAL)  # first: importing diffusers makes it speak
+    transformers_logging.disable_progress_bar()
+    from diffusers.utils import logging
+
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
 
 
 def identity_of(name: str) -> str:

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from cpds.schedule import NoiseSchedule
 from cpds.types import Latents, Scalar, Timesteps
@@ -19,7 +21,7 @@ class EditPair:
     t: Timesteps
 
     @classmethod
-    def draw(cls, source: Latents, target: Latents, t: Timesteps, generator: torch.Generator) -> "EditPair":
+    def draw(cls, source: Latents, target: Latents, t: Int[Tensor, " 1"], generator: torch.Generator) -> "EditPair":
         """Draw one noise for both, on the CPU so that every device sees the same; one timestep for the batch."""
         eps = torch.randn(source.shape, generator=generator).to(source)
         return cls(source, target, eps, t.expand(len(source)))

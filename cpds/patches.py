@@ -5,7 +5,7 @@ steps fits a classifier from source features to those labels. Patches with the h
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ DRIFTED = 0.2  # share of patches that count as drifted
 KEPT = 48  # patches kept of each observation: learning must stay a small part of a step
 
 
+@runtime_checkable
 class PatchSelector(Protocol):
     """Chooses patches from their source features, and may learn from what became of them."""
 
@@ -98,6 +99,8 @@ class _Learning:
         self.y.append(labels[kept])
 
     def update(self) -> Mapping[str, float]:
+        if not any(len(x) for x in self.x):  # every layer was smaller than a patch
+            return {}
         x, y = torch.cat(self.x), torch.cat(self.y)
         figures = {}
         scores = self.score(x)

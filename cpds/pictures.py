@@ -43,7 +43,9 @@ def open_picture(path: Path) -> Images:
         raise InputError(f"picture {path} does not exist: check the path") from err
     except UnidentifiedImageError as err:
         raise InputError(f"{path} is not a picture that can be read: give a {', '.join(SUFFIXES)} file") from err
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as err:
+    except Image.DecompressionBombError as err:
+        raise InputError(f"picture {path} has too many pixels to be held ({err}): scale it down first") from err
+    except (OSError, SyntaxError, ValueError) as err:
         if isinstance(err, InputError):
             raise
         raise InputError(f"picture {path} is damaged or cannot be read ({err}): save it again") from err
@@ -63,7 +65,7 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     """Any Pillow mode as RGB."""
     if picture.mode.startswith(("I", "F")):  # 16 or 32 bits a pixel, grey
         values = np.asarray(picture, dtype=np.float64)
-        top = 65535.0 if values.max() > 255 else 255.0
+        top = 65535.0 if picture.mode.startswith("I;16") or values.max() > 255 else 255.0
         return Image.fromarray((values / top * 255).clip(0, 255).round().astype(np.uint8)).convert("RGB")
     if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
         layer = picture.convert("RGBA")

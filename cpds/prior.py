@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -40,6 +40,7 @@ class Prediction:
     features: tuple[Features, ...] = ()
 
 
+@runtime_checkable
 class Prior(Protocol):
     """A frozen text-conditional latent diffusion model."""
 
@@ -77,7 +78,7 @@ def resolve_device(device: str) -> torch.device:
         return torch.device(kind)
     try:
         chosen = torch.device(device)
-        torch.empty(1, device=chosen)
+        torch.zeros(1, device=chosen).item()
     except (RuntimeError, AssertionError, NotImplementedError) as err:
         raise InputError(f"device {device!r} is not usable here: take auto, cpu, cuda or mps") from err
     return chosen
@@ -113,5 +114,5 @@ def check_folder(folder: Path) -> None:
     except ValueError as err:
         raise InputError(f"{index} is not valid JSON: download the prior again") from err
     for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
-        if part in listed and not (folder / part).is_dir():
+        if part in listed and not any((folder / part).glob("*")):
             raise InputError(f"prior folder {folder} lacks its component {part}: download the prior again")

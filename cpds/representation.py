@@ -1,7 +1,7 @@
 """What an edit needs to know of the thing it edits."""
 
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ class ParamGroup:
     tensors: list[Tensor]
 
 
+@runtime_checkable
 class Representation(Protocol[View]):
     """Anything differentiable that can be seen by a prior."""
 

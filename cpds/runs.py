@@ -4,6 +4,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,11 +31,16 @@ CONFIG, CHECKPOINT, METRICS, RESULT, STRIP, GIF, FRAMES = (
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace `path` by `data`; a crash at any moment leaves the old file or the new one."""
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(path)
+    try:
+        with part.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(path)
+    except OSError:
+        with suppress(OSError):
+            part.unlink()
+        raise
 
 
 @dataclass(frozen=True)
@@ -88,18 +94,26 @@ class RunFolder:
     def finished(self) -> bool:
         return self.exists and (self.path / RESULT).is_file()
 
-    def create(self, identity: Identity) -> None:
-        """Claim an empty place for a new run. InputError if it is taken or cannot be written."""
+    def require_free(self) -> None:
+        """InputError if a run, or a file that a run would replace, is here."""
         for name in (CONFIG, CHECKPOINT, METRICS, RESULT, STRIP, GIF, FRAMES):
             if (self.path / name).exists():
                 raise InputError(
                     f"{self.path} already holds {name}: pass --resume to go on with that run, or another --save_path"
                 )
+
+    def create(self, identity: Identity) -> None:
+        """Claim an empty place for a new run. InputError if it is taken or cannot be written."""
+        self.require_free()
+        document = {**identity.as_json(), "versions": versions()}
+        ours = not self.path.exists()
         try:
-            (self.path / FRAMES).mkdir(parents=True)
-            document = {**identity.as_json(), "versions": versions()}
+            self.path.mkdir(parents=True, exist_ok=True)
             write_atomic(self.path / CONFIG, json.dumps(document, indent=2).encode())
         except OSError as err:
+            if ours:
+                with suppress(OSError):
+                    self.path.rmdir()
             raise InputError(f"output folder {self.path} cannot be written ({err.strerror}): choose another") from err
 
     def check(self, identity: Identity) -> None:
@@ -146,7 +160,9 @@ class RunFolder:
             stream.write(json.dumps(record) + "\n")
 
     def write(self, name: str, data: bytes) -> None:
-        write_atomic(self.path / name, data)
+        file = self.path / name
+        file.parent.mkdir(exist_ok=True)
+        write_atomic(file, data)
 
     def frames(self) -> list[Path]:
         """Trajectory pictures so far, in order."""

@@ -37,7 +37,7 @@ class Config:
     out: Path = Path("runs/prior")
     """Folder for checkpoints, samples and the log."""
     export: Path | None = None
-    """Write the finished pipeline and its model card here and stop."""
+    """Write the finished pipeline and its model card here."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     """Torch device."""
     seed: int = 0
@@ -350,6 +350,10 @@ def train_denoiser(
     return model.eval(), tokenizer, scheduler
 
 
+def millions(module: nn.Module) -> str:
+    return f"{sum(p.numel() for p in module.parameters()) / 1e6:.1f} M"
+
+
 def main(config: Config) -> None:
     config.out.mkdir(parents=True, exist_ok=True)
     icons = load_icons(list(concepts()))
@@ -359,7 +363,14 @@ def main(config: Config) -> None:
     latents = encode_pool(config, vae, pictures)
     model, tokenizer, scheduler = train_denoiser(config, icons, latents, scenes, vae)
     if config.export:
-        export(config.export, model, vae, tokenizer, scheduler, icons)
+        facts = {
+            "parameters": f"UNet {millions(model.unet)}, text encoder {millions(model.text_encoder)}, "
+            f"autoencoder {millions(vae)}",
+            "autoencoder": f"{config.autoencoder_steps} steps of {config.autoencoder_batch} crops of 64 px",
+            "denoiser": f"{config.denoiser_steps} steps of {config.batch}, {len(pictures)} pictures, AdamW {config.lr}",
+            "device": f"{config.device}, bf16",
+        }
+        export(config.export, model, vae, tokenizer, scheduler, icons, facts)
 
 
 if __name__ == "__main__":

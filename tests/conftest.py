@@ -1,15 +1,21 @@
 """A tiny Stable Diffusion pipeline built from configs, with random weights, in a folder of its own."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from cpds.diffusion import UNetPrior
-from cpds.prior import load_prior
+from cpds.editor import EditState
+from cpds.guidance import Terms
+from cpds.prior import Prior, load_prior
+from cpds.representation import ParamGroup
 
 torch.set_num_threads(1)
 
@@ -88,3 +94,50 @@ def prior(tiny_folder: Path) -> UNetPrior:
     loaded = load_prior(tiny_folder, device="cpu")
     assert isinstance(loaded, UNetPrior)
     return loaded
+
+
+class Plain:
+    """Representation without any rendering: named tensors whose sum is the latent, and a fixed source."""
+
+    def __init__(self, source: Tensor, **parts: Tensor) -> None:
+        self.source = source
+        self.parts = {k: v.clone().requires_grad_() for k, v in (parts or {"latent": source}).items()}
+
+    def sample_view(self, *, generator: torch.Generator) -> None:
+        return None
+
+    def latents(self, prior: Prior, view: None) -> Tensor:
+        return torch.stack(list(self.parts.values())).sum(0)
+
+    def source_latents(self, prior: Prior, view: None) -> Tensor:
+        return self.source
+
+    def param_groups(self) -> list[ParamGroup]:
+        return [ParamGroup(name, [x]) for name, x in self.parts.items()]
+
+    def project(self) -> None:
+        pass
+
+    def picture(self, prior: Prior) -> Tensor:
+        return prior.decode(self.latents(prior, None).detach())
+
+
+def randn(seed: int, *shape: int) -> Tensor:
+    """Seeded normal numbers, float32."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+class Recorder:
+    """Callback that keeps what `note` says of each step."""
+
+    def __init__(self, note: Callable[[EditState, Terms], Any]) -> None:
+        self.note, self.notes = note, []
+
+    def started(self, state: EditState) -> None:
+        pass
+
+    def stepped(self, state: EditState, terms: Terms) -> None:
+        self.notes.append(self.note(state, terms))
+
+    def finished(self, state: EditState) -> None:
+        pass

@@ -1,0 +1,277 @@
+"""Edit steps on the tiny pipeline, against the plain formula: whole UNet passes, one sample each, all with gradient."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from conftest import Plain, Recorder, randn
+from torch import Tensor
+
+from cpds.config import EditConfig, GuidanceConfig
+from cpds.diffusion import UNetPrior
+from cpds.editor import edit
+from cpds.errors import InputError
+from cpds.guidance import Guidance, Terms
+
+SOURCE, TARGET = "a red bird", "a blue fish"
+ALL = 10_000  # more patches than there are: every one is chosen
+METHODS = ("sds", "dds", "cds", "pds", "cpds")
+
+
+def step(prior: UNetPrior, config: GuidanceConfig, z_src: Tensor, z_tgt: Tensor, seed: int = 0) -> tuple[Terms, Tensor]:
+    """One step's terms, and the gradient that reaches z_tgt."""
+    z = z_tgt.clone().requires_grad_()
+    guidance = Guidance(prior, SOURCE, TARGET, config, steps=10)
+    terms = guidance.step(z_src, z, 0, torch.Generator().manual_seed(seed))
+    terms.total.backward()
+    assert z.grad is not None
+    return terms, z.grad
+
+
+def naive_gradient(prior: UNetPrior, config: GuidanceConfig, z_src: Tensor, z_tgt: Tensor, seed: int = 0) -> Tensor:
+    """The gradient at z_tgt by the book, picture by picture; shares no code with the package but its networks."""
+    generator = torch.Generator().manual_seed(seed)
+    low, high = round(config.t_min * 1000), round(config.t_max * 1000)
+    t = int(torch.randint(low, high + 1, (1,), generator=generator))
+    eps = torch.randn(z_src.shape, generator=generator)
+    beta = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    alpha_bar = (1 - beta).cumprod(0)
+    a, s = float(alpha_bar[t]), float(alpha_bar[t - config.stride])
+    b = 1 - a / float(alpha_bar[t - 1])
+    c0, c1, sigma = s**0.5 * b / (1 - a), (1 - b) ** 0.5 * (1 - s) / (1 - a), ((1 - s) / (1 - a) * b) ** 0.5
+    psi, chi = (s**0.5 - c0 - c1 * a**0.5) / sigma, c0 * ((1 - a) / a) ** 0.5 / sigma
+
+    def text(prompt: str) -> Tensor:
+        ids = prior.tokenizer(prompt, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        return prior.text_encoder(ids).last_hidden_state
+
+    def unet(z: Tensor, i: int, prompt: str) -> tuple[Tensor, list[Tensor]]:
+        taps: list[Tensor] = []
+        handles = [
+            module.register_forward_hook(lambda _m, _a, out: taps.append(out))
+            for name, module in prior.unet.named_modules()
+            if name.startswith("up_blocks") and name.endswith("attn1")
+        ]
+        noised = a**0.5 * z + (1 - a) ** 0.5 * eps[i : i + 1]
+        out = prior.unet(noised, torch.tensor([t]), encoder_hidden_states=text(prompt), return_dict=False)[0]
+        for handle in handles:
+            handle.remove()
+        return out, taps
+
+    def nce(tap_src: Tensor, tap_tgt: Tensor, p: int) -> Tensor:
+        (h, w), rows = z_src.shape[-2:], []
+        scale = round((h * w / tap_src.shape[1]) ** 0.5)
+        for tap in (tap_src.detach(), tap_tgt):
+            cells = tap[0].reshape(h // scale, w // scale, -1)
+            cells = sum(cells[i::p, j::p] for i in range(p) for j in range(p)) / p**2
+            rows.append((cells / cells.norm(dim=-1, keepdim=True)).flatten(0, 1))
+        similar = (rows[0] @ rows[1].T / config.temperature).exp()
+        return -(similar.diagonal() / similar.sum(1)).log().mean()
+
+    gradients = []
+    for i in range(len(z_src)):
+        before, after = z_src[i : i + 1], z_tgt[i : i + 1].clone().requires_grad_()
+        (src, taps_src), (tgt, taps_tgt) = unet(before, i, SOURCE), unet(after, i, TARGET)
+        src_un, tgt_un = (unet(z, i, config.negative_prompt)[0] for z in (before, after))
+        guided_src, guided_tgt = (
+            (1 - config.guidance_scale) * un + config.guidance_scale * c for un, c in ((src_un, src), (tgt_un, tgt))
+        )
+        direction = {
+            "sds": (1 - a) * (guided_tgt - eps[i : i + 1]),
+            "dds": guided_tgt - guided_src,
+            "pds": config.identity * psi * (after - before) + chi * (guided_tgt - guided_src),
+        }[config.method.replace("cds", "dds").replace("cpds", "pds")]
+        loss = config.w_dds * (after * direction.detach()).sum()
+        if config.method in ("cds", "cpds"):
+            pairs = list(zip(taps_src, taps_tgt, strict=True))
+            loss = loss + config.w_cut * sum(nce(*pair, p) for pair in pairs for p in config.patch_size)
+        gradients += torch.autograd.grad(loss, after)
+    return torch.cat(gradients)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("settings", "shape"),
+    [
+        ({}, (1, 4, 8, 8)),  # the native size
+        ({"guidance_scale": 30.0, "negative_prompt": "blurry"}, (1, 4, 8, 8)),  # negative prompt
+        ({"guidance_scale": 0.0}, (1, 4, 8, 8)),  # no prompt at all
+        ({"guidance_scale": 1.0, "identity": 0.3, "stride": 20, "w_dds": 0.2}, (1, 4, 8, 12)),  # not square
+        ({"w_dds": 0.0, "temperature": 0.5, "patch_size": (2,)}, (1, 4, 12, 8)),  # the contrastive loss alone
+        ({"w_cut": 300.0}, (2, 4, 8, 8)),  # a batch
+    ],
+)
+def test_gradient_is_that_of_the_plain_formula(
+    prior: UNetPrior, method: Any, settings: dict[str, Any], shape: tuple[int, ...]
+) -> None:
+    config = GuidanceConfig(method, n_patches=ALL, **settings)
+    z_src = randn(0, *shape)
+    z_tgt = z_src + 0.3 * randn(1, *shape)
+    _, gradient = step(prior, config, z_src, z_tgt)
+    expected = naive_gradient(prior, config, z_src, z_tgt)
+    assert float((gradient - expected).norm()) <= 1e-4 * float(expected.norm())
+    assert (float(expected.norm()) > 0) == (config.w_dds > 0 or config.uses_cut)
+
+
+@pytest.mark.parametrize("patch_selector", ["random", "learned"])
+@pytest.mark.parametrize(
+    ("method", "same"),
+    [
+        ("cpds", "pds"),
+        ("cds", "dds"),
+    ],
+)
+def test_without_the_contrastive_loss_bit_for_bit_the_same_edit(
+    prior: UNetPrior, method: Any, same: Any, patch_selector: Any
+) -> None:
+    ends = []
+    for name, seed in ((method, 7), (same, 7), (same, 8)):
+        picture = Plain(randn(0, 1, 4, 8, 8))
+        guidance = GuidanceConfig(name, w_cut=0, patch_selector=patch_selector, selector_every=2)
+        edit(picture, prior, SOURCE, TARGET, EditConfig(guidance, 5, lr=0.01, seed=seed))
+        ends.append(picture.parts["latent"].detach())
+    assert torch.equal(ends[0], ends[1])
+    assert not torch.equal(ends[1], ends[2])
+    assert not torch.equal(ends[0], randn(0, 1, 4, 8, 8))
+
+
+def test_nothing_to_change_leaves_the_contrastive_gradient_alone(prior: UNetPrior) -> None:
+    z = randn(0, 1, 4, 8, 8)
+    for method in ("dds", "pds", "cds", "cpds"):
+        guidance = Guidance(prior, SOURCE, SOURCE, GuidanceConfig(method), steps=10)
+        terms = guidance.step(z, z.clone().requires_grad_(), 0, torch.Generator().manual_seed(0))
+        # the branches run in differently shaped batches: equal to rounding
+        assert terms.metrics["direction"] < 1e-5
+
+
+def watch(prior: UNetPrior, note: Callable[..., None], name: str, run: Callable[[], Any], *, before: bool) -> None:
+    """Call `note` with the hook's arguments at every call of the UNet's module `name`."""
+    module = prior.unet.get_submodule(name)
+    handle = (module.register_forward_pre_hook if before else module.register_forward_hook)(note)
+    try:
+        run()
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(
+    ("method", "settings", "without", "with_gradient"),
+    [
+        ("sds", {}, 2, 0),  # no source branch
+        ("dds", {}, 4, 0),
+        ("pds", {}, 4, 0),
+        ("cds", {}, 3, 1),  # the edited latent under the target prompt alone needs a gradient
+        ("cpds", {}, 3, 1),
+        ("cpds", {"patch_selector": "learned", "selector_every": 1}, 3, 1),  # learning costs no pass
+        ("cds", {"w_cut": 0.0}, 4, 0),
+        ("cpds", {"w_cut": 0.0}, 4, 0),
+    ],
+)
+def test_samples_through_the_network(
+    prior: UNetPrior, method: Any, settings: dict[str, Any], without: int, with_gradient: int, batch: int
+) -> None:
+    counts = {False: 0, True: 0}
+
+    def count(_module: object, args: tuple[Tensor, ...]) -> None:
+        counts[torch.is_grad_enabled() and args[0].requires_grad] += len(args[0])
+
+    z = randn(0, batch, 4, 8, 8)
+    watch(prior, count, "", lambda: step(prior, GuidanceConfig(method, **settings), z, z), before=True)
+    assert counts == {False: without * batch, True: with_gradient * batch}
+
+
+def test_the_networks_stay_frozen(prior: UNetPrior) -> None:
+    networks = (prior.unet, prior.vae, prior.text_encoder)
+    before = [p.clone() for network in networks for p in network.parameters()]
+    picture = Plain(randn(0, 1, 4, 8, 8))
+    edit(picture, prior, SOURCE, TARGET, EditConfig(GuidanceConfig("cpds"), 3))
+    after = [p for network in networks for p in network.parameters()]
+    assert all(p.grad is None and not p.requires_grad for p in after)
+    assert all(torch.equal(p, q) for p, q in zip(before, after, strict=True))
+    assert not any(network.training for network in networks)
+
+
+@pytest.mark.parametrize(
+    ("module", "recorded"),
+    [
+        ("conv_in", True),  # on the way to the taps
+        ("up_blocks.1.attentions.0.transformer_blocks.0.attn1", True),
+        ("up_blocks.1.attentions.0.transformer_blocks.0.ff", True),
+        ("up_blocks.1.attentions.1.transformer_blocks.0.attn1", True),  # the last tap
+        ("up_blocks.1.attentions.1.transformer_blocks.0.attn2", False),  # right behind it
+        ("up_blocks.1.attentions.1", False),
+        ("conv_out", False),
+    ],
+)
+def test_nothing_behind_the_last_tap_is_recorded(prior: UNetPrior, module: str, recorded: bool) -> None:
+    seen = []
+
+    def note(_module: object, _args: object, output: Any) -> None:
+        output = output[0] if isinstance(output, tuple) else output
+        seen.append(output.grad_fn is not None)
+
+    z = randn(0, 1, 4, 8, 8)
+    watch(prior, note, module, lambda: step(prior, GuidanceConfig("cpds"), z, z), before=False)
+    assert seen == [False, recorded]  # first the constant branches, then the live one
+
+
+def test_gradient_mode_and_hooks_are_left_as_they_were(prior: UNetPrior) -> None:
+    z = randn(0, 1, 4, 8, 8)
+
+    def hooks() -> int:
+        return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in prior.unet.modules())
+
+    assert hooks() == 0
+    step(prior, GuidanceConfig("cpds"), z, z)
+    assert torch.is_grad_enabled()
+    text = prior.embed([SOURCE])
+    with pytest.raises(RuntimeError):  # five channels: fails inside the network
+        prior.unet.conv_out(prior.denoise(randn(0, 1, 5, 8, 8), torch.tensor([500]), text, tap=True).eps)
+    assert torch.is_grad_enabled()
+    assert hooks() == 0
+
+
+def test_guided_prediction_without_recording(prior: UNetPrior) -> None:
+    z = randn(0, 1, 4, 8, 8).requires_grad_()
+    assert not prior.denoise(z, torch.tensor([500]), prior.embed([SOURCE])).eps.requires_grad
+
+
+def test_source_gets_no_gradient(prior: UNetPrior) -> None:
+    z_src, z_tgt = randn(0, 1, 4, 8, 8).requires_grad_(), randn(1, 1, 4, 8, 8).requires_grad_()
+    guidance = Guidance(prior, SOURCE, TARGET, GuidanceConfig("cpds"), steps=10)
+    guidance.step(z_src, z_tgt, 0, torch.Generator().manual_seed(0)).total.backward()
+    assert z_src.grad is None
+
+
+@pytest.mark.parametrize("selector_every", [1, 3])
+def test_the_selector_learns_every_few_steps(prior: UNetPrior, selector_every: int) -> None:
+    guidance = GuidanceConfig("cpds", patch_selector="learned", selector_every=selector_every)
+    recorder = Recorder(lambda _, terms: "selector_loss" in terms.metrics)
+    edit(Plain(randn(0, 1, 4, 8, 8)), prior, SOURCE, TARGET, EditConfig(guidance, 6, lr=0.01), [recorder])
+    assert recorder.notes == [(i + 1) % selector_every == 0 for i in range(6)]
+
+
+def test_terms_add_up_and_name_what_they_are(prior: UNetPrior) -> None:
+    z_src, z_tgt = randn(0, 1, 4, 8, 8), randn(1, 1, 4, 8, 8)
+    terms, _ = step(prior, GuidanceConfig("cpds", w_cut=3.0), z_src, z_tgt)
+    assert set(terms.losses) == {"cpds", "cut"}
+    assert float(terms.total.detach()) == pytest.approx(sum(float(x.detach()) for x in terms.losses.values()), rel=1e-6)
+    assert float(terms.losses["cut"].detach()) == pytest.approx(3 * terms.metrics["cut"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "settings", "message"),
+    [
+        (("", TARGET), {}, "the prompt is empty"),
+        ((SOURCE, "  "), {}, "the target prompt is empty"),
+        ((SOURCE, TARGET), {"t_min": 0.0501, "t_max": 0.0509}, "no timestep lies between t_min 0.0501 and t_max 0.0509"),
+        ((SOURCE, TARGET), {"stride": 50}, "stride 50 reaches below timestep 1 from the lowest timestep 50"),
+    ],
+)
+def test_guidance_rejects(
+    prior: UNetPrior, prompts: tuple[str, str], settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        Guidance(prior, *prompts, GuidanceConfig("cpds", **settings), steps=10)

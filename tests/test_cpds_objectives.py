@@ -1,0 +1,106 @@
+"""Edit directions as functions of one noised pair, against their closed forms."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from jaxtyping import TypeCheckError
+
+from cpds.objectives import OBJECTIVES, EditPair, Guided, PosteriorSettings, pull
+from cpds.schedule import NoiseSchedule
+
+SCHEDULE = NoiseSchedule.scaled_linear()
+SHAPE = (2, 4, 3, 5)
+T = torch.tensor([333, 333])
+
+
+def latents(seed: int) -> torch.Tensor:
+    return torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+PAIR = EditPair(latents(0), latents(1), latents(2), T)
+GUIDED = Guided(latents(3), latents(4))
+
+
+def direction(
+    method: str, pair: EditPair = PAIR, guided: Guided = GUIDED, *, stride: int = 2, identity: float = 1.0
+) -> torch.Tensor:
+    return OBJECTIVES[method].direction(pair, guided, SCHEDULE, PosteriorSettings(stride, identity))
+
+
+@pytest.mark.parametrize("method", ["dds", "cds", "pds", "cpds"])
+@pytest.mark.parametrize("stride", [1, 2, 20])
+def test_nothing_to_change_gives_exactly_zero(method: str, stride: int) -> None:
+    same = direction(method, replace(PAIR, target=PAIR.source), replace(GUIDED, target=GUIDED.source), stride=stride)
+    assert torch.equal(same, torch.zeros(SHAPE, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("t", "identity", "stride"),
+    [
+        (21, 0.0, 2),  # psi is largest at small t
+        (333, 0.0, 2),
+        (981, 0.0, 2),
+        (333, 1.0, 1),  # one step: psi vanishes by itself
+    ],
+)
+def test_pds_without_identity_is_dds_times_chi(t: int, identity: float, stride: int) -> None:
+    pair = replace(PAIR, t=torch.tensor([t, t]))
+    chi = SCHEDULE.posterior_weights(pair.t, stride)[1].view(-1, 1, 1, 1)
+    torch.testing.assert_close(direction("pds", pair, stride=stride, identity=identity), chi * direction("dds", pair))
+
+
+def test_each_picture_of_a_batch_has_its_own_weights() -> None:
+    mixed = replace(PAIR, t=torch.tensor([100, 900]))
+    for method in OBJECTIVES:
+        for i, t in enumerate([100, 900]):
+            alone = direction(method, replace(PAIR, t=torch.tensor([t, t])))
+            assert torch.equal(direction(method, mixed)[i], alone[i])
+
+
+@pytest.mark.parametrize("identity", [0.25, 1.0, 3.0])
+def test_identity_multiplies_psi_alone(identity: float) -> None:
+    psi = SCHEDULE.posterior_weights(T, 2)[0].view(-1, 1, 1, 1)
+    expected = (identity * psi) * (latents(1) - latents(0))
+    torch.testing.assert_close(direction("pds", identity=identity) - direction("pds", identity=0.0), expected)
+
+
+def test_sds_closed_form() -> None:
+    weight = 1 - float(SCHEDULE.alpha_bar[333])
+    expected = weight * (latents(4) - latents(2))
+    torch.testing.assert_close(direction("sds", guided=Guided(None, latents(4))), expected)
+
+
+def test_the_contrastive_methods_share_their_directions() -> None:
+    assert torch.equal(direction("cds"), direction("dds"))
+    assert torch.equal(direction("cpds"), direction("pds"))
+
+
+def test_gradient_of_pull_is_the_direction() -> None:
+    x = latents(1).requires_grad_()
+    # a direction that itself depends on x: that dependence must not leak into the gradient
+    pulled = direction("pds", replace(PAIR, target=x)) + x**2
+    (gradient,) = torch.autograd.grad(pull(x, pulled), x)
+    assert torch.equal(gradient, pulled.detach())
+
+
+def test_a_pair_shares_one_seeded_noise_and_timestep() -> None:
+    drawn = [EditPair.draw(latents(0), latents(1), T[:1], torch.Generator().manual_seed(s)) for s in (5, 5, 6)]
+    assert torch.equal(drawn[0].eps, drawn[1].eps)
+    assert not torch.equal(drawn[0].eps, drawn[2].eps)
+    assert drawn[0].eps.dtype == torch.float64
+    assert drawn[0].t.tolist() == [333, 333]
+    assert not torch.equal(drawn[0].eps[0], drawn[0].eps[1])
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"target": latents(1)[:1]},  # a (1, ...)/(2, ...) broadcast
+        {"eps": latents(2)[:, :1]},  # one noise channel for all
+        {"t": T[:1]},  # one timestep for two pictures
+    ],
+)
+def test_shapes_that_would_broadcast_are_refused(parts: dict[str, torch.Tensor]) -> None:
+    with pytest.raises(TypeCheckError):
+        replace(PAIR, **parts)
