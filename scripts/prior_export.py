@@ -140,7 +140,7 @@ def export(folder: Path, model, vae, tokenizer, scheduler, icons: Icons, facts: 
     pipeline.save_pretrained(part)
     tokenizer.backend_tokenizer.model.save(str(part / "tokenizer"))  # vocab.json and merges.txt for older readers
     sheet.save(part / "samples.png", optimize=True)
-    pairs = sorted(held_out_pairs(icons))
+    pairs = sorted(held_out_pairs())
     (part / "held_out.json").write_text(json.dumps(pairs, indent=0))
     (part / "README.md").write_text(card(icons, len(pairs), facts))
     shutil.rmtree(folder, ignore_errors=True)

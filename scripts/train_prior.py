@@ -72,7 +72,7 @@ class Config:
 
 def draw_pool(config: Config, icons: Icons) -> tuple[Tensor, list[Scene]]:
     """All training pictures (n, 3, SIDE, SIDE) uint8 and their scenes; held-out pairs are left out."""
-    held_out = held_out_pairs(icons)
+    held_out = held_out_pairs()
     rng = random.Random(config.seed)
     keep = [i for i in range(len(icons)) if (icons.concept[i], icons.style[i]) not in held_out]
     scenes = [random_scene(i, rng) for i in keep for _ in range(config.renders_per_icon)]
@@ -221,7 +221,15 @@ def encode_pool(config: Config, vae: Any, pictures: Tensor) -> Tensor:
 
 
 def build_tokenizer(corpus: list[str], folder: Path) -> CLIPTokenizer:
-    """A byte-level BPE vocabulary of the captions, in CLIP's file format."""
+    """A byte-level BPE vocabulary of the captions, in CLIP's file format; made once, a resumed run keeps it."""
+    files = folder / "vocab.json", folder / "merges.txt"
+    if not files[1].exists():
+        train_bpe(corpus, folder)
+    return CLIPTokenizer(vocab=str(files[0]), merges=str(files[1]), model_max_length=MAX_TOKENS)
+
+
+def train_bpe(corpus: list[str], folder: Path) -> None:
+    """Write vocab.json and merges.txt."""
     folder.mkdir(parents=True, exist_ok=True)
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     bpe.normalizer = normalizers.Lowercase()
@@ -246,9 +254,6 @@ def build_tokenizer(corpus: list[str], folder: Path) -> CLIPTokenizer:
         ),
     )
     bpe.model.save(str(folder))
-    return CLIPTokenizer(
-        vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"), model_max_length=MAX_TOKENS
-    )
 
 
 class Denoiser(nn.Module):
@@ -301,10 +306,19 @@ def repeat_pixels(unet: UNet2DConditionModel) -> None:
             module.register_forward_pre_hook(repeat)
 
 
+def loss_weight(alpha_bar: Tensor) -> Tensor:
+    """Weight of a noise-prediction error: min-SNR (Hang 2023, gamma 5) below, a v-prediction's 1/alpha_bar above.
+
+    Unweighted, the noisy timesteps at which the caption decides the picture hardly count: their errors are tiny.
+    """
+    snr = alpha_bar / (1 - alpha_bar)
+    return snr.clamp(max=5) / snr / alpha_bar.clamp(min=0.05)
+
+
 def train_denoiser(
     config: Config, icons: Icons, latents: Tensor, scenes: list[Scene], vae: Any
 ) -> tuple[Denoiser, CLIPTokenizer, DDIMScheduler]:
-    """Noise prediction with min-SNR weighting (Hang 2023, gamma 5) on SD's scaled-linear schedule."""
+    """Noise prediction on SD's scaled-linear schedule."""
     words, rng = concepts(), random.Random(config.seed)
     corpus = [caption(icons, s, words, rng) for s in scenes]
     tokenizer = build_tokenizer(corpus, config.out / "tokenizer")
@@ -334,8 +348,7 @@ def train_denoiser(
         x = x.to(config.device).contiguous(memory_format=torch.channels_last)
         with torch.autocast(config.device, torch.bfloat16):
             eps = forward(x, t.to(config.device), ids.input_ids.to(config.device))
-        snr = alpha_bar[t] / (1 - alpha_bar[t])
-        weight = (snr.clamp(max=5) / snr).to(config.device)
+        weight = loss_weight(alpha_bar[t]).to(config.device)
         error = (eps.float() - noise.to(config.device)).square().mean((1, 2, 3))
         return (weight * error).mean() / weight.mean()
 
