@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from PIL import Image
 from tqdm import tqdm
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cpds.guidance import Terms
 
 
+@runtime_checkable
 class Callback(Protocol):
     """Told when an edit starts, after each step, and when its last step is done."""
 

@@ -8,9 +8,10 @@ import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, field, fields
+from functools import partial
 from io import StringIO
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import tyro
 
@@ -95,7 +96,7 @@ def destinations(args: ImageArgs, pictures: Sequence[Path]) -> list[tuple[Path, 
 
 def folder_name(picture: Path, target: str) -> str:
     """<picture>-<prompt>, short enough for every file system."""
-    return f"{picture.stem.encode()[:120].decode(errors='ignore')}-{slug(target).encode()[:120].decode(errors='ignore')}"
+    return "-".join(part.encode()[:120].decode(errors="ignore") for part in (picture.stem, slug(target)))
 
 
 def run_image(args: ImageArgs) -> int:
@@ -106,7 +107,6 @@ def run_image(args: ImageArgs) -> int:
     require(args.save_path is not None or not args.resume, "--resume needs --save_path: name the run to go on with")
 
     from cpds.pictures import find_pictures, open_mask, open_picture
-
     from cpds.runs import RunFolder
 
     jobs = destinations(args, find_pictures(args.img_path))
@@ -171,8 +171,8 @@ def one_edit(args: ImageArgs, image: Any, prior: Any, target: str, folder: Path,
         return 130
     except EditDiverged as err:
         bar.close()
-        checkpoints.save(state)
-        raise InputError(f"{err}; the state after step {state.step} is kept in {folder}") from err
+        kept = int((place.load_checkpoint() or {"step": 0})["step"])  # the selector has seen the bad step: save no more
+        raise InputError(f"{err}; the state after step {kept} is kept in {folder}") from err
     except OSError as err:
         bar.close()
         raise InputError(f"{folder} cannot be written ({err.strerror}): make room and go on with {again}") from err
@@ -210,22 +210,19 @@ def unboxed(box: str) -> str:
     lines = [line.strip("│|╭╮╰╯ ") for line in box.splitlines()][1:]
     parts = " ".join("\n" if re.fullmatch("[-─]*", line) else line for line in lines).split("\n")
     kept = [p.strip() for p in parts if p.strip() and not re.match(r"\s*(For full|Argument) helptext", p)]
-    return re.sub(r"^Error parsing __\S+: ", "", "; ".join(kept) or box.strip())
+    return re.sub(r"^Error parsing __\S+: ", "", "; ".join(kept).rstrip(".!") or box.strip())
 
 
 def parse(argv: Sequence[str]) -> ImageArgs | PresetsArgs:
     """Arguments with the chosen preset's settings as defaults. InputError on a bad flag."""
     name = chosen_preset(argv)
-    missing: Any = tyro.MISSING
-    image = ImageArgs(missing, missing, missing, preset=name, edit=PRESETS[name])
-    commands = (
-        Annotated[ImageArgs, tyro.conf.subcommand("image", default=image)]
-        | Annotated[PresetsArgs, tyro.conf.subcommand("presets", default=PresetsArgs())]
-    )
+    image: Any = partial(ImageArgs, preset=name, edit=PRESETS[name])
     box = StringIO()
     try:
         with redirect_stderr(box):
-            return tyro.cli(commands, args=list(argv), prog="cpds", description=__doc__)  # pyright: ignore
+            return tyro.extras.subcommand_cli_from_dict(
+                {"image": image, "presets": PresetsArgs}, args=list(argv), prog="cpds", description=__doc__
+            )
     except SystemExit as stop:
         if stop.code != 2:
             raise
@@ -242,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"cpds: error: {err}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("Stopped before the first step; nothing was changed", file=sys.stderr)
+        print("Stopped", file=sys.stderr)
         return 130
     except Exception as err:
         if type(err).__name__ != "OutOfMemoryError":  # torch's, which is not imported here

@@ -90,11 +90,11 @@ class EditConfig:
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     """Optimiser of the edited parameters."""
     lr: float = 0.1
-    """Step size. For sgd see lr_scaling."""
+    """Step size."""
     lr_scaling: Literal["area", "none"] = "area"
-    """area: multiply lr by 2000 / (h w) of the latent, as CDS's code does; none: use lr as it is."""
+    """area: multiply step sizes by 2000 / (h w) of the latent, as CDS's code does; none: use them as they are."""
     lr_final: float | None = None
-    """Step size of the last step, reached exponentially; none keeps lr."""
+    """Step size of the last step, reached exponentially (other groups' fall by the same factor); none keeps lr."""
     group_lrs: Mapping[str, float] = field(default_factory=dict)
     """Own step sizes for named parameter groups (points, colours, xyz, ...)."""
     seed: int = 0
@@ -103,5 +103,5 @@ class EditConfig:
     def __post_init__(self) -> None:
         require(self.num_inference_steps >= 1, f"num_inference_steps must be >= 1, got {self.num_inference_steps}")
         for name, lr in {"lr": self.lr, "lr_final": self.lr_final, **self.group_lrs}.items():
-            require(lr is None or 0 < lr < math.inf, f"step size {name} must be > 0 and finite, got {lr}")
+            require(lr is None or 0 < lr < 1e32, f"step size {name} must be > 0 and < 1e32, got {lr}")
         require(0 <= self.seed < 2**32, f"seed must be in 0 ... 4294967295, got {self.seed}")  # scikit-learn's range

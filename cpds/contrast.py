@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn.functional import avg_pool2d, cross_entropy, normalize
 
+from cpds.errors import InputError
 from cpds.patches import PatchSelector
 from cpds.types import Features, Patches, Scalar
 
@@ -33,8 +34,11 @@ def cut_loss(
 ) -> Scalar:
     """PatchNCE on the patches that `selector` picks; a mean over patches, summed over layers, patch sizes and pictures.
 
-    Pictures of a batch are thus edited independently of each other, as they are by `pull`. Layers smaller than a patch are skipped. Gradients reach `target` alone.
+    Pictures of a batch are thus edited independently of each other, as they are by `pull`. Layers smaller than a patch
+    are skipped. Gradients reach `target` alone.
     """
+    if max(min(f.shape[-2:]) for f in source) < min(sizes):
+        raise InputError(f"patch_size {tuple(sizes)} is larger than every feature map: take smaller patches")
     total = target[0].new_zeros(())
     for before, after in zip(source, target, strict=True):
         for size in sizes:

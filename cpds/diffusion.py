@@ -49,7 +49,8 @@ class UNetPrior:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # deprecations: for us, not for users
-                family = StableDiffusionPipeline.load_config(name).get("_class_name")
+                index: Any = StableDiffusionPipeline.load_config(name)
+                family = index.get("_class_name")
                 if family != SUPPORTED:
                     raise TypeError(f"it is a {family}, not a {SUPPORTED}")
                 pipeline = StableDiffusionPipeline.from_pretrained(

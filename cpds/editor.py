@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cpds.callbacks import Callback
 from cpds.config import EditConfig
+from cpds.errors import InputError
 from cpds.guidance import Guidance, Terms
 from cpds.presets import PRESETS
 from cpds.prior import Prior
@@ -65,9 +66,9 @@ def step_generator(seed: int, step: int) -> torch.Generator:
 
 
 def step_size(config: EditConfig, lr: float, step: int, latent_area: int) -> float:
-    """lr of a step: exponential from lr to lr_final, times 2000 / (h w) with area scaling (CDS's code)."""
+    """A group's step size: falls exponentially by lr_final / lr over the run, times 2000 / (h w) with area scaling."""
     if config.lr_final is not None:
-        lr = lr * (config.lr_final / lr) ** (step / max(1, config.num_inference_steps - 1))
+        lr = lr * (config.lr_final / config.lr) ** (step / max(1, config.num_inference_steps - 1))
     return lr * 2000 / latent_area if config.lr_scaling == "area" else lr
 
 
@@ -82,6 +83,11 @@ def start(
         {"params": g.tensors, "lr": config.lr, "base": config.group_lrs.get(g.name, config.lr)}
         for g in representation.param_groups()
     ]
+    names = [g.name for g in representation.param_groups()]
+    if unknown := sorted(set(config.group_lrs) - set(names)):
+        raise InputError(
+            f"group_lrs names {', '.join(unknown)}, but what is edited has {', '.join(names)}: leave the others out"
+        )
     return EditState(representation, prior, guidance, OPTIMIZERS[config.optimizer](groups), config)
 
 
@@ -100,8 +106,7 @@ def run(state: EditState, callbacks: Sequence[Callback] = ()) -> EditState:
             group["lr"] = step_size(config, group["base"], state.step, latents.shape[-1] * latents.shape[-2])
         state.optimizer.zero_grad()
         terms.total.backward()
-        check_finite(state, terms)
-        state.optimizer.step()
+        update(state, terms)
         representation.project()
         state.step += 1
         for callback in callbacks:
@@ -111,14 +116,27 @@ def run(state: EditState, callbacks: Sequence[Callback] = ()) -> EditState:
     return state
 
 
-def check_finite(state: EditState, terms: Terms) -> None:
-    """Raise EditDiverged before a bad gradient reaches the parameters."""
-    gradients = [x.grad for g in state.optimizer.param_groups for x in g["params"] if x.grad is not None]
-    if not all(bool(torch.isfinite(g).all()) for g in [*gradients, terms.total.detach()]):
-        raise EditDiverged(
-            f"step {state.step + 1} gave NaN or infinite values and was not applied: "
-            "lower lr or guidance_scale, or use fp32"
-        )
+@torch.no_grad()
+def update(state: EditState, terms: Terms) -> None:
+    """The optimiser's step. Raises EditDiverged, the parameters left as they were, where it meets NaN or infinity."""
+    parameters = [x for g in state.optimizer.param_groups for x in g["params"]]
+    before = [x.clone() for x in parameters]
+    if finite([terms.total, *(x.grad for x in parameters if x.grad is not None)]):
+        state.optimizer.step()
+        moments = [v for per in state.optimizer.state.values() for v in per.values() if isinstance(v, Tensor)]
+        if finite([*parameters, *moments]):
+            return
+    for x, good in zip(parameters, before, strict=True):
+        x.copy_(good)
+    raise EditDiverged(
+        f"step {state.step + 1} gave NaN or infinite values and was not applied: "
+        "lower lr or guidance_scale, or use fp32"
+    )
+
+
+def finite(tensors: Sequence[Tensor]) -> bool:
+    """Whether no tensor holds a NaN or an infinity."""
+    return all(bool(torch.isfinite(x).all()) for x in tensors)
 
 
 def edit(

@@ -49,6 +49,8 @@ class Guidance:
         self.low, self.high = math.ceil(config.t_min * length), math.floor(config.t_max * length)
         if self.low > self.high:
             raise InputError(f"no timestep lies between t_min {config.t_min} and t_max {config.t_max}: widen the range")
+        if config.uses_posterior and not bool(prior.schedule.alpha_bar[self.high] > 0):
+            raise InputError(f"t_max {config.t_max} reaches pure noise, where {config.method} has no weights: lower it")
         if config.uses_posterior and self.low <= config.stride:
             raise InputError(
                 f"stride {config.stride} reaches below timestep 1 from the lowest timestep {self.low}: "

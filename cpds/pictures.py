@@ -19,14 +19,17 @@ SMALLEST, LARGEST = 16, 16384  # px, sides of a source picture
 
 def find_pictures(path: Path) -> list[Path]:
     """The file itself, or a folder's pictures by name. InputError if there are none."""
-    if path.is_dir():
+    try:
+        if not path.is_dir():
+            if not path.exists():
+                raise InputError(f"picture {path} does not exist: check --img_path")
+            return [path]
         found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
-        if not found:
-            raise InputError(f"folder {path} holds no picture: it needs {', '.join(SUFFIXES)} files")
-        return found
-    if not path.exists():
-        raise InputError(f"picture {path} does not exist: check --img_path")
-    return [path]
+    except OSError as err:  # no permission, a name too long
+        raise InputError(f"{path} cannot be read ({err.strerror}): check --img_path") from err
+    if not found:
+        raise InputError(f"folder {path} holds no picture: it needs {', '.join(SUFFIXES)} files")
+    return found
 
 
 def open_picture(path: Path) -> Images:

@@ -1,6 +1,7 @@
 """What a diffusion prior must offer, and how one is loaded by name or path."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +100,7 @@ def load_prior(
     where = resolve_device(device)
     chosen = DTYPES.get(dtype, torch.float16 if where.type == "cuda" else torch.float32)
     name = str(name_or_path or EMBEDDED)
-    if Path(name).is_dir():
+    if os.path.isdir(name):  # False, unlike Path.is_dir, for a name too long
         check_folder(Path(name))
     return diffusion.UNetPrior.load(name, where, chosen)
 

@@ -88,7 +88,7 @@ class RunFolder:
 
     @property
     def exists(self) -> bool:
-        return (self.path / CONFIG).is_file()
+        return os.path.isfile(self.path / CONFIG)
 
     @property
     def finished(self) -> bool:
@@ -97,7 +97,7 @@ class RunFolder:
     def require_free(self) -> None:
         """InputError if a run, or a file that a run would replace, is here."""
         for name in (CONFIG, CHECKPOINT, METRICS, RESULT, STRIP, GIF, FRAMES):
-            if (self.path / name).exists():
+            if os.path.exists(self.path / name):  # False, unlike Path.exists, for a name too long
                 raise InputError(
                     f"{self.path} already holds {name}: pass --resume to go on with that run, or another --save_path"
                 )
@@ -106,7 +106,7 @@ class RunFolder:
         """Claim an empty place for a new run. InputError if it is taken or cannot be written."""
         self.require_free()
         document = {**identity.as_json(), "versions": versions()}
-        ours = not self.path.exists()
+        ours = not os.path.exists(self.path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomic(self.path / CONFIG, json.dumps(document, indent=2).encode())

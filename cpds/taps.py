@@ -44,6 +44,7 @@ def capture(pairs: list[tuple[Any, Any]]) -> Iterator[list[Features]]:
             keep(spatial, output)
 
         handles.append(attention.register_forward_hook(hook))
+    torch.set_grad_enabled(enabled and bool(pairs))  # without taps no loss looks at all
     try:
         yield features
     finally:

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from PIL import Image
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from cpds.cli import main
 from cpds.diffusion import UNetPrior
 from cpds.editor import EditState
 from cpds.guidance import Terms
@@ -67,7 +69,9 @@ def build_pipeline(folder: Path, prediction_type: str = "epsilon") -> StableDiff
             pad_token_id=1,
         )
     )
-    scheduler = DDIMScheduler(1000, 0.00085, 0.012, "scaled_linear", clip_sample=False, prediction_type=prediction_type)
+    scheduler = DDIMScheduler(
+        1000, 0.00085, 0.012, "scaled_linear", clip_sample=False, steps_offset=1, prediction_type=prediction_type
+    )
     return StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
@@ -141,3 +145,44 @@ class Recorder:
 
     def finished(self, state: EditState) -> None:
         pass
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    """A smooth 40x28 picture."""
+    y, x = torch.meshgrid(torch.linspace(0, 1, 28), torch.linspace(0, 1, 40), indexing="ij")
+    pixels = torch.stack([x, y, (x + y) / 2]).mul(200).byte()
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(tmp_path / "cat.png")
+    return tmp_path / "cat.png"
+
+
+@pytest.fixture
+def command(tiny_folder: Path, picture: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    """Arguments of a short `cpds image`; keywords replace or add flags, None leaves one out, True is a bare flag."""
+    plain = {
+        "img_path": picture,
+        "prompt": "a cat",
+        "trg_prompt": "a dog",
+        "prior": tiny_folder,
+        "save_path": tmp_path / "out",
+        "num_inference_steps": 3,
+        "lr": 20,
+        "n_patches": 8,
+        "device": "cpu",
+    }
+
+    def build(**changes: Any) -> list[str]:
+        argv = ["image"]
+        for flag, value in (plain | changes).items():
+            if value is not None:
+                values = [] if value is True else value if isinstance(value, list | tuple) else [value]
+                argv += [f"--{flag}", *map(str, values)]
+        return argv
+
+    return build
+
+
+@pytest.fixture
+def edit(command: Callable[..., list[str]]) -> Callable[..., int]:
+    """Run `cpds image` in this process; its exit code."""
+    return lambda **changes: main(command(**changes))

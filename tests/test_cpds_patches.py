@@ -24,7 +24,7 @@ def make(name: str, seed: int = 0) -> PatchSelector:
 
 
 def pairs(seed: int, n: int = 64, width: int = WIDTH) -> tuple[Tensor, Tensor]:
-    """Patches before and after; the fifth with the greatest sum of the first four entries drifts far, the rest little."""
+    """Patches before and after: the fifth whose first four entries sum highest drifts far, the rest hardly."""
     generator = torch.Generator().manual_seed(seed)
     source = normalize(torch.randn(n, width, generator=generator), dim=1)
     signal = source[:, :4].sum(1)
@@ -144,7 +144,7 @@ def test_update_without_observations_learns_nothing(name: str) -> None:
 def test_drift_labels_mark_the_furthest_fifth(n: int) -> None:
     source, target = pairs(0, 1000)
     source, target = source[:n], target[:n]
-    drift = [sum((a - b) ** 2 for a, b in zip(*rows, strict=True)) for rows in zip(source.tolist(), target.tolist())]
+    drift = [sum(x * x for x in row) for row in (source - target).tolist()]
     furthest = sorted(range(n), key=lambda i: -drift[i])[: max(1, round(0.2 * n))]
     assert drift_labels(source, target).nonzero()[:, 0].tolist() == sorted(furthest)
 

@@ -72,7 +72,9 @@ def test_posterior_weights_are_the_formula_with_the_one_step_beta(stride: int) -
     a, ts = alpha_bars(), [21, 50, 333, 777, 999]
     expected = [posterior(a[t], a[t - stride], 1 - a[t] / a[t - 1])[3:] for t in ts]
     psi, chi = SD.posterior_weights(torch.tensor(ts), stride)
-    torch.testing.assert_close(torch.stack([psi, chi], 1), torch.tensor(expected, dtype=torch.float64), rtol=1e-8, atol=1e-9)
+    torch.testing.assert_close(
+        torch.stack([psi, chi], 1), torch.tensor(expected, dtype=torch.float64), rtol=1e-8, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

@@ -1,0 +1,460 @@
+"""Whatever is wrong with the input: one sentence, exit code 2, and nothing on the disk is touched."""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from cpds.diffusion import UNetPrior
+
+Edit = Callable[..., int]
+
+
+def snapshot(folder: Path) -> dict[str, str]:
+    """Digest of every file, and the names of the folders."""
+    return {
+        str(p.relative_to(folder)): "folder" if p.is_dir() else hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in folder.rglob("*")
+    }
+
+
+@pytest.fixture
+def sentence(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    """The one line on standard error, progress bars aside."""
+
+    def read() -> str:
+        shown = [line for line in re.split(r"[\r\n]+", capsys.readouterr().err) if line.strip()]
+        lines = [line for line in shown if not re.search(r"\d%\|", line)]
+        assert len(lines) == 1, lines
+        assert lines[0].startswith("cpds: error: ")
+        return lines[0]
+
+    return read
+
+
+@pytest.fixture
+def refused(edit: Edit, tmp_path: Path, sentence: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> Callable:
+    """Run `cpds image`, which must end with 2 and one sentence holding `words`, and leave every file as it was."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # what the environment variable sets
+
+    def check(*words: str, **changes: Any) -> None:
+        before = snapshot(tmp_path)
+        assert edit(**changes) == 2
+        said = sentence()
+        for word in words:
+            assert word in said
+        assert snapshot(tmp_path) == before
+
+    return check
+
+
+# ---- pictures and masks
+
+
+def noise(size: tuple[int, int]) -> Image.Image:
+    return Image.frombytes("RGB", size, bytes(range(256)) * (size[0] * size[1] * 3 // 256 + 1))
+
+
+def encoded(form: str, size: tuple[int, int] = (40, 28)) -> bytes:
+    buffer = BytesIO()
+    noise(size).save(buffer, form)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("gone.png", None, ["gone.png", "does not exist"]),  # a missing file
+        ("x" * 300, None, ["xxx", "cannot be read"]),  # no file system takes the name
+        ("notes.png", b"not a picture", ["notes.png", "not a picture"]),  # another kind of file
+        ("empty.jpg", b"", ["empty.jpg", "not a picture"]),  # no bytes
+        ("half.jpg", encoded("jpeg")[:-200], ["half.jpg", "damaged", "truncated"]),  # cut off while downloading
+        ("half.png", encoded("png")[:-200], ["half.png", "damaged"]),
+        ("half.webp", encoded("webp")[:-20], ["half.webp"]),
+        ("broken.png", encoded("png").replace(b"IDAT", b"IDAX"), ["broken.png", "not a picture"]),  # bytes overwritten
+        ("dot.png", encoded("png", (1, 1)), ["dot.png", "1x1", "16x16"]),  # too small
+        ("line.png", encoded("png", (40, 15)), ["line.png", "40x15", "16x16"]),
+        ("wide.png", encoded("png", (20000, 16)), ["wide.png", "20000x16", "scale it down"]),  # too large
+        ("ribbon.png", encoded("png", (16000, 16)), ["16000x16", "4096", "crop it"]),  # too long once it is scaled
+    ],
+)
+def test_unusable_pictures(refused: Callable, tmp_path: Path, name: str, content: bytes | None, words: list) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    refused(*words, img_path=name)
+
+
+def test_a_bomb_is_told_apart_from_damage(refused: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    refused("cat.png", "too many pixels", "scale it down")
+
+
+def test_folder_without_pictures(refused: Callable, tmp_path: Path) -> None:
+    (tmp_path / "album").mkdir()
+    (tmp_path / "album/notes.txt").write_text("no picture")
+    (tmp_path / "album/folder.png").mkdir()
+    refused("album", "holds no picture", ".webp", img_path="album")
+
+
+def test_one_bad_picture_stops_a_folder_before_the_first_edit(refused: Callable, tmp_path: Path, picture: Path) -> None:
+    (tmp_path / "album").mkdir()
+    shutil.copy(picture, tmp_path / "album/a.png")
+    (tmp_path / "album/b.png").write_bytes(b"not a picture")
+    refused("b.png", img_path="album")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("gone.png", None, ["gone.png", "does not exist"]),
+        ("small.png", encoded("png", (20, 28)), ["small.png", "20x28", "40x28", "same size"]),
+        ("turned.png", encoded("png", (28, 40)), ["28x40", "40x28"]),  # width and height swapped
+        ("notes.png", b"not a picture", ["notes.png", "not a picture"]),
+    ],
+)
+def test_unusable_masks(refused: Callable, tmp_path: Path, name: str, content: bytes | None, words: list) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    refused(*words, mask=name)
+
+
+# ---- prompts
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"prompt": ""}, "the prompt is empty"),
+        ({"prompt": " \t"}, "the prompt is empty"),
+        ({"trg_prompt": ""}, "a target prompt is empty"),
+        ({"trg_prompt": ["a dog", " "]}, "a target prompt is empty"),
+        ({"trg_prompt": []}, "there is no target prompt"),
+        ({"trg_prompt": None}, "--trg-prompt"),  # flags left out
+        ({"prompt": None}, "--prompt"),
+        ({"img_path": None}, "--img-path"),
+    ],
+)
+def test_missing_prompts(refused: Callable, changes: dict, words: str) -> None:
+    refused(words, **changes)
+
+
+def test_a_long_prompt_warns_and_names_what_is_cut(
+    edit: Edit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = "a b c d e f g h i j " * 3 + "x y z"  # every letter is a token of the tiny prior, which takes 30
+    assert edit(trg_prompt=long, num_inference_steps=1) == 0
+    warning = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cpds: warning: ")]
+    assert len(warning) == 1
+    assert "30 tokens" in warning[0]
+    assert "cut: 'x y z'" in warning[0]
+    assert edit(trg_prompt=long[:-5], num_inference_steps=1, save_path=tmp_path / "fits") == 0
+    assert "warning" not in capsys.readouterr().err
+    one, two = (load_file(tmp_path / f / "checkpoint.safetensors")["param.latent.0"] for f in ("out", "fits"))
+    assert torch.equal(one, two)  # what was named is all that was cut
+
+
+# ---- flags
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "words"),
+    [
+        *[(f, v, f) for f in ("guidance_scale", "w_dds", "w_cut", "identity") for v in ("-0.1", "nan", "inf")],
+        *[(f, v, f) for f in ("lr", "lr_final", "temperature") for v in ("0", "-1", "nan", "inf")],
+        ("lr", "1e300", "1e+300"),  # no float32 holds it
+        ("group_lrs", ["latent", "0"], "latent"),
+        ("group_lrs", ["xyz", "0.1"], "xyz"),  # no such group here
+        *[(f, v, f) for f in ("num_inference_steps", "stride", "selector_every") for v in ("0", "-1")],
+        ("n_patches", "1", "n_patches must be >= 2"),
+        ("patch_size", "0", "patch_size"),
+        ("patch_size", [], "patch_size"),
+        ("t_min", "0", "t_min"),
+        ("t_min", "0.96", "t_min 0.96 and t_max 0.95"),
+        ("t_max", "1", "t_max 1"),
+        ("t_max", "nan", "t_max nan"),
+        ("stride", "60", "stride 60"),  # reaches below the lowest timestep
+        ("seed", "-1", "seed"),
+        ("seed", str(2**32), "4294967295"),
+        ("resolution", "15", "resolution must be >= 16"),
+        ("num_inference_steps", "2.5", "2.5"),  # not of the flag's kind
+        ("num_inference_steps", "many", "many"),
+        ("w_cut", "much", "much"),
+        ("seed", [], "seed"),  # without a value
+        ("method", "magic", "'magic'"),  # unknown choices
+        ("preset", "magic", "'magic'"),
+        ("optimizer", "magic", "'magic'"),
+        ("patch_selector", "magic", "'magic'"),
+        ("timesteps", "magic", "'magic'"),
+        ("lr_scaling", "magic", "'magic'"),
+        ("torch_dtype", "fp8", "'fp8'"),
+        ("wcut", "3", "--wcut"),  # unknown flags
+    ],
+)
+def test_bad_values(refused: Callable, flag: str, value: Any, words: str) -> None:
+    refused(words, **{flag: value})
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "foo", "meta", "cpu:x", ""])  # absent, unknown, without memory, misspelt
+def test_absent_devices(refused: Callable, device: str) -> None:
+    refused("device", repr(device), "auto", device=device)
+
+
+def test_unknown_command(sentence: Callable[[], str]) -> None:
+    from cpds.cli import main
+
+    assert main(["images"]) == 2
+    assert "image" in sentence()
+
+
+# ---- priors
+
+
+def rewrite_index(folder: Path, change: Callable[[dict], object]) -> None:
+    index = json.loads((folder / "model_index.json").read_text())
+    change(index)
+    (folder / "model_index.json").write_text(json.dumps(index))
+
+
+def weights(folder: Path, part: str) -> Path:
+    (file,) = (folder / part).glob("*.safetensors")
+    return file
+
+
+def drop_a_tensor(file: Path) -> None:
+    tensors = load_file(file)
+    tensors.pop(sorted(tensors)[0])
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+NETWORKS = PARTS[:3]
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    **{f"no {p}": (lambda f, p=p: shutil.rmtree(f / p), p) for p in PARTS},
+    **{f"{p} empty": (lambda f, p=p: (shutil.rmtree(f / p), (f / p).mkdir()), p) for p in PARTS},
+    **{f"{p} unlisted": (lambda f, p=p: rewrite_index(f, lambda i: i.pop(p)), p) for p in PARTS},
+    **{f"{p} null": (lambda f, p=p: rewrite_index(f, lambda i: i.update({p: [None, None]})), p) for p in NETWORKS},
+    **{f"{p} without weights": (lambda f, p=p: weights(f, p).unlink(), p) for p in NETWORKS},
+    **{f"{p} with garbage": (lambda f, p=p: weights(f, p).write_bytes(b"garbage" * 9), "cannot") for p in NETWORKS},
+    **{f"{p} cut": (lambda f, p=p: os.truncate(weights(f, p), 2000), "cannot be loaded") for p in NETWORKS},
+    **{f"{p} lacks a tensor": (lambda f, p=p: drop_a_tensor(weights(f, p)), p) for p in ("unet", "vae")},
+    **{f"{p} without config": (lambda f, p=p: (f / p / "config.json").unlink(), "cannot") for p in NETWORKS},
+    "no index": (lambda f: (f / "model_index.json").unlink(), "model_index.json"),
+    "index is no JSON": (lambda f: (f / "model_index.json").write_text("{"), "not valid JSON"),
+    "index is no object": (lambda f: (f / "model_index.json").write_text("[]"), "cannot be loaded"),
+    "index is empty": (lambda f: (f / "model_index.json").write_text("{}"), "cannot be loaded"),
+    "another family": (
+        lambda f: rewrite_index(f, lambda i: i.update(_class_name="StableDiffusionXLPipeline")),
+        "StableDiffusionXLPipeline",
+    ),
+    "unknown prediction": (
+        lambda f: (f / "scheduler/scheduler_config.json").write_text(
+            (f / "scheduler/scheduler_config.json").read_text().replace("epsilon", "sample")
+        ),
+        "'sample'",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_priors(refused: Callable, tmp_path: Path, tiny_folder: Path, damage: str) -> None:
+    shutil.copytree(tiny_folder, tmp_path / "damaged")
+    break_it, words = DAMAGE[damage]
+    break_it(tmp_path / "damaged")
+    refused("prior", "damaged", words, prior=tmp_path / "damaged")
+
+
+@pytest.mark.parametrize("name", ["nobody/has-this", "no such name", "/no/such/folder", "cat.png", "x" * 300])
+def test_unknown_priors(refused: Callable, name: str) -> None:
+    refused(name, "local folder", prior=name)
+
+
+def test_a_folder_that_is_no_pipeline(refused: Callable, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    refused("photos", "model_index.json", "diffusers' layout", prior=tmp_path / "photos")
+
+
+# ---- places to write
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("cat.png", "cannot be written"),  # a file where the folder should be
+        ("cat.png/below", "cannot be written"),
+        ("x" * 300, "cannot be written"),  # no file system takes the name
+        ("mine", "already holds result.png"),  # somebody's own file
+        ("run", "already holds config.json"),  # another run
+    ],
+)
+def test_unusable_output_folders(refused: Callable, tmp_path: Path, place: str, words: str) -> None:
+    for folder, file in {"mine": "result.png", "run": "config.json"}.items():
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / file).write_text("{}")
+    refused(words, place[:20], save_path=tmp_path / place)
+
+
+def test_a_full_disk_leaves_no_half_written_folder(refused: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    refused("out", "No space left on device", "choose another")
+
+
+def test_a_disk_that_fills_up_keeps_the_run(
+    edit: Edit, tmp_path: Path, sentence: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync, calls = os.fsync, []
+
+    def fills_up(descriptor: int) -> None:
+        calls.append(0)
+        if len(calls) > 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fills_up)
+        assert edit() == 2
+    assert "--resume --save_path" in sentence()
+    assert edit(resume=True) == 0
+    assert edit(save_path=tmp_path / "whole") == 0
+    assert (tmp_path / "out/result.png").read_bytes() == (tmp_path / "whole/result.png").read_bytes()
+    assert not list(tmp_path.rglob("*.part"))
+
+
+# ---- resume
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seed": 9}, ["edit.seed was 0, is now 9"]),
+        ({"w_cut": 2, "lr": 3}, ["edit.guidance.w_cut", "edit.lr was 20.0, is now 3.0"]),
+        ({"num_inference_steps": 9}, ["num_inference_steps was 3, is now 9"]),
+        ({"method": "dds"}, ["method was 'cpds', is now 'dds'"]),
+        ({"prompt": "a bird"}, ["prompt was 'a cat', is now 'a bird'"]),
+        ({"trg_prompt": "a pig"}, ["target_prompt was 'a dog', is now 'a pig'"]),
+        ({"torch_dtype": "bf16"}, ["prior was", "float32", "bfloat16"]),
+        ({"resolution": 40}, ["source.resolution was None, is now 40"]),
+        ({"no_keep_unchanged": True}, ["source.keep_unchanged"]),
+        ({"img_path": "other.png"}, ["source.image"]),
+        ({"mask": "other.png"}, ["source.mask"]),
+        ({"save_path": "elsewhere"}, ["no run to resume in elsewhere"]),
+        ({"save_path": None}, ["--resume needs --save_path"]),
+    ],
+)
+def test_resume_with_other_settings(
+    edit: Edit, refused: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict, words: list
+) -> None:
+    noise((40, 28)).save(tmp_path / "other.png")
+    assert edit() == 0
+    capsys.readouterr()
+    refused(*words, resume=True, **changes)
+
+
+DAMAGED_CHECKPOINTS: dict[str, Callable[[Path], object]] = {
+    "cut off": lambda file: os.truncate(file, file.stat().st_size // 2),
+    "empty": lambda file: os.truncate(file, 0),
+    "garbage": lambda file: file.write_bytes(b"garbage" * 99),
+    "of another program": lambda file: save_file({"x": torch.zeros(1)}, file),
+    "of another shape": lambda file: save_file(load_file(file) | {"param.latent.0": torch.zeros(1, 4, 3, 3)}, file),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED_CHECKPOINTS)
+def test_damaged_checkpoints(
+    edit: Edit, refused: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    assert edit(num_inference_steps=1) == 0
+    (tmp_path / "out/result.png").unlink()  # as if it had not finished
+    DAMAGED_CHECKPOINTS[damage](tmp_path / "out/checkpoint.safetensors")
+    capsys.readouterr()
+    refused("checkpoint", "start the run anew", resume=True, num_inference_steps=1)
+
+
+def test_damaged_config(edit: Edit, refused: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert edit(num_inference_steps=1) == 0
+    (tmp_path / "out/config.json").write_text('{"prompt": ')
+    capsys.readouterr()
+    refused("config.json", "start the run anew", resume=True, num_inference_steps=1)
+
+
+# ---- NaN
+
+
+def finite(checkpoint: Path) -> bool:
+    return all(bool(x.isfinite().all()) for x in load_file(checkpoint).values())
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"lr": "1e30"},  # the next step's network overflows
+        {"lr": "1e31", "guidance_scale": "1e12"},  # the latent itself does
+        {"guidance_scale": "1e30", "optimizer": "adam"},  # the optimiser's moments do
+        {"w_cut": "1e300"},  # the loss does
+    ],
+)
+def test_divergence_is_told_and_nothing_bad_is_saved(
+    edit: Edit, tmp_path: Path, sentence: Callable[[], str], flags: dict
+) -> None:
+    assert edit(num_inference_steps=20, **flags) == 2
+    said = sentence()
+    assert "NaN" in said
+    assert "lower lr" in said
+    assert finite(tmp_path / "out/checkpoint.safetensors")
+    assert not (tmp_path / "out/result.png").exists()
+    log = tmp_path / "out/metrics.jsonl"
+    for line in log.read_text().splitlines() if log.exists() else []:
+        json.loads(line, parse_constant=lambda c: pytest.fail(f"{c} is not JSON"))
+    assert edit(num_inference_steps=20, resume=True, **flags) == 2  # it says so again instead of breaking
+    assert "NaN" in sentence()
+
+
+def test_a_run_that_met_nan_goes_on_where_it_was_good(
+    edit: Edit, tmp_path: Path, sentence: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = {"patch_selector": "learned", "selector_every": 2, "num_inference_steps": 14}
+    denoise, calls = UNetPrior.denoise, []
+
+    def breaks(self: UNetPrior, *args: Any, **kwargs: Any) -> Any:
+        calls.append(0)
+        prediction = denoise(self, *args, **kwargs)
+        if len(calls) > 24:  # two calls a step: the thirteenth
+            prediction.eps.fill_(float("nan"))
+        return prediction
+
+    with monkeypatch.context() as patch:
+        patch.setattr(UNetPrior, "denoise", breaks)
+        assert edit(**flags) == 2
+    assert "step 13 gave NaN or infinite values and was not applied" in (said := sentence())
+    assert "the state after step 10 is kept" in said
+    state = load_file(tmp_path / "out/checkpoint.safetensors")
+    assert int(state["step"]) == 10
+    assert finite(tmp_path / "out/checkpoint.safetensors")
+    assert edit(resume=True, **flags) == 0
+    assert edit(save_path=tmp_path / "whole", **flags) == 0
+    assert (tmp_path / "out/result.png").read_bytes() == (tmp_path / "whole/result.png").read_bytes()
+
+
+def test_out_of_memory_is_one_sentence(
+    edit: Edit, sentence: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(UNetPrior, "encode", full)
+    assert edit() == 2
+    assert "lower --resolution" in sentence()

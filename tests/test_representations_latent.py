@@ -1,0 +1,205 @@
+"""A picture as its latent: sizes, masks, and pixels that nobody edited."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import randn
+from PIL import Image
+from torch import Tensor
+
+from cpds.config import EditConfig, GuidanceConfig
+from cpds.diffusion import UNetPrior
+from cpds.editor import edit
+from cpds.errors import InputError
+from cpds.pictures import open_picture
+from representations.latent import LONGEST, LatentImage, LatentImageConfig, changed, working_size
+
+ROUGH = EditConfig(GuidanceConfig("dds"), 3, "sgd", 20.0, "none")
+
+
+def noise(height: int, width: int, seed: int = 0) -> Tensor:
+    return randn(seed, 1, 3, height, width).sigmoid()
+
+
+# ---- sizes
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "short", "multiple", "want"),
+    [
+        (512, 512, 512, 64, (512, 512)),  # nothing to do
+        (1024, 1024, 512, 64, (512, 512)),
+        (600, 900, 512, 64, (512, 768)),  # 2:3
+        (3024, 4032, 512, 64, (512, 704)),  # 3:4 is not a multiple: 682.7 -> 704
+        (900, 600, 512, 64, (768, 512)),  # upright
+        (100, 100, 512, 64, (512, 512)),  # small pictures are enlarged
+        (16, 160, 32, 8, (32, 320)),
+        (300, 300, 20, 64, (64, 64)),  # never below one multiple
+    ],
+)
+def test_working_size(height: int, width: int, short: int, multiple: int, want: tuple[int, int]) -> None:
+    assert working_size(height, width, short, multiple) == want
+
+
+def test_working_size_keeps_the_aspect_ratio_to_a_multiple() -> None:
+    for height in range(40, 400, 37):
+        for width in range(40, 400, 41):
+            h, w = working_size(height, width, 256, 32)
+            assert h % 32 == w % 32 == 0
+            assert min(h, w) == 256
+            assert abs(max(h, w) - 256 * max(height, width) / min(height, width)) <= 16
+
+
+def test_working_size_rejects_what_would_not_fit() -> None:
+    assert max(working_size(64, 64 * 8, 512, 64)) == LONGEST
+    with pytest.raises(InputError, match=r"2000x100 picture would be edited at 10240x512 px, over 4096: crop it or"):
+        working_size(100, 2000, 512, 64)
+
+
+@pytest.mark.parametrize("resolution", [15, 0, -64])
+def test_resolution_is_checked(resolution: int) -> None:
+    with pytest.raises(InputError, match=f"resolution must be >= 16 px, got {resolution}"):
+        LatentImageConfig(resolution)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "resolution", "latent"),
+    [
+        (50, 30, None, (14, 8)),  # the prior's own 32 px; 53.3 -> 56 px, four to a cell
+        (30, 50, None, (8, 14)),
+        (30, 50, 64, (16, 26)),  # twice as fine
+        (17, 17, 16, (4, 4)),
+    ],
+)
+def test_latent_and_result_sizes(
+    prior: UNetPrior, height: int, width: int, resolution: int | None, latent: tuple[int, int]
+) -> None:
+    image = LatentImage(noise(height, width), prior, LatentImageConfig(resolution))
+    assert image.z.shape == (1, 4, *latent)
+    assert image.picture(prior).shape == (1, 3, height, width)
+
+
+# ---- what stays
+
+
+def test_without_an_edit_every_pixel_is_the_sources(prior: UNetPrior) -> None:
+    source = noise(37, 45)
+    assert torch.equal(LatentImage(source, prior).picture(prior), source)
+    through = LatentImage(source, prior, LatentImageConfig(keep_unchanged=False)).picture(prior)
+    assert not torch.allclose(through, source, atol=0.01)  # the autoencoder loses some
+
+
+def test_only_touched_pixels_leave_the_source(prior: UNetPrior) -> None:
+    source = noise(64, 64)
+    image = LatentImage(source, prior, LatentImageConfig(64))
+    before = prior.decode(image.source_latents(prior, None))
+    with torch.no_grad():
+        image.z[..., :4, :4] += 40  # a corner
+    untouched = (changed(before, prior.decode(image.z.detach())) == 0).expand(-1, 3, -1, -1)
+    assert 0 < float(untouched.float().mean()) < 1
+    after = image.picture(prior)
+    assert torch.equal(after[untouched], source[untouched])
+    assert not torch.equal(after, source)
+
+
+def test_changed_is_a_smooth_step() -> None:
+    before = torch.zeros(1, 3, 9, 9)
+    for difference, want in ((0.0, 0.0), (0.04, 0.0), (0.08, 0.5), (0.12, 1.0), (0.7, 1.0)):  # flat pictures
+        torch.testing.assert_close(changed(before, before + difference), torch.full((1, 1, 9, 9), want))
+    one = before.clone()
+    one[0, 1, 4, 4] = 2  # one channel of one pixel: 2 / 25 = 0.08 over its 5x5 px
+    want = torch.zeros(1, 1, 9, 9)
+    want[..., 2:7, 2:7] = 0.5
+    torch.testing.assert_close(changed(before, one), want)
+
+
+# ---- masks
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("keep_unchanged", [True, False])
+def test_outside_the_mask_nothing_moves(prior: UNetPrior, optimizer: str, keep_unchanged: bool) -> None:
+    source = noise(41, 66)
+    mask = torch.zeros(1, 1, 41, 66)
+    mask[..., 10:30, 5:23] = 1
+    image = LatentImage(source, prior, LatentImageConfig(None, keep_unchanged), mask)
+    config = EditConfig(GuidanceConfig("dds"), 3, optimizer, 20.0, "none")  # pyright: ignore[reportArgumentType]
+    edit(image, prior, "a cat", "a dog", config)
+    after, outside = image.picture(prior), (mask == 0).expand(-1, 3, -1, -1)
+    assert torch.equal(after[outside], source[outside])
+    assert not torch.equal(after[~outside], source[~outside])
+    # a cell may move if any of its pixels may
+    scale_y, scale_x, cell = image.size[0] / 41, image.size[1] / 66, image.size[0] // image.z.shape[-2]
+    moved = (image.latents(prior, None) != image.source_latents(prior, None)).any(1)[0]
+    for y, x in moved.nonzero().tolist():
+        assert 10 * scale_y - 1 < (y + 1) * cell
+        assert y * cell < 30 * scale_y + 1
+        assert 5 * scale_x - 1 < (x + 1) * cell
+        assert x * cell < 23 * scale_x + 1
+    assert 0 < int(moved.sum()) < moved.numel()
+
+
+def test_mask_of_ones_is_no_mask_and_of_zeros_no_edit(prior: UNetPrior) -> None:
+    source = noise(32, 40)
+    masks = (None, torch.ones(1, 1, 32, 40), torch.zeros(1, 1, 32, 40))
+    plain, ones, zeros = (LatentImage(source, prior, None, mask) for mask in masks)
+    for image in (plain, ones, zeros):
+        edit(image, prior, "a cat", "a dog", ROUGH)
+    torch.testing.assert_close(ones.picture(prior), plain.picture(prior))
+    assert torch.equal(zeros.picture(prior), source)
+
+
+def test_a_grey_mask_blends(prior: UNetPrior) -> None:
+    source = noise(32, 32)
+    half = LatentImage(source, prior, LatentImageConfig(keep_unchanged=False), torch.full((1, 1, 32, 32), 0.5))
+    with torch.no_grad():
+        half.z += 5
+    decoded = prior.decode(half.latents(prior, None).detach())
+    torch.testing.assert_close(half.picture(prior), (source + decoded) / 2)
+
+
+# ---- the representation's promises
+
+
+def test_source_latents_never_move(prior: UNetPrior) -> None:
+    source = noise(32, 40)
+    image = LatentImage(source, prior)
+    before = image.source_latents(prior, None).clone()
+    torch.testing.assert_close(before, prior.encode(source))  # at the prior's own size: nothing is resampled
+    edit(image, prior, "a cat", "a dog", ROUGH)
+    assert torch.equal(image.source_latents(prior, None), before)
+    assert not image.source_latents(prior, None).requires_grad
+    assert not torch.equal(image.z, before)
+
+
+def test_source_id_tells_inputs_apart(prior: UNetPrior) -> None:
+    mask = torch.ones(1, 1, 32, 32)
+    variants = [
+        LatentImage(noise(32, 32), prior),
+        LatentImage(noise(32, 32, seed=1), prior),
+        LatentImage(noise(32, 32), prior, LatentImageConfig(48)),
+        LatentImage(noise(32, 32), prior, LatentImageConfig(keep_unchanged=False)),
+        LatentImage(noise(32, 32), prior, None, mask),
+        LatentImage(noise(32, 32), prior, None, mask * 0.5),
+    ]
+    ids = [v.source_id() for v in variants]
+    assert all(a != b for i, a in enumerate(ids) for b in ids[:i])
+    assert ids[0] == LatentImage(noise(32, 32), prior).source_id()
+
+
+def test_open_and_save(prior: UNetPrior, picture: Path, tmp_path: Path) -> None:
+    Image.new("L", (40, 28), 0).save(tmp_path / "mask.png")
+    image = LatentImage.open(picture, prior)
+    image.save(tmp_path / "same.png", prior)
+    assert torch.equal(open_picture(tmp_path / "same.png"), open_picture(picture))
+    edit(image, prior, "a cat", "a dog", ROUGH)
+    image.save(str(tmp_path / "edited.png"), prior)
+    saved = open_picture(tmp_path / "edited.png")
+    torch.testing.assert_close(saved, image.picture(prior), atol=0.5 / 255 + 1e-6, rtol=0)
+    assert not torch.equal(saved, open_picture(picture))
+    masked = LatentImage.open(str(picture), prior, mask=str(tmp_path / "mask.png"))
+    edit(masked, prior, "a cat", "a dog", ROUGH)
+    assert torch.equal(masked.picture(prior), open_picture(picture))
+    with pytest.raises(InputError, match=r"gone\.png does not exist"):
+        LatentImage.open(tmp_path / "gone.png", prior)
