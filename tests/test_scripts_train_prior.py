@@ -1,0 +1,117 @@
+"""The prior's training on made-up icons: resumable to the bit, and what it exports loads like any other prior."""
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import icons
+import pytest
+import torch
+import train_prior
+from diffusers import StableDiffusionPipeline
+from icons import Icons, Scene
+
+from cpds.prior import load_prior
+
+
+def make_icons() -> Icons:
+    """Discs and squares in two styles under names that concepts.txt knows."""
+    side = icons.MASTER
+    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    disc = ((x - side / 2) ** 2 + (y - side / 2) ** 2 < (side / 3) ** 2) * 255
+    square = (torch.maximum((x - side / 2).abs(), (y - side / 2).abs()) < side / 3) * 255
+    shapes = [(disc, "red-circle"), (square, "wrapped-gift")]
+    rgba = [
+        torch.stack([torch.full_like(alpha, shade), alpha // 2, alpha // 3, alpha])
+        for shade in (255, 120)
+        for alpha, _ in shapes
+    ]
+    return Icons(torch.stack(rgba).byte(), [n for _ in range(2) for _, n in shapes], ["flat", "flat", "3d", "3d"])
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> train_prior.Config:
+    monkeypatch.setattr(train_prior, "load_icons", lambda names: make_icons())
+    return train_prior.Config(
+        out=tmp_path / "run",
+        device="cpu",
+        renders_per_icon=2,
+        autoencoder_channels=(8, 8, 8, 8),
+        autoencoder_steps=4,
+        autoencoder_batch=2,
+        channels=(32, 32),
+        text_width=32,
+        denoiser_steps=4,
+        batch=4,
+        save_every=2,
+        compile=False,
+    )
+
+
+def test_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(config: train_prior.Config, tmp_path: Path):
+    train_prior.main(config)
+
+    class Stop(Exception):
+        pass
+
+    def stop_at_two(line: str, *args: object, **kwargs: object) -> None:
+        raise Stop
+
+    broken = replace(config, out=tmp_path / "broken")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_prior, "sample_sheet", stop_at_two)  # reached after the denoiser's first checkpoint
+        with pytest.raises(Stop):
+            train_prior.main(broken)
+    assert torch.load(broken.out / "denoiser.pt")["step"] == 2
+    train_prior.main(broken)
+    whole, resumed = (torch.load(c.out / "denoiser.pt")["module"] for c in (config, broken))
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+
+
+def test_export_loads_as_a_prior_and_as_a_pipeline(config: train_prior.Config, tmp_path: Path):
+    folder = tmp_path / "prior"
+    train_prior.main(replace(config, export=folder))
+    prior = load_prior(folder, device="cpu")
+    assert prior.native_side == train_prior.SIDE
+    picture = torch.rand(1, 3, 64, 64)
+    assert prior.encode(picture).shape == (1, 8, 8, 8)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+    sample = pipeline("a red circle", height=64, width=64, num_inference_steps=2, output_type="np").images
+    assert sample.shape == (1, 64, 64, 3)
+    card = (folder / "README.md").read_text()
+    assert all(p.authors.split(" (")[0].split(",")[0] in card for p in icons.PACKAGES.values())
+
+
+def test_held_out_pairs_are_not_drawn(config: train_prior.Config, monkeypatch: pytest.MonkeyPatch):
+    config.out.mkdir()
+    monkeypatch.setattr(train_prior, "held_out_pairs", lambda: {("red-circle", "3d")})
+    made = make_icons()
+    _, scenes = train_prior.draw_pool(config, made)
+    assert {(made.concept[s.icon], made.style[s.icon]) for s in scenes} == {
+        ("red-circle", "flat"),
+        ("wrapped-gift", "flat"),
+        ("wrapped-gift", "3d"),
+    }
+
+
+def test_a_scene_and_its_counterpart_differ_in_the_icon_alone():
+    made = make_icons()
+    scene = Scene(0, 0.5, 0.25, 0.25, "white", (250, 250, 250))
+    (a, over), (b, under) = (icons.draw(made, s, 64) for s in (scene, scene.counterpart(1)))
+    outside = (torch.maximum(over, under) == 0).expand_as(a)
+    assert outside.any()
+    assert torch.equal(a[outside], b[outside])
+    assert not torch.equal(a, b)
+
+
+def test_captions_name_the_concept_and_only_what_is_true():
+    made, words, rng = make_icons(), icons.concepts(), random.Random(0)
+    for _ in range(200):
+        scene = icons.random_scene(rng.randrange(4), rng)
+        text = icons.caption(made, scene, words, rng)
+        assert any(w in text for w in words[made.concept[scene.icon]])
+        others = set(icons.BACKGROUNDS) - {scene.colour, "blue" if scene.colour == "light blue" else ""}
+        assert not any(f" {c} background" in text for c in others)
+        assert ("small" in text) <= (scene.size < 0.7)
+        assert ("large" in text) <= (scene.size > 0.85)
