@@ -115,21 +115,26 @@ def run_image(args: ImageArgs) -> int:
         if not (args.resume and RunFolder(folder).exists):
             RunFolder(folder).require_free()
             require(len(jobs) > 1 or not args.resume, f"there is no run to resume in {folder}: check --save_path")
-    sources = {path: open_picture(path) for path, _, _ in jobs}
-    masks = {path: open_mask(args.mask, image) if args.mask else None for path, image in sources.items()}
+    sizes = set()
+    for path in dict.fromkeys(path for path, _, _ in jobs):  # every file is tried, none kept in memory
+        image = open_picture(path)
+        sizes.add(tuple(image.shape[-2:]))
+        if args.mask:
+            open_mask(args.mask, image)
 
     from cpds.prior import load_prior
-    from representations.latent import LatentImage, LatentImageConfig
+    from representations.latent import LatentImage, LatentImageConfig, working_size
 
     config = LatentImageConfig(args.resolution, args.keep_unchanged)
     if args.prior is None:
         print(EMBEDDED_NOTE, file=sys.stderr)
     prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
-    images = {path: LatentImage(image, prior, config, masks[path]) for path, image in sources.items()}
+    for height, width in sizes:
+        working_size(height, width, args.resolution or prior.native_side, prior.multiple)
     for n, (path, target, folder) in enumerate(jobs, 1):
         if len(jobs) > 1:
             print(f"[{n}/{len(jobs)}] {path.name} -> {target}", file=sys.stderr)
-        image = LatentImage(sources[path], prior, config, masks[path]) if len(args.trg_prompt) > 1 else images[path]
+        image = LatentImage.open(path, prior, config, args.mask)
         if (code := one_edit(args, image, prior, target, folder, f"--resume --save_path {root}")) != 0:
             return code
     return 0
