@@ -138,6 +138,9 @@ def export(folder: Path, model, vae, tokenizer, scheduler, icons: Icons, facts: 
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(part)
+    # stored in half precision, but loaded like the other networks where no dtype is asked for
+    encoder = part / "text_encoder" / "config.json"
+    encoder.write_text(json.dumps(json.loads(encoder.read_text()) | {"dtype": "float32"}, indent=2))
     tokenizer.backend_tokenizer.model.save(str(part / "tokenizer"))  # vocab.json and merges.txt for older readers
     sheet.save(part / "samples.png", optimize=True)
     pairs = sorted(held_out_pairs())

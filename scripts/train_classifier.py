@@ -121,7 +121,8 @@ def main(config: Config) -> None:
     model.eval()
     print(f"accuracy on fresh renders: {accuracy(model, *pictures(icons, 2, config.seed + 1)):.4f}")
     config.out.parent.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}, config.out)
+    weights = {k: v.contiguous() for k, v in model.state_dict().items()}
+    save_file({k: v.half() if v.is_floating_point() else v for k, v in weights.items()}, config.out)
 
 
 if __name__ == "__main__":
