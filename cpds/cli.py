@@ -21,7 +21,7 @@ from cpds.presets import PRESETS
 
 BIGGER = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 EMBEDDED_NOTE = (
-    "Using the embedded prior, which knows some 200 emoji-like things (cats, fruit, hearts, ...) on plain backgrounds; "
+    "Using the embedded prior, which knows some 90 emoji-like things (cats, fruit, hearts, ...) on plain backgrounds; "
     f"for photos name a bigger one: --prior {BIGGER}"
 )
 
