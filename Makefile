@@ -1,5 +1,7 @@
 # make demo: build .venv, edit the shipped picture with the embedded prior.   make test: build .venv, run every check.
-PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || echo python3)
+# the first Python that runs and is new enough
+PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
+  $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 # small models on few cores: more threads only get into each other's way
@@ -8,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 .PHONY: demo test clean
 
 $(VENV)/.installed: pyproject.toml
-	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else "Python 3.11 or 3.12 is needed, found %d.%d: set PYTHON=" % v)'
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: install one, or set PYTHON=/path/to/python"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[dev]'

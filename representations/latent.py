@@ -125,12 +125,8 @@ class LatentImage:
         return self.image + weight * (after - self.image)
 
 
-def changed(before: Images, after: Images, low: float = 0.04, high: float = 0.12) -> Float[Tensor, "1 1 H W"]:
-    """0 where two decoded pictures agree within `low`, 1 from `high` on, smooth between.
-
-    What changed reaches 5 px around itself: fine lines beside it, which the autoencoder never saw, go with it.
-    """
-    difference = max_pool2d((after - before).abs().amax(1, keepdim=True), 11, 1, 5)
-    difference = avg_pool2d(difference, 5, 1, 2, count_include_pad=False)
+def changed(before: Images, after: Images, low: float = 0.08, high: float = 0.2) -> Float[Tensor, "1 1 H W"]:
+    """0 where two decoded pictures agree within `low`, 1 from `high` on, smooth between and over 5x5 px."""
+    difference = avg_pool2d((after - before).abs().amax(1, keepdim=True), 5, 1, 2, count_include_pad=False)
     x = ((difference - low) / (high - low)).clamp(0, 1)
     return x * x * (3 - 2 * x)
