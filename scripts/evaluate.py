@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 import tyro
-from icons import Icons, Scene, concepts, draw, load_icons, random_scene
+from icons import Icons, Scene, concepts, draw, load_icons, random_scene, with_article
 from prior_export import grid
 from safetensors import safe_open
 from safetensors.torch import save
@@ -108,7 +108,7 @@ def cases(icons: Icons, per_edit: int, seed: int) -> list[Case]:
             (source, over), (truth, under) = (draw(icons, scene.counterpart(i), SIDE) for i in (a, b))
             # two pixels of margin: an icon's antialiased rim belongs to it
             inside = max_pool2d((torch.maximum(over, under) > 0).float(), 5, 1, 2)
-            ground = f"on {'an' if scene.colour[0] in 'aeio' else 'a'} {scene.colour} background"
+            ground = f"on {with_article(scene.colour)} background"
             made.append(
                 Case(source, truth, 1 - inside, f"a {words} {ground}", f"a {target_words} {ground}", target, style)
             )

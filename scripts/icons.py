@@ -213,15 +213,19 @@ def caption(icons: Icons, scene: Scene, words: dict[str, list[str]], rng: random
     noun = f"{style} {noun}" if how == "adjective" else noun
     if rng.random() < 0.25:
         noun = f"{size_word(scene)} {noun}".strip()
-    article = "an" if noun.startswith(("a", "e", "i", "o", "um")) else "a"
-    text = f"{article} {noun}"
+    text = with_article(noun)
     if how == "phrase":
         text += f" in {style} style"
     if rng.random() < 0.8:
-        text += f" on {'an' if scene.colour[0] in 'aeio' else 'a'} {scene.colour} background"
+        text += f" on {with_article(scene.colour)} background"
     if rng.random() < 0.25:
         text += place_words(scene)
     return text
+
+
+def with_article(noun: str) -> str:
+    """'a cat face', 'an umbrella'."""
+    return f"{'an' if noun.startswith(('a', 'e', 'i', 'o', 'um')) else 'a'} {noun}"
 
 
 def size_word(scene: Scene) -> str:

@@ -67,7 +67,7 @@ class Config:
     save_every: int = 500
     """Steps between checkpoints."""
     compile: bool = True
-    """Compile the denoiser: a third faster (needs a C compiler on CPU)."""
+    """Compile the denoiser (needs a C compiler on CPU)."""
 
 
 def draw_pool(config: Config, icons: Icons) -> tuple[Tensor, list[Scene]]:
