@@ -64,12 +64,19 @@ BACKGROUNDS = {
 
 def concepts() -> dict[str, list[str]]:
     """Icon name -> the words that a caption may use for it, from concepts.txt (`name: words, other words`)."""
-    table = {}
+    return {name: words for kind in concepts_by_kind().values() for name, words in kind.items()}
+
+
+def concepts_by_kind() -> dict[str, dict[str, list[str]]]:
+    """The same table under the headings of concepts.txt: animal, food, colour, ..."""
+    kinds: dict[str, dict[str, list[str]]] = {}
     for line in (Path(__file__).parent / "concepts.txt").read_text().splitlines():
-        if line and not line.startswith("#"):
+        if line.startswith("["):
+            table = kinds[line.strip("[]")] = {}
+        elif line and not line.startswith("#"):
             name, _, words = line.partition(":")
             table[name.strip()] = [w.strip() for w in words.split(",") if w.strip()] or [name.strip().replace("-", " ")]
-    return table
+    return kinds
 
 
 @dataclass(frozen=True)

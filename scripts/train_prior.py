@@ -3,6 +3,7 @@
     python scripts/train_prior.py --out runs/prior                          # everything, resumes where it stopped
     python scripts/train_prior.py --out runs/prior --denoiser-steps 20000   # longer; may be changed on resume
     python scripts/train_prior.py --out runs/prior --export cpds/assets/prior
+    python scripts/train_prior.py --out runs/wider --start runs/prior       # more concepts, from finished weights
 
 Three stages, each with checkpoints in `out`: draw pictures (icons.py), fit the autoencoder on random crops of them, fit
 denoiser and text encoder together on the autoencoder's latents. bf16 autocast on CPU and GPU alike.
@@ -28,6 +29,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 SIDE = 128  # px
 MAX_TOKENS = 32
+TOKENS = "text_encoder.embeddings.token_embedding.weight"
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,9 @@ class Config:
 
     out: Path = Path("runs/prior")
     """Folder for checkpoints, samples and the log."""
+    start: Path | None = None
+    """Begin with the networks of this finished run, of the same sizes but made with other concepts. Its encoder is
+    kept as it is; token embeddings are carried over by the text they stand for."""
     export: Path | None = None
     """Write the finished pipeline and its model card here."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
@@ -171,6 +176,10 @@ def train_autoencoder(config: Config, pictures: Tensor) -> Any:
     """Fit L1 + MSE + gradient L1 on crops; noise on unit-variance latents makes them smooth."""
     torch.manual_seed(config.seed)
     vae = build_autoencoder(config).to(config.device, memory_format=torch.channels_last)
+    if config.start:
+        vae.load_state_dict(torch.load(config.start / "autoencoder.pt", map_location=config.device)["average"])
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
     run = Run(config, "autoencoder", vae, config.autoencoder_steps, 0.995)
 
     def reconstruct(x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -213,7 +222,8 @@ def encode_pool(config: Config, vae: Any, pictures: Tensor) -> Tensor:
         with torch.autocast(config.device, torch.bfloat16):
             parts.append(vae.encode(x).latent_dist.mean.float().cpu())
     latents = torch.cat(parts)
-    factor = 1 / latents.std().item()
+    finished = torch.load(config.start / "latents.pt", mmap=True) if config.start else {}
+    factor = finished.get("scaling_factor", 1 / latents.std().item())
     vae.register_to_config(scaling_factor=factor)
     latents = (latents * factor).half()
     save({"latents": latents, "scaling_factor": factor}, path)
@@ -254,6 +264,16 @@ def train_bpe(corpus: list[str], folder: Path) -> None:
         ),
     )
     bpe.model.save(str(folder))
+
+
+def carry_embeddings(embeddings: Tensor, finished: CLIPTokenizer, tokenizer: CLIPTokenizer) -> Tensor:
+    """Rows for another vocabulary: a shared token keeps its row, a new one gets the mean of its old pieces'."""
+    known, rows = finished.get_vocab(), []
+    for token in sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__):
+        text = token.removesuffix("</w>")
+        ids = [known[token]] if token in known else finished(text, add_special_tokens=False).input_ids
+        rows.append(embeddings[ids].mean(0))
+    return torch.stack(rows)
 
 
 class Denoiser(nn.Module):
@@ -327,6 +347,11 @@ def train_denoiser(
     alpha_bar = scheduler.alphas_cumprod
     torch.manual_seed(config.seed)
     model = Denoiser(config, tokenizer).to(config.device)
+    if config.start:
+        weights = torch.load(config.start / "denoiser.pt", map_location=config.device)["average"]
+        finished = build_tokenizer([], config.start / "tokenizer")
+        weights[TOKENS] = carry_embeddings(weights[TOKENS], finished, tokenizer)
+        model.load_state_dict(weights)
     model.unet.to(memory_format=torch.channels_last)
     run = Run(config, "denoiser", model, config.denoiser_steps, 0.999)
     repeat_pixels(model.unet)

@@ -83,6 +83,29 @@ def test_export_loads_as_a_prior_and_as_a_pipeline(config: train_prior.Config, t
     assert all(p.authors.split(" (")[0].split(",")[0] in card for p in icons.PACKAGES.values())
 
 
+def test_a_run_that_starts_from_another_begins_where_that_ended(config: train_prior.Config, tmp_path: Path):
+    train_prior.main(config)
+    wider = replace(config, out=tmp_path / "wider", start=config.out, autoencoder_steps=1, denoiser_steps=0)
+    train_prior.main(wider)
+    ended, began = (torch.load(c.out / "autoencoder.pt") for c in (config, wider))
+    encoder = [k for k in ended["average"] if k.startswith(("encoder", "quant_conv"))]
+    assert all(torch.equal(ended["average"][k], began["average"][k]) for k in encoder)
+    assert not torch.equal(ended["average"]["decoder.conv_in.weight"], began["module"]["decoder.conv_in.weight"])
+    factors = {torch.load(c.out / "latents.pt")["scaling_factor"] for c in (config, wider)}
+    assert len(factors) == 1
+
+
+def test_carried_embeddings_spell_new_words_with_old_pieces(tmp_path: Path):
+    old = train_prior.build_tokenizer(["a cat", "a cart"] * 9, tmp_path / "old")
+    new = train_prior.build_tokenizer(["a cat", "a zebra"] * 9, tmp_path / "new")
+    rows = torch.randn(len(old), 3)
+    carried = train_prior.carry_embeddings(rows, old, new)
+    assert carried.shape == (len(new), 3)
+    assert torch.equal(carried[new.get_vocab()["cat</w>"]], rows[old.get_vocab()["cat</w>"]])
+    pieces = [old.get_vocab()[piece] for piece in ("z", "e", "b", "r", "a</w>")]
+    assert torch.allclose(carried[new.get_vocab()["zebra</w>"]], rows[pieces].mean(0))
+
+
 def test_held_out_pairs_are_not_drawn(config: train_prior.Config, monkeypatch: pytest.MonkeyPatch):
     config.out.mkdir()
     monkeypatch.setattr(train_prior, "held_out_pairs", lambda: {("red-circle", "3d")})
