@@ -40,7 +40,9 @@ class EditState:
             saved |= {f"param.{group.name}.{i}": x.detach() for i, x in enumerate(group.tensors)}
         for i, moments in self.optimizer.state_dict()["state"].items():
             saved |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in moments.items() if v is not None}
-        return saved | {f"selector.{k}": v for k, v in self.guidance.selector.state().items()}
+        for i, selector in enumerate(self.guidance.selectors):
+            saved |= {f"selector.{i}.{k}": v for k, v in selector.state().items()}
+        return saved
 
     @torch.no_grad()
     def load(self, saved: dict[str, Tensor]) -> None:
@@ -55,9 +57,10 @@ class EditState:
                 _, i, name = key.split(".")
                 moments.setdefault(int(i), {})[name] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
-        prefix = "selector."
-        state = {k.removeprefix(prefix): v.to(self.prior.device) for k, v in saved.items() if k.startswith(prefix)}
-        self.guidance.selector.load_state(state)
+        for i, selector in enumerate(self.guidance.selectors):
+            prefix = f"selector.{i}."
+            state = {k.removeprefix(prefix): v.to(self.prior.device) for k, v in saved.items() if k.startswith(prefix)}
+            selector.load_state(state)
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
@@ -73,7 +76,11 @@ def step_size(config: EditConfig, lr: float, step: int, latent_area: int) -> flo
 
 
 def start(
-    representation: Representation[Any], prior: Prior, prompt: str, target_prompt: str, config: EditConfig
+    representation: Representation[Any],
+    prior: Prior,
+    prompt: str | Sequence[str],
+    target_prompt: str | Sequence[str],
+    config: EditConfig,
 ) -> EditState:
     """Set up an edit without running it."""
     guidance = Guidance(
@@ -142,10 +149,13 @@ def finite(tensors: Sequence[Tensor]) -> bool:
 def edit(
     representation: Representation[Any],
     prior: Prior,
-    prompt: str,
-    target_prompt: str,
+    prompt: str | Sequence[str],
+    target_prompt: str | Sequence[str],
     config: EditConfig | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> EditState:
-    """Edit `representation` in place from what `prompt` says to what `target_prompt` says; default: preset cpds."""
+    """Edit `representation` in place from what `prompt` says to what `target_prompt` says; default: preset cpds.
+
+    A representation of several pictures takes a prompt of each kind for every picture.
+    """
     return run(start(representation, prior, prompt, target_prompt, config or PRESETS["cpds"]), callbacks)

@@ -6,6 +6,7 @@ contrastive loss run all four without gradient.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,18 +34,33 @@ class Terms:
 
 
 class Guidance:
-    """The edit from `prompt` to `target_prompt` as seen by `prior`; holds the prompts' encodings and the selector."""
+    """The edit from `prompt` to `target_prompt` as seen by `prior`; holds the prompts' encodings and the selectors.
+
+    Several edits at once: give a prompt for each. A step's latents are then those of the first edit's views, those of
+    the second's, and so on, as many for each. Every edit sees the noise, timesteps and patches that it sees alone.
+    """
 
     def __init__(
-        self, prior: Prior, prompt: str, target_prompt: str, config: GuidanceConfig, *, steps: int, seed: int = 0
+        self,
+        prior: Prior,
+        prompt: str | Sequence[str],
+        target_prompt: str | Sequence[str],
+        config: GuidanceConfig,
+        *,
+        steps: int,
+        seed: int = 0,
     ) -> None:
-        for name, text in {"prompt": prompt, "target prompt": target_prompt}.items():
-            if not text.strip():
+        prompts, targets = ([p] if isinstance(p, str) else list(p) for p in (prompt, target_prompt))
+        if len(prompts) != len(targets):
+            raise InputError(f"{len(prompts)} prompts but {len(targets)} target prompts: give one of each for an edit")
+        for name, texts in {"prompt": prompts, "target prompt": targets}.items():
+            if not all(text.strip() for text in texts):
                 raise InputError(f"the {name} is empty: say in words what the picture shows")
         self.prior, self.config, self.steps = prior, config, steps
         self.objective = OBJECTIVES[config.method]
-        texts = prior.embed([prompt, target_prompt, config.negative_prompt])
-        self.source_text, self.target_text, self.uncond = (Text(e[None]) for e in texts.embeds)
+        self.edits = len(prompts)
+        embeds = prior.embed([*prompts, *targets, config.negative_prompt]).embeds
+        self.source_text, self.target_text, self.uncond = (Text(e) for e in embeds.split([self.edits, self.edits, 1]))
         length = len(prior.schedule)
         self.low, self.high = math.ceil(config.t_min * length), math.floor(config.t_max * length)
         if self.low > self.high:
@@ -56,13 +72,18 @@ class Guidance:
                 f"stride {config.stride} reaches below timestep 1 from the lowest timestep {self.low}: "
                 "raise t_min or lower the stride"
             )
-        self.selector = make_selector(config.patch_selector, width=prior.feature_width, seed=seed, device=prior.device)
+        self.selectors = [
+            make_selector(config.patch_selector, width=prior.feature_width, seed=seed, device=prior.device)
+            for _ in prompts
+        ]
 
     def step(self, source: Latents, target: Latents, step: int, generator: torch.Generator) -> Terms:
         """Losses of one step; gradients reach `target`. `source` is constant. All randomness from `generator` (CPU)."""
         config, schedule = self.config, self.prior.schedule
+        if len(source) % self.edits:
+            raise ValueError(f"{len(source)} views cannot be shared out among {self.edits} edits")
         t = TIMESTEP_SAMPLERS[config.timesteps](self.low, self.high, step, self.steps, generator)
-        pair = EditPair.draw(source.detach(), target, t, generator)
+        pair = EditPair.draw(source.detach(), target, t, generator, self.edits)
         guided, before, after = self._predict(pair)
         posterior = PosteriorSettings(config.stride, config.identity)
         with torch.no_grad():
@@ -70,19 +91,24 @@ class Guidance:
         losses = {config.method: config.w_dds * pull(target, direction)}
         metrics = {"timestep": float(t), "direction": float(direction.square().mean().sqrt())}
         if config.uses_cut:
-            cut = cut_loss(
-                before,
-                after,
-                sizes=config.patch_size,
-                n_patches=config.n_patches,
-                temperature=config.temperature,
-                selector=self.selector,
-                generator=generator,
-            )
+            cut = torch.stack(
+                [
+                    cut_loss(
+                        [f.chunk(self.edits)[i] for f in before],
+                        [f.chunk(self.edits)[i] for f in after],
+                        sizes=config.patch_size,
+                        n_patches=config.n_patches,
+                        temperature=config.temperature,
+                        selector=selector,
+                        generator=generator.clone_state(),
+                    )
+                    for i, selector in enumerate(self.selectors)
+                ]
+            ).sum()
             losses["cut"] = config.w_cut * cut
-            metrics["cut"] = float(cut.detach())
+            metrics["cut"] = float(cut.detach()) / self.edits
             if (step + 1) % config.selector_every == 0:
-                metrics |= self.selector.update()
+                metrics |= mean_figures([selector.update() for selector in self.selectors])
         return Terms(losses, metrics)
 
     def _predict(self, pair: EditPair) -> tuple[Guided, tuple[Features, ...], tuple[Features, ...]]:
@@ -113,3 +139,12 @@ class Guidance:
     def _mix(self, cond: Latents, uncond: Latents) -> Latents:
         """eps_uncond + omega (eps_cond - eps_uncond)  (Ho & Salimans 2021)."""
         return uncond + self.config.guidance_scale * (cond - uncond)
+
+
+def mean_figures(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Each figure's mean over all that report it."""
+    found: dict[str, list[float]] = {}
+    for one in figures:
+        for name, value in one.items():
+            found.setdefault(name, []).append(value)
+    return {name: sum(values) / len(values) for name, values in found.items()}

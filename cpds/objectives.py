@@ -21,9 +21,15 @@ class EditPair:
     t: Timesteps
 
     @classmethod
-    def draw(cls, source: Latents, target: Latents, t: Int[Tensor, " 1"], generator: torch.Generator) -> "EditPair":
-        """Draw one noise for both, on the CPU so that every device sees the same; one timestep for the batch."""
-        eps = torch.randn(source.shape, generator=generator).to(source)
+    def draw(
+        cls, source: Latents, target: Latents, t: Int[Tensor, " 1"], generator: torch.Generator, edits: int = 1
+    ) -> "EditPair":
+        """Draw one noise for both, on the CPU so that every device sees the same; one timestep for the batch.
+
+        The batch holds the views of `edits` independent edits, which see the same noise.
+        """
+        eps = torch.randn(len(source) // edits, *source.shape[1:], generator=generator).to(source)
+        eps = eps.repeat(edits, 1, 1, 1)
         return cls(source, target, eps, t.expand(len(source)))
 
 

@@ -29,8 +29,8 @@ class Text:
         return Text(torch.cat([self.embeds, other.embeds]))
 
     def expand(self, batch: int) -> "Text":
-        """One prompt repeated for a batch of views."""
-        return Text(self.embeds.expand(batch, -1, -1))
+        """Every prompt repeated for its share of a batch of views."""
+        return Text(self.embeds.repeat_interleave(batch // len(self.embeds), 0))
 
 
 @dataclass(frozen=True)

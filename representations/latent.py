@@ -47,7 +47,8 @@ def working_size(height: int, width: int, short: int, multiple: int) -> tuple[in
 class LatentImage:
     """A picture's latent under `prior`; the result comes back at the picture's own size.
 
-    `mask` (1, 1, H, W), 1 = edit: the latent moves, and pixels are replaced, only there.
+    Several pictures of one size may be edited at once, each with prompts of its own, as if each were alone.
+    `mask` (1 or b, 1, H, W), 1 = edit: the latent moves, and pixels are replaced, only there.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class LatentImage:
         image: Images,
         prior: Prior,
         config: LatentImageConfig | None = None,
-        mask: Float[Tensor, "1 1 H W"] | None = None,
+        mask: Float[Tensor, "_b 1 H W"] | None = None,
     ) -> None:
         self.config = config or LatentImageConfig()
         self.image = image.to(prior.device)
@@ -113,9 +114,9 @@ class LatentImage:
 
     @torch.no_grad()
     def picture(self, prior: Prior) -> Images:
-        """The edit at the input's size, (1, 3, H, W) in [0, 1]."""
+        """The edit at the input's size, (b, 3, H, W) in [0, 1]."""
         after = prior.decode(self.latents(prior, None))
-        weight = after.new_ones(1, 1, *self.size)
+        weight = after.new_ones(len(after), 1, *self.size)
         if self.config.keep_unchanged:
             weight = changed(prior.decode(self._source), after)
         full = self.image.shape[-2:]
@@ -125,7 +126,7 @@ class LatentImage:
         return self.image + weight * (after - self.image)
 
 
-def changed(before: Images, after: Images, low: float = 0.08, high: float = 0.2) -> Float[Tensor, "1 1 H W"]:
+def changed(before: Images, after: Images, low: float = 0.08, high: float = 0.2) -> Float[Tensor, "b 1 H W"]:
     """0 where two decoded pictures agree within `low`, 1 from `high` on, smooth between and over 5x5 px."""
     difference = avg_pool2d((after - before).abs().amax(1, keepdim=True), 5, 1, 2, count_include_pad=False)
     x = ((difference - low) / (high - low)).clamp(0, 1)

@@ -206,3 +206,35 @@ def test_open_and_save(prior: UNetPrior, picture: Path, tmp_path: Path) -> None:
     assert torch.equal(masked.picture(prior), open_picture(picture))
     with pytest.raises(InputError, match=r"gone\.png does not exist"):
         LatentImage.open(tmp_path / "gone.png", prior)
+
+
+# ---- several at once
+
+
+@pytest.mark.parametrize("method", ["sds", "dds", "cds", "pds", "cpds"])
+@pytest.mark.parametrize("selector", ["random", "learned"])
+def test_pictures_edited_at_once_come_out_as_if_alone(prior: UNetPrior, method: str, selector: str) -> None:
+    pictures = [noise(32, 32, seed=i) for i in range(3)]
+    masks = torch.ones(3, 1, 32, 32)
+    masks[1, :, :16] = 0
+    prompts, targets = ["a cat", "a dog", "a red car"], ["a pig", "two dogs", "a blue car"]
+    guidance = GuidanceConfig(method, n_patches=8, patch_selector=selector, selector_every=2)
+    config = EditConfig(guidance, 5, "adam", 0.5, "none")
+
+    def edited(i: slice) -> Tensor:
+        image = LatentImage(torch.cat(pictures)[i], prior, mask=masks[i])
+        edit(image, prior, prompts[i], targets[i], config)
+        return image.picture(prior)
+
+    together = edited(slice(0, 3))
+    alone = torch.cat([edited(slice(i, i + 1)) for i in range(3)])
+    assert (together - alone).abs().max() < 1e-4
+    assert all((together[i] - pictures[i]).abs().max() > 0.05 for i in range(3))  # every one was edited
+
+
+def test_every_picture_needs_its_prompts(prior: UNetPrior) -> None:
+    image = LatentImage(torch.cat([noise(32, 32), noise(32, 32)]), prior)
+    with pytest.raises(InputError, match="2 prompts but 1 target prompts"):
+        edit(image, prior, ["a cat", "a dog"], ["a pig"], ROUGH)
+    with pytest.raises(ValueError, match="2 views cannot be shared out among 3 edits"):
+        edit(image, prior, ["a cat"] * 3, ["a pig"] * 3, ROUGH)
