@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stderr
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -21,7 +22,7 @@ from cpds.presets import PRESETS
 
 BIGGER = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 EMBEDDED_NOTE = (
-    "Using the embedded prior, which knows some 90 emoji-like things (cats, fruit, hearts, ...) on plain backgrounds; "
+    "Using the embedded prior, which knows some 280 emoji-like things (cats, fruit, hearts, ...) on plain backgrounds; "
     f"for photos name a bigger one: --prior {BIGGER}"
 )
 
@@ -52,6 +53,45 @@ class ImageArgs:
     """Take pixels that the edit did not touch from the source instead of from the autoencoder."""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
     """Go on with the interrupted run(s) in --save_path."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    torch_dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """Precision of the prior. auto: fp16 on CUDA, else fp32."""
+    edit: tyro.conf.OmitArgPrefixes[EditConfig] = field(default_factory=lambda: PRESETS["cpds"])
+
+
+@dataclass(frozen=True)
+class EvalArgs:
+    """Edit a whole data set and judge the edits: emoji-edit, PIE-Bench, or a JSONL manifest of your own."""
+
+    data: tyro.conf.Positional[str]
+    """emoji-edit, a manifest.jsonl (columns: cpds/cases.py), or a folder with one or in PIE-Bench's layout."""
+    out: Path = Path("runs/eval")
+    """Folder for results and tables; a second setting in the same folder becomes a second line of the table."""
+    label: str | None = None
+    """Name of this setting's line. Default: the preset and what differs from it."""
+    preset: PresetName = "cpds"  # pyright: ignore[reportInvalidTypeForm]
+    """Settings to start from; --method alone starts from that method's own. Other flags change single settings."""
+    split: str | None = None
+    """Only this split. Default: test for emoji-edit, else everything."""
+    limit: int | None = None
+    """Only this many cases, spread evenly over the set."""
+    batch: int = 8
+    """Cases edited at once; each comes out as if alone."""
+    prior: str | None = None
+    """Diffusion prior: a Hugging Face name or a local folder in diffusers' layout. Default: the embedded prior."""
+    resolution: int | None = None
+    """Shorter side while editing, in px. Default: what the prior was trained on."""
+    keep_unchanged: bool = True
+    """Take pixels that the edit did not touch from the source instead of from the autoencoder."""
+    lpips: bool = True
+    """LPIPS columns; AlexNet's weights come from --lpips_weights or by download."""
+    lpips_weights: Path | None = None
+    """File of torchvision's AlexNet weights (.pth or .safetensors). Default: $CPDS_ALEXNET, else downloaded once."""
+    clip: str | None = None
+    """CLIP for the CLIP columns: hub name (openai/clip-vit-large-patch14) or local folder."""
+    dino: str | None = None
+    """ViT for the structure distance: hub name (facebook/dino-vitb8) or local folder. Default: the prior's features."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     torch_dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
@@ -188,6 +228,79 @@ def one_edit(args: ImageArgs, image: Any, prior: Any, target: str, folder: Path,
     return 130 if stopper.asked else 0  # Ctrl-C while the last pictures were written
 
 
+def run_eval(args: EvalArgs) -> int:
+    """`cpds eval`: every problem with the data is named before a network is loaded."""
+    require(args.batch >= 1, f"batch must be >= 1, got {args.batch}")
+    require(args.limit is None or args.limit >= 1, f"limit must be >= 1, got {args.limit}")
+    label = args.label or setting_name(args.preset, args.edit)
+    named = re.fullmatch(r"[\w.,=@ +-]+", label) and not label.startswith(".")
+    require(bool(named), f"label {label!r} names a folder: use letters, digits, spaces and . , = @ + -")
+
+    from cpds.cases import load_cases
+
+    emoji = args.data == "emoji-edit"
+    cases = load_cases(args.data, args.split or ("test" if emoji else None))
+    if args.limit and args.limit < len(cases):
+        cases = [cases[i * len(cases) // args.limit] for i in range(args.limit)]
+
+    from tqdm import tqdm
+
+    from cpds.editor import run, start
+    from cpds.evaluation import Batch, Evaluation, Forwards, save_tables
+    from cpds.prior import load_prior
+    from representations.latent import LatentImage, LatentImageConfig
+
+    prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
+    tools = instruments(args, prior, emoji)
+    latent = LatentImageConfig(args.resolution, args.keep_unchanged)
+    settings = {"edit": asdict(args.edit), "latent": asdict(latent), "prior": prior.identity}
+    settings |= {"data": args.data, "judged by": {k: getattr(args, k) for k in ("lpips", "clip", "dino")}}
+    evaluation = Evaluation(args.out / label, settings)
+
+    def edit_batch(batch: Batch) -> tuple[Any, float]:
+        image = LatentImage(batch.source, prior, latent)
+        prompts, targets = ([getattr(c, k) for c in batch.cases] for k in ("prompt", "target_prompt"))
+        counter = Forwards()
+        run(start(image, prior, prompts, targets, args.edit), [counter])
+        return image.picture(prior), counter.total / len(batch.cases)
+
+    try:
+        with tqdm(desc=label, total=len(cases), unit="edit") as bar:
+            evaluation.run(cases, edit_batch, tools, args.batch, lambda done: bar.update(done - bar.n))
+    except KeyboardInterrupt:
+        print("Stopped; the same command goes on where this one ended", file=sys.stderr)
+        return 130
+    except OSError as err:
+        raise InputError(f"{args.out} cannot be written ({err.strerror}): make room and run it again") from err
+    print(save_tables(args.out, args.data, [case.id for case in cases]))
+    return 0
+
+
+def setting_name(preset: str, config: EditConfig) -> str:
+    """'cpds' or 'cpds guidance_scale=10 lr=0.2': a preset, and what differs from it."""
+    base = PRESETS[preset]
+    pairs = [(f.name, base.guidance, config.guidance) for f in fields(GuidanceConfig)]
+    pairs += [(f.name, base, config) for f in fields(EditConfig) if f.name != "guidance"]
+    own = [f"{n}={getattr(new, n)}" for n, old, new in pairs if getattr(old, n) != getattr(new, n)]
+    return re.sub(r"[^\w.,=@ +-]+", "", " ".join([preset, *own]))
+
+
+def instruments(args: EvalArgs, prior: Any, emoji: bool) -> Any:
+    """What the edits are judged by."""
+    from cpds.cases import EMOJI_EDIT
+    from cpds.evaluation import Instruments
+    from cpds.judge import Judge
+    from cpds.perception import ClipScore, DinoStructure, Lpips, PriorStructure
+
+    weights = args.lpips_weights or (Path(os.environ["CPDS_ALEXNET"]) if "CPDS_ALEXNET" in os.environ else None)
+    return Instruments(
+        structure=DinoStructure(args.dino) if args.dino else PriorStructure(prior),
+        judge=Judge.load(EMOJI_EDIT / "judge.safetensors") if emoji else None,
+        lpips=Lpips.load(weights) if args.lpips else None,
+        clip=ClipScore(args.clip) if args.clip else None,
+    )
+
+
 def run_presets() -> int:
     """Print every preset, one line each, with what differs from the plain defaults."""
     for name, preset in PRESETS.items():
@@ -218,16 +331,15 @@ def unboxed(box: str) -> str:
     return re.sub(r"^Error parsing __\S+: ", "", "; ".join(kept).rstrip(".!") or box.strip())
 
 
-def parse(argv: Sequence[str]) -> ImageArgs | PresetsArgs:
+def parse(argv: Sequence[str]) -> ImageArgs | EvalArgs | PresetsArgs:
     """Arguments with the chosen preset's settings as defaults. InputError on a bad flag."""
     name = chosen_preset(argv)
-    image: Any = partial(ImageArgs, preset=name, edit=PRESETS[name])
+    image, evaluation = (partial(args, preset=name, edit=PRESETS[name]) for args in (ImageArgs, EvalArgs))
+    commands: dict[str, Any] = {"image": image, "eval": evaluation, "presets": PresetsArgs}
     box = StringIO()
     try:
         with redirect_stderr(box):
-            return tyro.extras.subcommand_cli_from_dict(
-                {"image": image, "presets": PresetsArgs}, args=list(argv), prog="cpds", description=__doc__
-            )
+            return tyro.extras.subcommand_cli_from_dict(commands, args=list(argv), prog="cpds", description=__doc__)
     except SystemExit as stop:
         if stop.code != 2:
             raise
@@ -239,7 +351,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.showwarning = lambda message, *_args, **_kwargs: print(f"cpds: warning: {message}", file=sys.stderr)
     try:
         args = parse(sys.argv[1:] if argv is None else argv)
-        return run_image(args) if isinstance(args, ImageArgs) else run_presets()
+        if isinstance(args, ImageArgs):
+            return run_image(args)
+        return run_eval(args) if isinstance(args, EvalArgs) else run_presets()
     except InputError as err:
         print(f"cpds: error: {err}", file=sys.stderr)
         return 2

@@ -89,7 +89,11 @@ class Guidance:
         with torch.no_grad():
             direction = self.objective.direction(pair, guided, schedule, posterior)
         losses = {config.method: config.w_dds * pull(target, direction)}
-        metrics = {"timestep": float(t), "direction": float(direction.square().mean().sqrt())}
+        metrics = {
+            "timestep": float(t),
+            "direction": float(direction.square().mean().sqrt()),
+            "forwards": float(len(target) * (4 if self.objective.needs_source else 2)),  # samples through the network
+        }
         if config.uses_cut:
             cut = torch.stack(
                 [

@@ -1,20 +1,61 @@
-"""How good an edit is, in figures."""
+"""How good an edit is, in figures. Pictures are in [0, 1]; each metric brings them to the range it is defined for.
+
+`weight` (0 to 1) counts pixels in: 1 - mask measures what should have stayed.
+"""
+
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import normalize
 
-from cpds.types import Images
+from cpds.types import Features, Images
+
+Weights = Float[Tensor, "b 1 H W"]
+Scores = Float[Tensor, " b"]
 
 
-def psnr(a: Images, b: Images, weight: Float[Tensor, "b 1 H W"] | None = None) -> Float[Tensor, " b"]:
-    """Peak signal-to-noise ratio in dB of pictures in [0, 1], where `weight` (0 to 1) counts the pixels in.
-
-    Infinite for equal pictures; ValueError where a picture's weights are all zero.
-    """
+def mse(a: Images, b: Images, weight: Weights | None = None) -> Scores:
+    """Mean squared error over the pixels that count; ValueError where a picture's weights are all zero."""
     weight = torch.ones_like(a[:, :1]) if weight is None else weight
     counted = weight.sum((1, 2, 3)) * a.shape[1]
     if bool((counted == 0).any()):
-        raise ValueError("psnr needs at least one pixel with a weight above 0")
-    error = (weight * (a - b).square()).sum((1, 2, 3)) / counted
-    return -10 * error.log10()
+        raise ValueError("a weighted mean needs at least one pixel with a weight above 0")
+    return (weight * (a - b).square()).sum((1, 2, 3)) / counted
+
+
+def psnr(a: Images, b: Images, weight: Weights | None = None) -> Scores:
+    """Peak signal-to-noise ratio in dB; infinite for equal pictures."""
+    return -10 * mse(a, b, weight).log10()
+
+
+def ssim(a: Images, b: Images, weight: Weights | None = None) -> Scores:
+    """Structural similarity (Wang 2004: 11x11 Gaussian window of sigma 1.5), its map averaged by `weight`.
+
+    Pictures must be at least 11 px wide and high.
+    """
+    metric = torchmetrics_functional("structural_similarity_index_measure")
+    _, likeness = metric(a, b, data_range=1.0, reduction="none", return_full_image=True)
+    weight = torch.ones_like(a[:, :1]) if weight is None else weight
+    return (likeness.mean(1, keepdim=True) * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3))
+
+
+def torchmetrics_functional(name: str) -> Any:
+    """A function of torchmetrics, or ImportError with the remedy."""
+    try:
+        import torchmetrics.functional.image as functional
+    except ImportError as err:
+        raise ImportError("evaluations need torchmetrics: pip install -e '.[metrics]'") from err
+    return getattr(functional, name)
+
+
+def self_similarity(features: Features) -> Float[Tensor, "b n n"]:
+    """Cosine similarity of every two positions' features (Splice, Tumanyan 2022, Eq. 3)."""
+    x = normalize(features.flatten(2).transpose(1, 2), dim=-1)
+    return x @ x.transpose(1, 2)
+
+
+def structure_distance(a: Features, b: Features) -> Scores:
+    """Mean squared difference of two pictures' self-similarities (Splice, Tumanyan 2022, Eq. 4, as a mean)."""
+    return (self_similarity(a) - self_similarity(b)).square().mean((1, 2))

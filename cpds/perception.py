@@ -1,0 +1,160 @@
+"""Networks that judge pictures for the field's metrics: LPIPS, CLIP score, DINO's structure distance.
+
+Their weights are the user's: from the hub, or a local file or folder. Loaded only where an evaluation asks for them.
+"""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, normalize
+
+from cpds.errors import InputError
+from cpds.metrics import Scores, structure_distance, torchmetrics_functional
+from cpds.prior import Prior, Text
+from cpds.types import Images
+
+ALEXNET = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+def standardised(images: Images, mean: tuple[float, ...], std: tuple[float, ...], side: int) -> Tensor:
+    """Resized to a square and standardised by channel, as a network was trained."""
+    x = interpolate(images, (side, side), mode="bicubic", antialias=True).clamp(0, 1)
+    return (x - torch.tensor(mean).to(x).view(3, 1, 1)) / torch.tensor(std).to(x).view(3, 1, 1)
+
+
+class Lpips(nn.Module):
+    """LPIPS v0.1 with AlexNet (Zhang 2018): squared differences of unit-length features, weighed by learnt heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        shapes = [(3, 64, 11, 4, 2), (64, 192, 5, 1, 2), (192, 384, 3, 1, 1), (384, 256, 3, 1, 1), (256, 256, 3, 1, 1)]
+        self.convolutions = nn.ModuleList(nn.Conv2d(i, o, k, s, p) for i, o, k, s, p in shapes)
+        self.pool = nn.MaxPool2d(3, 2)
+        self.heads = nn.ParameterList(torch.zeros(1, o, 1, 1) for _, o, *_ in shapes)
+
+    @classmethod
+    def load(cls, features: Path | None = None) -> "Lpips":
+        """AlexNet's convolutions from `features` (torchvision's names; .pth or .safetensors), else by download."""
+        torchmetrics_functional("learned_perceptual_image_patch_similarity")  # its package brings the heads
+        net = cls()
+        try:
+            weights = (
+                read_weights(features) if features else torch.hub.load_state_dict_from_url(ALEXNET, progress=False)
+            )
+            for conv, i in zip(net.convolutions, (0, 3, 6, 8, 10), strict=True):
+                conv.load_state_dict({k: weights[f"features.{i}.{k}"] for k in ("weight", "bias")})
+        except (OSError, KeyError, RuntimeError, ValueError) as err:
+            raise InputError(
+                f"AlexNet's weights for LPIPS cannot be loaded from {features or ALEXNET}: give torchvision's "
+                "file (alexnet-owt-7be5be79.pth) as --lpips_weights"
+            ) from err
+        with (files("torchmetrics") / "functional/image/lpips_models/alex.pth").open("rb") as file:
+            heads = torch.load(file, map_location="cpu", weights_only=True)
+        for i, head in enumerate(net.heads):
+            head.data = heads[f"lin{i}.model.1.weight"]
+        return net.eval().requires_grad_(False)
+
+    def features(self, images: Images) -> list[Tensor]:
+        shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
+        x = (2 * images - 1 - shift.to(images).view(3, 1, 1)) / scale.to(images).view(3, 1, 1)
+        found = []
+        for i, conv in enumerate(self.convolutions):
+            x = conv(self.pool(x) if i in (1, 2) else x).relu()
+            found.append(normalize(x, dim=1, eps=1e-8))
+        return found
+
+    @torch.no_grad()
+    def forward(self, a: Images, b: Images) -> Scores:
+        pairs = zip(self.features(a), self.features(b), self.heads, strict=True)
+        return torch.stack([((x - y).square() * head).sum(1).mean((1, 2)) for x, y, head in pairs]).sum(0)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A state dict from .safetensors or from torch's own format."""
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+class PriorStructure:
+    """Structure distance on the prior's own last self-attention in its up blocks, at little noise, without a prompt."""
+
+    def __init__(self, prior: Prior, timestep: float = 0.1, seed: int = 0) -> None:
+        self.prior, self.seed = prior, seed
+        self.t = round(timestep * len(prior.schedule))
+        self.text: Text = prior.embed([""])
+
+    @torch.no_grad()
+    def features(self, images: Images) -> Tensor:
+        multiple = self.prior.multiple
+        size = [max(multiple, side // multiple * multiple) for side in images.shape[-2:]]
+        z = self.prior.encode(interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1))
+        eps = torch.randn(z[:1].shape, generator=torch.Generator().manual_seed(self.seed)).to(z).expand_as(z)
+        t = torch.full((len(z),), self.t, device=z.device)
+        noised = self.prior.schedule.add_noise(z, eps, t)
+        return self.prior.denoise(noised, t, self.text.expand(len(z)), tap=True).features[-1]
+
+    def __call__(self, a: Images, b: Images) -> Scores:
+        return structure_distance(self.features(a), self.features(b))
+
+
+class DinoStructure:
+    """Structure distance on the keys of the last layer of a DINO ViT, all tokens, at 224 px (Splice, Tumanyan 2022)."""
+
+    def __init__(self, name: str) -> None:
+        self.net = from_hub("AutoModel", name, "--dino")
+        keys = [m for n, m in self.net.named_modules() if n.rsplit(".", 1)[-1] in ("key", "k_proj")]
+        if not keys:
+            raise InputError(f"--dino {name!r} has no attention keys: give a ViT such as facebook/dino-vitb8")
+        self.last, self.side = keys[-1], 224
+
+    @torch.no_grad()
+    def keys(self, images: Images) -> Tensor:
+        found: list[Tensor] = []
+        handle = self.last.register_forward_hook(lambda _m, _a, output: found.append(output))
+        try:
+            self.net(pixel_values=standardised(images, *IMAGENET, self.side), interpolate_pos_encoding=True)
+        finally:
+            handle.remove()
+        return found[0].transpose(1, 2)[..., None]  # (b, d, tokens, 1)
+
+    def __call__(self, a: Images, b: Images) -> Scores:
+        return structure_distance(self.keys(a), self.keys(b))
+
+
+class ClipScore:
+    """100 x cosine of a picture's and a text's CLIP embeddings (Hessel 2021, without the factor 2.5 and the clamp)."""
+
+    def __init__(self, name: str) -> None:
+        self.net = from_hub("CLIPModel", name, "--clip")
+        self.tokenizer = from_hub("AutoTokenizer", name, "--clip")
+        self.side = self.net.config.vision_config.image_size
+
+    @torch.no_grad()
+    def __call__(self, images: Images, texts: list[str]) -> Float[Tensor, " b"]:
+        ids = self.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+        out = self.net(pixel_values=standardised(images, *CLIP, self.side), **ids)
+        return 100 * (normalize(out.image_embeds, dim=1) * normalize(out.text_embeds, dim=1)).sum(1)
+
+
+def from_hub(kind: str, name: str, flag: str) -> Any:
+    """A transformers model or tokenizer by hub name or local folder; InputError where it cannot be had."""
+    import transformers
+
+    from cpds.diffusion import quieten
+
+    quieten()
+    try:
+        loaded = getattr(transformers, kind).from_pretrained(name)
+    except Exception as err:  # the library raises a dozen kinds
+        first = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
+        raise InputError(f"{flag} {name!r} cannot be loaded: give a hub name or a local folder ({first})") from err
+    return loaded.eval().requires_grad_(False) if isinstance(loaded, nn.Module) else loaded
