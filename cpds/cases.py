@@ -22,7 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from cpds.errors import InputError
-from cpds.pictures import open_mask, open_picture
+from cpds.pictures import check_sides, open_mask, open_picture
 from cpds.types import Images
 
 EMOJI_EDIT = Path(__file__).parent / "assets" / "emoji_edit"
@@ -187,6 +187,9 @@ def check_files(case: Case) -> list[str]:
             with Image.open(file) as picture:
                 turned = picture.getexif().get(0x0112, 1) >= 5  # EXIF orientation: sides are swapped
                 sizes[role] = picture.size[::-1] if turned else picture.size
+                check_sides(file, *picture.size)
+        except InputError as err:
+            problems.append(str(err))
         except FileNotFoundError:
             problems.append(f"{role} {file} does not exist")
         except (UnidentifiedImageError, OSError):

@@ -29,7 +29,8 @@ from cpds.runs import CONFIG, differences, write_atomic
 from cpds.types import Images
 
 ROWS, RESULTS, SHEET = "rows.jsonl", "results", "sheet.png"
-MEDIANS = ("psnr_outside",)  # infinite where nothing changed: shown as medians
+MEDIANS = ("psnr_outside",)  # shown as medians: where nothing changed at all it is infinite
+BEST_PSNR = 100.0  # dB; infinity is no JSON number
 COLUMNS = {
     "target": "says target ↑",
     "lpips_truth": "LPIPS to truth ↓",
@@ -112,7 +113,7 @@ class Instruments:
         if batch.mask is not None:
             kept = 1 - batch.mask
             if bool((kept.sum((1, 2, 3)) > 0).all()):
-                scores |= {"psnr_outside": psnr(results, batch.source, kept)}
+                scores |= {"psnr_outside": psnr(results, batch.source, kept).clamp(max=BEST_PSNR)}
                 scores |= {"mse_outside": mse(results, batch.source, kept)}
                 scores |= {"ssim_outside": ssim(results, batch.source, kept)}
                 if self.lpips:

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
@@ -78,9 +80,10 @@ class Lpips(nn.Module):
 def read_weights(path: Path) -> dict[str, Tensor]:
     """A state dict from .safetensors or from torch's own format."""
     if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
+        try:
+            return load_file(path)
+        except SafetensorError as err:
+            raise ValueError(str(err)) from err
     return torch.load(path, map_location="cpu", weights_only=True)
 
 

@@ -1,0 +1,245 @@
+"""Evaluations: what they measure, that they go on where they stopped, and the table."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import randn
+from PIL import Image
+from torch import Tensor
+
+from cpds.cases import EMOJI_EDIT, load_cases
+from cpds.cli import main
+from cpds.errors import InputError
+from cpds.evaluation import COLUMNS, Batch, Evaluation, Instruments, bootstrap, read_rows, summary, table
+from cpds.judge import Judge
+from cpds.metrics import psnr
+from cpds.pictures import open_picture, png, to_pil
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Five cases of two sizes, with masks; the first three have a truth."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    lines = []
+    for i in range(5):
+        size = (32, 32) if i < 3 else (48, 32)
+        for j, name in enumerate(("source", "truth")):
+            picture = randn(10 * i + j, 1, 3, size[1], size[0]).sigmoid()
+            (folder / f"{name}-{i}.png").write_bytes(png(to_pil(picture)))
+        mask = Image.new("L", size)
+        mask.paste(255, (0, 0, size[0] // 2, size[1]))
+        mask.save(folder / f"mask-{i}.png")
+        row: dict[str, Any] = {"id": f"c{i}", "source": f"source-{i}.png", "mask": f"mask-{i}.png"}
+        row |= {"prompt": "a cat", "target_prompt": f"dog {i}", "tags": ["even" if i % 2 == 0 else "odd"]}
+        if i < 3:
+            row["truth"] = f"truth-{i}.png"
+        lines.append(json.dumps(row))
+    (folder / "manifest.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def darken(batch: Batch) -> tuple[Tensor, float]:
+    """An 'edit' that takes 0.2 off inside the mask and 0.1 outside."""
+    assert batch.mask is not None
+    return (batch.source - 0.1 - 0.1 * batch.mask).clamp(0, 1), 8.0
+
+
+def test_figures_are_those_of_the_saved_pictures(data: Path, tmp_path: Path) -> None:
+    cases = load_cases(data)
+    rows = Evaluation(tmp_path / "out" / "dark", {"data": "x"}).run(cases, darken, Instruments(), 2)
+    assert list(rows) == [c.id for c in cases]
+    for case in cases:
+        source, result = (
+            open_picture(case.source),
+            open_picture(tmp_path / "out" / "dark" / "results" / f"{case.id}.png"),
+        )
+        mask = case.open_mask(source)
+        assert mask is not None
+        assert rows[case.id]["psnr_outside"] == pytest.approx(float(psnr(result, source, 1 - mask)), abs=1e-4)
+        assert rows[case.id]["forwards"] == 8
+    assert json.loads(json.dumps(rows)) == read_rows(tmp_path / "out" / "dark")
+
+
+def test_what_did_not_change_has_a_finite_psnr(data: Path, tmp_path: Path) -> None:
+    rows = Evaluation(tmp_path / "same", {}).run(load_cases(data), lambda b: (b.source, 0.0), Instruments(), 8)
+    assert {row["psnr_outside"] for row in rows.values()} == {100.0}
+
+
+def test_an_interrupted_evaluation_goes_on(data: Path, tmp_path: Path) -> None:
+    cases, folder = load_cases(data), tmp_path / "out" / "dark"
+    seen: list[str] = []
+
+    def stop_after_three(batch: Batch) -> tuple[Tensor, float]:
+        if len(seen) >= 3:
+            raise KeyboardInterrupt
+        seen.extend(case.id for case in batch.cases)
+        return darken(batch)
+
+    with pytest.raises(KeyboardInterrupt):
+        Evaluation(folder, {"lr": 1}).run(cases, stop_after_three, Instruments(), 2)
+    assert list(read_rows(folder)) == seen == ["c0", "c1", "c2"]
+    with (folder / "rows.jsonl").open("a") as stream:
+        stream.write('{"id": "c3", "psnr')  # killed in the middle of a line
+    again: list[str] = []
+
+    def note(batch: Batch) -> tuple[Tensor, float]:
+        again.extend(case.id for case in batch.cases)
+        return darken(batch)
+
+    rows = Evaluation(folder, {"lr": 1}).run(cases, note, Instruments(), 2)
+    assert again == ["c3", "c4"]
+    assert read_rows(folder) == json.loads(json.dumps(rows))
+    assert len((folder / "rows.jsonl").read_text().splitlines()) == 5
+    with pytest.raises(InputError, match=r"made with other settings \(lr was 1, is now 2\): take another --out"):
+        Evaluation(folder, {"lr": 2})
+
+
+def test_the_judge_counts_a_case_only_if_all_that_is_expected_is_seen(data: Path) -> None:
+    class Fixed(Judge):
+        def names(self, images: Tensor) -> list[dict[str, str]]:
+            return [{"concept": "dog", "style": "3d"}] * len(images)
+
+    judge = Fixed({})
+    expected = [{"concept": "dog"}, {"concept": "dog", "style": "3d"}, {"concept": "dog", "style": "flat"}]
+    cases = [
+        type(case)(**{**case.__dict__, "expect": e}) for case, e in zip(load_cases(data)[:3], expected, strict=True)
+    ]
+    batch = Batch.open(cases)
+    assert [row["target"] for row in Instruments(judge=judge).score(batch, batch.source)] == [1, 1, 0]
+
+
+def test_judge_saves_and_loads(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    judge = Judge({"concept": ["cat", "dog", "pig"], "style": ["flat", "3d"]}).eval()
+    judge.save(tmp_path / "judge.safetensors")
+    again = Judge.load(tmp_path / "judge.safetensors")
+    images = randn(0, 4, 3, 40, 40).sigmoid()
+    assert again.names(images) == judge.names(images)
+    assert again.classes == judge.classes
+    assert torch.allclose(again(images)["concept"], judge(images)["concept"], atol=0.05)
+
+
+def test_the_judge_knows_the_truths_and_rejects_the_sources() -> None:
+    judge, cases = Judge.load(EMOJI_EDIT / "judge.safetensors"), load_cases("emoji-edit", "test")[::2]
+    batch = Batch.open(cases)
+    assert batch.truth is not None
+    tools = Instruments(judge=judge)
+    truths, sources = (
+        sum(row["target"] for row in tools.score(batch, x)) / len(cases) for x in (batch.truth, batch.source)
+    )
+    assert truths >= 0.95
+    assert sources <= 0.02
+
+
+# ---- statistics
+
+
+def test_bootstrap_interval_of_a_mean_is_as_wide_as_theory_says() -> None:
+    values = randn(0, 400).double() * 2 + 5
+    middle, low, high = bootstrap(values)
+    assert middle == pytest.approx(float(values.mean()))
+    half = 1.96 * float(values.std()) / 20
+    assert low == pytest.approx(middle - half, abs=0.25 * half)
+    assert high == pytest.approx(middle + half, abs=0.25 * half)
+    assert bootstrap(values) == (middle, low, high)  # seeded
+    assert bootstrap(torch.tensor([1.0, 2.0, 900.0]).double(), median=True)[0] == 2
+
+
+def test_table_has_a_line_for_each_setting_and_a_column_for_each_figure() -> None:
+    rows = [
+        {"id": "a", "tags": [], "target": 1.0, "seconds": 2.0},
+        {"id": "b", "tags": [], "target": 0.0, "seconds": 2.0},
+    ]
+    text = table({"cpds": rows, "pds": rows[:1]}).splitlines()
+    assert text[0] == f"| setting | {COLUMNS['target']} | {COLUMNS['seconds']} |"
+    assert text[2] == "| cpds | 0.5 [0, 1] | 2 |"
+    assert text[3] == "| pds | 1 | 2 |"
+    assert summary(rows)["target"] == (0.5, 0.0, 1.0)
+
+
+# ---- the command
+
+
+@pytest.fixture
+def evaluate(data: Path, tiny_folder: Path, tmp_path: Path) -> Callable[..., int]:
+    def run(**changes: Any) -> int:
+        flags = {"prior": tiny_folder, "out": tmp_path / "eval", "num_inference_steps": 2, "lr": 20, "n_patches": 8}
+        flags |= {"device": "cpu"} | changes
+        words = [w for k, v in flags.items() for w in (f"--{k}", *([] if v is True else [str(v)]))]
+        return main(["eval", str(data), "--no-lpips", *words])
+
+    return run
+
+
+def test_two_settings_make_two_lines(evaluate: Callable[..., int], tmp_path: Path, capsys: Any) -> None:
+    assert evaluate() == 0
+    assert evaluate(preset="dds", batch=1) == 0
+    text = capsys.readouterr().out
+    assert text.rstrip().endswith((tmp_path / "eval" / "table.md").read_text().rstrip())
+    names = sorted(p.name for p in (tmp_path / "eval").iterdir() if p.is_dir())
+    assert names == ["cpds n_patches=8 num_inference_steps=2 lr=20.0", "dds n_patches=8 num_inference_steps=2 lr=20.0"]
+    figures = json.loads((tmp_path / "eval" / "table.json").read_text())
+    assert set(figures) == {"all 5 cases", "even, 3 cases", "odd, 2 cases"}
+    assert set(figures["all 5 cases"]) == set(names)
+    line = figures["all 5 cases"][names[0]]
+    assert line["forwards"] == [8, 8, 8]  # two steps, three samples without gradient and one with
+    assert {"structure", "psnr_outside", "ssim_outside", "mse_outside"} <= set(line)
+    for name in names:
+        pages = tmp_path / "eval" / name
+        assert len(list((pages / "results").glob("*.png"))) == 5
+        with Image.open(pages / "sheet.png") as sheet:
+            assert sheet.height > 128
+
+
+def test_a_row_of_the_table_is_the_edit_of_cpds_image(
+    evaluate: Callable[..., int], data: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    assert evaluate(label="x", batch=3, preset="cpds") == 0
+    same = ["--prior", str(tiny_folder), "--num_inference_steps", "2", "--lr", "20", "--n_patches", "8"]
+    where = ["--img_path", str(data / "source-1.png"), "--save_path", str(tmp_path / "one"), "--device", "cpu"]
+    assert main(["image", "--prompt", "a cat", "--trg_prompt", "dog 1", *where, *same]) == 0
+    alone, row = (open_picture(tmp_path / f) for f in ("one/result.png", "eval/x/results/c1.png"))
+    assert (alone - row).abs().max() <= 1.5 / 255
+    assert (alone - open_picture(data / "source-1.png")).abs().max() > 0.1
+
+
+def test_done_work_is_not_done_again(evaluate: Callable[..., int], tmp_path: Path) -> None:
+    assert evaluate(label="x") == 0
+    results = tmp_path / "eval" / "x" / "results"
+    times = {p.name: p.stat().st_mtime_ns for p in results.iterdir()}
+    assert evaluate(label="x") == 0
+    assert {p.name: p.stat().st_mtime_ns for p in results.iterdir()} == times
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch": 0}, "batch must be >= 1, got 0"),
+        ({"limit": 0}, "limit must be >= 1, got 0"),
+        ({"label": "../x"}, "label '../x' names a folder"),
+        ({"split": "tset"}, "holds no case of split 'tset'"),
+        ({"clip": "/nowhere/clip"}, "--clip '/nowhere/clip' cannot be loaded"),
+        ({"dino": "/nowhere/vit"}, "--dino '/nowhere/vit' cannot be loaded"),
+        ({"lpips": True, "lpips_weights": "/nowhere/alexnet.pth"}, "cannot be loaded from /nowhere/alexnet.pth"),
+        ({"prior": "/nowhere/prior"}, "prior '/nowhere/prior' cannot be loaded"),
+    ],
+)
+def test_bad_flags(
+    evaluate: Callable[..., int], capsys: Any, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    assert evaluate(**changes) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "eval").exists()
+
+
+def test_other_settings_under_the_same_label_are_refused(evaluate: Callable[..., int], capsys: Any) -> None:
+    assert evaluate(label="x") == 0
+    assert evaluate(label="x", seed=1) == 2
+    assert "edit.seed was 0, is now 1" in capsys.readouterr().err
