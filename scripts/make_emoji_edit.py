@@ -158,7 +158,7 @@ def render(icons: Icons, pair: Pair) -> tuple[Tensor, Tensor, Tensor]:
     """Source, truth (3, SIDE, SIDE) and mask (1, SIDE, SIDE): 1 may change."""
     (source, over), (truth, under) = (draw(icons, s, SIDE) for s in (pair.source, pair.truth))
     icon = torch.maximum(over, under) > 0
-    changes = (icon if pair.kind != "background" else over < 1).float()
+    changes = (icon if pair.kind != "background" else over < 0.999).float()  # resizing rounds
     # two pixels of margin: an antialiased rim belongs to what changes
     return source, truth, max_pool2d(changes[None], 5, 1, 2)[0]
 

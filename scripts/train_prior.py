@@ -18,23 +18,29 @@ from typing import Any
 
 import torch
 import tyro
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from diffusers.models.upsampling import Upsample2D
+from diffusers import DDIMScheduler
 from icons import Icons, Scene, caption, concepts, draw, held_out_pairs, load_icons, random_scene
 from prior_export import export, sample_sheet
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from prior_networks import (
+    MAX_TOKENS,
+    SIDE,
+    Denoiser,
+    Sizes,
+    build_autoencoder,
+    build_tokenizer,
+    carry_embeddings,
+    repeat_pixels,
+)
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTokenizer
 
-SIDE = 128  # px
-MAX_TOKENS = 32
 TOKENS = "text_encoder.embeddings.token_embedding.weight"
 
 
 @dataclass(frozen=True)
-class Config:
-    """Settings of the training run; sizes must stay the same on resume, step counts may change."""
+class Config(Sizes):
+    """Settings of the training run; step counts may change on resume."""
 
     out: Path = Path("runs/prior")
     """Folder for checkpoints, samples and the log."""
@@ -49,18 +55,10 @@ class Config:
     """Seeds pictures, initial weights and batches."""
     renders_per_icon: int = 32
     """Pictures drawn of each icon."""
-    autoencoder_channels: tuple[int, ...] = (16, 32, 64, 128)
-    """Width of the autoencoder at each of its four scales."""
-    latent_channels: int = 8
-    """Channels of the latent (at 1/8 of the side)."""
     autoencoder_steps: int = 3000
     """Optimiser steps of the autoencoder."""
     autoencoder_batch: int = 32
     """Random crops of 64 px in one of its steps."""
-    channels: tuple[int, ...] = (64, 160)
-    """Width of the denoiser at each scale (16x16, 8x8, ...)."""
-    text_width: int = 128
-    """Width of the text encoder, and of the denoiser's cross-attention."""
     denoiser_steps: int = 10000
     """Optimiser steps of denoiser and text encoder."""
     batch: int = 48
@@ -156,22 +154,6 @@ class Run:
         self.module.load_state_dict(self.average)
 
 
-def build_autoencoder(config: Config) -> Any:
-    """Convolutions only, so that what is learnt on crops holds for whole pictures."""
-    make: Any = AutoencoderKL  # its hints ask for 1-tuples
-    scales = len(config.autoencoder_channels)
-    return make(
-        latent_channels=config.latent_channels,
-        block_out_channels=config.autoencoder_channels,
-        down_block_types=("DownEncoderBlock2D",) * scales,
-        up_block_types=("UpDecoderBlock2D",) * scales,
-        layers_per_block=1,
-        norm_num_groups=8,
-        mid_block_add_attention=False,
-        sample_size=SIDE,
-    )
-
-
 def train_autoencoder(config: Config, pictures: Tensor) -> Any:
     """Fit L1 + MSE + gradient L1 on crops; noise on unit-variance latents makes them smooth."""
     torch.manual_seed(config.seed)
@@ -228,102 +210,6 @@ def encode_pool(config: Config, vae: Any, pictures: Tensor) -> Tensor:
     latents = (latents * factor).half()
     save({"latents": latents, "scaling_factor": factor}, path)
     return latents
-
-
-def build_tokenizer(corpus: list[str], folder: Path) -> CLIPTokenizer:
-    """A byte-level BPE vocabulary of the captions, in CLIP's file format; made once, a resumed run keeps it."""
-    files = folder / "vocab.json", folder / "merges.txt"
-    if not files[1].exists():
-        train_bpe(corpus, folder)
-    return CLIPTokenizer(vocab=str(files[0]), merges=str(files[1]), model_max_length=MAX_TOKENS)
-
-
-def train_bpe(corpus: list[str], folder: Path) -> None:
-    """Write vocab.json and merges.txt."""
-    folder.mkdir(parents=True, exist_ok=True)
-    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    bpe.normalizer = normalizers.Lowercase()
-    bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.WhitespaceSplit(),
-            pre_tokenizers.Digits(True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-    )
-    bpe.decoder = decoders.ByteLevel()
-    # first every byte, alone and at a word's end, so that any prompt can be written
-    letters = pre_tokenizers.ByteLevel.alphabet()
-    bpe.train_from_iterator(
-        corpus,
-        trainers.BpeTrainer(
-            vocab_size=2000,
-            special_tokens=["<|startoftext|>", "<|endoftext|>", *sorted(f"{c}</w>" for c in letters)],
-            initial_alphabet=sorted(letters),
-            end_of_word_suffix="</w>",
-            show_progress=False,
-        ),
-    )
-    bpe.model.save(str(folder))
-
-
-def carry_embeddings(embeddings: Tensor, finished: CLIPTokenizer, tokenizer: CLIPTokenizer) -> Tensor:
-    """Rows for another vocabulary: a shared token keeps its row, a new one gets the mean of its old pieces'."""
-    known, rows = finished.get_vocab(), []
-    for token in sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__):
-        text = token.removesuffix("</w>")
-        ids = [known[token]] if token in known else finished(text, add_special_tokens=False).input_ids
-        rows.append(embeddings[ids].mean(0))
-    return torch.stack(rows)
-
-
-class Denoiser(nn.Module):
-    """UNet and text encoder as one trainable module."""
-
-    def __init__(self, config: Config, tokenizer: Any) -> None:
-        super().__init__()
-        scales = len(config.channels)
-        make: Any = UNet2DConditionModel  # its hints ask for 1-tuples
-        self.unet = make(
-            sample_size=SIDE // 8,
-            in_channels=config.latent_channels,
-            out_channels=config.latent_channels,
-            layers_per_block=1,
-            block_out_channels=config.channels,
-            down_block_types=("CrossAttnDownBlock2D",) * scales,
-            up_block_types=("CrossAttnUpBlock2D",) * scales,
-            cross_attention_dim=config.text_width,
-            attention_head_dim=tuple(c // 32 for c in config.channels),  # diffusers reads this as the head count
-            norm_num_groups=32,
-        )
-        self.text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=config.text_width,
-                intermediate_size=4 * config.text_width,
-                projection_dim=config.text_width,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                max_position_embeddings=MAX_TOKENS,
-                bos_token_id=0,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-        )
-
-    def forward(self, x: Tensor, t: Tensor, ids: Tensor) -> Tensor:
-        return self.unet(x, t, self.text_encoder(ids).last_hidden_state).sample
-
-
-def repeat_pixels(unet: UNet2DConditionModel) -> None:
-    """Upsample by repetition: compiled on CPU in bf16, the backward pass of torch 2.13's interpolate gives zeros."""
-
-    def repeat(module: nn.Module, args: tuple) -> tuple:
-        return (args[0].repeat_interleave(2, -1).repeat_interleave(2, -2), *args[1:])
-
-    for module in unet.modules():
-        if isinstance(module, Upsample2D):
-            module.interpolate = False
-            module.register_forward_pre_hook(repeat)
 
 
 def loss_weight(alpha_bar: Tensor) -> Tensor:

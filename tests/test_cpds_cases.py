@@ -180,7 +180,8 @@ def test_the_truth_of_emoji_edit_differs_inside_the_mask_alone() -> None:
         mask = case.open_mask(source)
         assert mask is not None
         outside = (mask == 0).expand_as(source)
-        assert torch.equal(source[outside], truth[outside])
+        assert outside.any()
+        assert (source - truth)[outside].abs().max() < 1.5 / 255
         assert (source - truth).abs().max() > 0.1
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import icons
+import prior_networks
 import pytest
 import torch
 import train_prior
@@ -96,10 +97,10 @@ def test_a_run_that_starts_from_another_begins_where_that_ended(config: train_pr
 
 
 def test_carried_embeddings_spell_new_words_with_old_pieces(tmp_path: Path):
-    old = train_prior.build_tokenizer(["a cat", "a cart"] * 9, tmp_path / "old")
-    new = train_prior.build_tokenizer(["a cat", "a zebra"] * 9, tmp_path / "new")
+    old = prior_networks.build_tokenizer(["a cat", "a cart"] * 9, tmp_path / "old")
+    new = prior_networks.build_tokenizer(["a cat", "a zebra"] * 9, tmp_path / "new")
     rows = torch.randn(len(old), 3)
-    carried = train_prior.carry_embeddings(rows, old, new)
+    carried = prior_networks.carry_embeddings(rows, old, new)
     assert carried.shape == (len(new), 3)
     assert torch.equal(carried[new.get_vocab()["cat</w>"]], rows[old.get_vocab()["cat</w>"]])
     pieces = [old.get_vocab()[piece] for piece in ("z", "e", "b", "r", "a</w>")]

@@ -1,0 +1,91 @@
+"""Comparison at matched accuracy: interpolation in closed form, intervals on made-up methods."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import compare
+import pytest
+import torch
+from compare import Config, Method, at_accuracy, differences
+from conftest import randn
+
+
+@pytest.mark.parametrize(
+    ("level", "want"),
+    [
+        (0.5, 0.2),  # a setting's own
+        (0.9, 0.4),
+        (0.7, 0.3),  # half way between two
+        (1.0, 0.4),  # beyond the most accurate
+        (0.1, 0.2),  # before the least accurate
+    ],
+)
+def test_distance_at_a_level_is_on_the_line_through_the_front(level: float, want: float) -> None:
+    accuracy, distance = torch.tensor([0.5, 0.9, 0.6]), torch.tensor([0.2, 0.4, 0.5])  # the third is dominated
+    assert at_accuracy(accuracy, distance, level) == pytest.approx(want)
+
+
+def method(shift: float, seed: int = 0) -> Method:
+    """Two settings on 200 cases: accuracies near 0.4 and 0.8, distances near 0.2 and 0.4, plus `shift`."""
+    hits = (randn(0, 2, 200) < torch.tensor([[-0.25], [0.84]])).double()
+    noise = 0.02 * randn(seed + 1, 2, 200).double()
+    noise = noise - noise.mean(1, keepdim=True)
+    return Method(["a", "b"], hits, {"lpips_truth": torch.tensor([[0.2], [0.4]]) + noise + shift})
+
+
+def test_a_method_that_is_nearer_wins_with_an_interval_that_excludes_zero() -> None:
+    gap, low, high = differences(method(-0.1), method(0.0), "lpips_truth", 0.6, Config(Path(), draws=200))
+    assert gap == pytest.approx(-0.1, abs=1e-6)
+    assert low <= gap <= high < 0
+
+
+def test_equal_methods_do_not_differ() -> None:
+    gap, low, high = differences(method(0.0), method(0.0, seed=7), "lpips_truth", 0.6, Config(Path(), draws=200))
+    assert low < 0 < high
+    assert abs(gap) < 1e-9
+
+
+def setting(out: Path, label: str, rows: list[dict[str, Any]]) -> None:
+    (out / label).mkdir(parents=True)
+    (out / label / "config.json").write_text("{}")
+    (out / label / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def rows(n: int, near: float) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": f"c{i}",
+            "tags": ["odd" if i % 2 else "even"],
+            "target": i % 3 > 0,
+            "lpips_truth": near,
+            "lpips_source": 1,
+        }
+        for i in range(n)
+    ]
+
+
+def test_the_command_reads_what_eval_wrote(tmp_path: Path, capsys: Any) -> None:
+    setting(tmp_path, "cpds", rows(12, 0.2))
+    setting(tmp_path, "cpds w_cut=3", rows(12, 0.3))
+    setting(tmp_path, "dds", rows(10, 0.5))  # two cases are not finished: they are left out everywhere
+    compare.main(Config(tmp_path, tag="odd", draws=50, plot=tmp_path / "curves.png"))
+    text = capsys.readouterr().out
+    assert text.startswith("5 cases, at target accuracy 0.600")
+    assert "LPIPS to the ground truth, dds: -0.3000 [-0.3000, -0.3000]" in text
+    assert json.loads((tmp_path / "compare.json").read_text())["cases"] == 5
+    assert (tmp_path / "curves.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"ours": "pds"}, "no setting of 'pds'"),
+        ({"tag": "none"}, "no case tagged none"),
+        ({"out": Path("/nowhere")}, "holds no evaluated setting"),
+    ],
+)
+def test_what_cannot_be_compared_is_named(tmp_path: Path, config: dict[str, Any], message: str) -> None:
+    setting(tmp_path, "cpds", rows(4, 0.2))
+    with pytest.raises(SystemExit, match=message):
+        compare.main(Config(**{"out": tmp_path, **config}))
