@@ -9,8 +9,17 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
-from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    ViTConfig,
+    ViTModel,
+)
 
 from cpds.cli import main
 from cpds.diffusion import UNetPrior
@@ -98,6 +107,55 @@ def prior(tiny_folder: Path) -> UNetPrior:
     loaded = load_prior(tiny_folder, device="cpu")
     assert isinstance(loaded, UNetPrior)
     return loaded
+
+
+def alexnet() -> nn.Sequential:
+    """torchvision's `alexnet().features`, random weights."""
+    torch.manual_seed(0)
+    relu, pool = nn.ReLU(), nn.MaxPool2d(3, 2)
+    return nn.Sequential(
+        *(nn.Conv2d(3, 64, 11, 4, 2), relu, pool),
+        *(nn.Conv2d(64, 192, 5, 1, 2), relu, pool),
+        *(nn.Conv2d(192, 384, 3, 1, 1), relu),
+        *(nn.Conv2d(384, 256, 3, 1, 1), relu),
+        *(nn.Conv2d(256, 256, 3, 1, 1), relu, pool),
+    )
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("alexnet") / "alexnet.safetensors"
+    save_file({f"features.{k}": v for k, v in alexnet().state_dict().items()}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    config = ViTConfig(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=16,
+        image_size=224,
+        patch_size=56,
+    )
+    folder = tmp_path_factory.mktemp("vit")
+    ViTModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("clip")
+    tokenizer = build_tokenizer(folder / "vocabulary")
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {**small, "vocab_size": len(tokenizer), "max_position_embeddings": 32, "bos_token_id": 0, "eos_token_id": 1}
+    config = CLIPConfig(text_config=text, vision_config={**small, "image_size": 32, "patch_size": 8}, projection_dim=8)
+    CLIPModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 class Plain:

@@ -170,7 +170,8 @@ def evaluate(data: Path, tiny_folder: Path, tmp_path: Path) -> Callable[..., int
     def run(**changes: Any) -> int:
         flags = {"prior": tiny_folder, "out": tmp_path / "eval", "num_inference_steps": 2, "lr": 20, "n_patches": 8}
         flags |= {"device": "cpu"} | changes
-        words = [w for k, v in flags.items() for w in (f"--{k}", *([] if v is True else [str(v)]))]
+        kept = {k: v for k, v in flags.items() if v is not None}
+        words = [w for k, v in kept.items() for w in (f"--{k}", *([] if v is True else [str(v)]))]
         return main(["eval", str(data), "--no-lpips", *words])
 
     return run
@@ -243,3 +244,64 @@ def test_other_settings_under_the_same_label_are_refused(evaluate: Callable[...,
     assert evaluate(label="x") == 0
     assert evaluate(label="x", seed=1) == 2
     assert "edit.seed was 0, is now 1" in capsys.readouterr().err
+
+
+FLAGS: dict[str, dict[str, Any]] = {
+    "resolution": {"resolution": 64},
+    "keep_unchanged": {"no-keep_unchanged": True},
+    "dtype": {"torch_dtype": "bf16"},
+    "preset": {"preset": "sds"},
+    "edit": {"seed": 3},
+    "prior": {"prior": None},
+}
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_flags_that_change_the_pictures(evaluate: Callable[..., int], tmp_path: Path, name: str) -> None:
+    assert evaluate(label="a", limit=1) == 0
+    assert evaluate(label="b", limit=1, **FLAGS[name]) == 0
+    a, b = (open_picture(tmp_path / "eval" / label / "results" / "c0.png") for label in "ab")
+    assert not torch.equal(a, b)
+
+
+def test_limit_spreads_over_the_set_and_split_keeps_its_own(
+    evaluate: Callable[..., int], data: Path, tmp_path: Path
+) -> None:
+    assert evaluate(label="few", limit=2) == 0
+    assert list(read_rows(tmp_path / "eval" / "few")) == ["c0", "c2"]
+    rows = [json.loads(line) for line in (data / "manifest.jsonl").read_text().splitlines()]
+    rows[3]["split"] = "dev"
+    (data / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert evaluate(label="dev", split="dev") == 0
+    assert list(read_rows(tmp_path / "eval" / "dev")) == ["c3"]
+
+
+def test_a_pie_bench_folder_gives_the_fields_table(
+    tmp_path: Path, tiny_folder: Path, clip: Path, vit: Path, weights: Path, capsys: Any
+) -> None:
+    folder = tmp_path / "pie"
+    (folder / "annotation_images" / "1").mkdir(parents=True)
+    table: dict[str, Any] = {}
+    for i in range(2):
+        picture = randn(i, 1, 3, 32, 32).sigmoid()
+        (folder / "annotation_images" / "1" / f"{i}.png").write_bytes(png(to_pil(picture)))
+        table[f"00000000000{i}"] = {
+            "image_path": f"1/{i}.png",
+            "original_prompt": "a [cat]",
+            "editing_prompt": "a [dog]",
+            "editing_type_id": "1",
+            "mask": [200, 300],
+        }
+    (folder / "mapping_file.json").write_text(json.dumps(table))
+    flags = ["--prior", str(tiny_folder), "--num_inference_steps", "1", "--n_patches", "8", "--device", "cpu"]
+    flags += ["--clip", str(clip), "--dino", str(vit), "--lpips_weights", str(weights), "--out", str(tmp_path / "o")]
+    assert main(["eval", str(folder), *flags, "--label", "x"]) == 0
+    header = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| setting"))
+    for column in ("structure", "psnr_outside", "lpips_outside", "mse_outside", "ssim_outside", "clip_whole"):
+        assert COLUMNS[column] in header
+    assert COLUMNS["clip_edited"] in header
+    for row in read_rows(tmp_path / "o" / "x").values():
+        assert 0 <= row["mse_outside"] <= 1
+        assert -1 <= row["ssim_outside"] <= 1
+        assert -100 <= row["clip_whole"] <= 100
+        assert row["lpips_outside"] >= 0

@@ -4,34 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import build_tokenizer, randn
+from conftest import alexnet, randn
 from safetensors.torch import save_file
-from torch import Tensor, nn
-from transformers import CLIPConfig, CLIPModel, ViTConfig, ViTModel
+from torch import Tensor
+from transformers import ViTModel
 
 from cpds.errors import InputError
 from cpds.metrics import structure_distance
 from cpds.perception import CLIP, IMAGENET, ClipScore, DinoStructure, Lpips, PriorStructure, standardised
-
-
-def alexnet() -> nn.Sequential:
-    """torchvision's `alexnet().features`, random weights."""
-    torch.manual_seed(0)
-    relu, pool = nn.ReLU(), nn.MaxPool2d(3, 2)
-    return nn.Sequential(
-        *(nn.Conv2d(3, 64, 11, 4, 2), relu, pool),
-        *(nn.Conv2d(64, 192, 5, 1, 2), relu, pool),
-        *(nn.Conv2d(192, 384, 3, 1, 1), relu),
-        *(nn.Conv2d(384, 256, 3, 1, 1), relu),
-        *(nn.Conv2d(256, 256, 3, 1, 1), relu, pool),
-    )
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("alexnet") / "alexnet.safetensors"
-    save_file({f"features.{k}": v for k, v in alexnet().state_dict().items()}, path)
-    return path
 
 
 def pictures(seed: int, n: int = 2, side: int = 64) -> Tensor:
@@ -84,22 +64,6 @@ def test_structure_on_the_prior_is_zero_for_the_same_picture_alone(prior) -> Non
     assert float(structure(odd, odd)) == 0
 
 
-@pytest.fixture(scope="module")
-def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    config = ViTConfig(
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=16,
-        image_size=224,
-        patch_size=56,
-    )
-    folder = tmp_path_factory.mktemp("vit")
-    ViTModel(config).save_pretrained(folder)
-    return folder
-
-
 def test_dino_structure_compares_the_last_layers_keys(vit: Path) -> None:
     a, b = pictures(0), pictures(1)
     net = ViTModel.from_pretrained(vit).eval()
@@ -111,19 +75,6 @@ def test_dino_structure_compares_the_last_layers_keys(vit: Path) -> None:
             keys.append(layer.attention.k_proj(layer.layernorm_before(before)).transpose(1, 2)[..., None])
     assert keys[0].shape == (2, 16, 17, 1)  # 4x4 patches and the class token
     assert torch.allclose(DinoStructure(str(vit))(a, b), structure_distance(*keys), rtol=1e-4)
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("clip")
-    tokenizer = build_tokenizer(folder / "vocabulary")
-    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text = {**small, "vocab_size": len(tokenizer), "max_position_embeddings": 32, "bos_token_id": 0, "eos_token_id": 1}
-    config = CLIPConfig(text_config=text, vision_config={**small, "image_size": 32, "patch_size": 8}, projection_dim=8)
-    CLIPModel(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def test_clip_score_is_a_cosine(clip: Path) -> None:
