@@ -2,9 +2,10 @@
 
     python benchmarks/compare.py runs/eval --tag held-out --ours cpds --plot docs/pareto.png
 
-A method is the first word of a setting's label; its settings (guidance, weights) are points in the plane of target
-accuracy and LPIPS. A heavier structure weight alone lowers LPIPS to the source by editing less, so methods are compared
-at one accuracy, on the line through each method's non-dominated points; intervals are paired bootstraps over the cases.
+A method is what a setting was made with (--method, and --patch_selector where it is another than usual); its settings
+(guidance, weights) are points in the plane of target accuracy and LPIPS. A heavier structure weight alone lowers LPIPS
+to the source by editing less, so methods are compared at one accuracy, on the line through each method's non-dominated
+points; intervals are paired bootstraps over the cases.
 """
 
 import json
@@ -16,8 +17,9 @@ import torch
 import tyro
 from torch import Tensor
 
-from cpds.evaluation import read_rows
+from cpds.evaluation import read_config, read_rows
 
+SELECTS = {"cds": "random", "cpds": "learned"}  # the selector that goes without saying
 AXES = {"lpips_truth": "LPIPS to the ground truth", "lpips_source": "LPIPS to the source"}
 
 
@@ -50,11 +52,20 @@ class Method:
     distances: dict[str, Tensor]
 
 
+def method_name(folder: Path) -> str:
+    """'pds', 'cpds', or 'cpds random' where another selector than the learned one picks the patches."""
+    guidance = read_config(folder)["edit"]["guidance"]
+    method, selector = guidance["method"], guidance["patch_selector"]
+    return method if method not in SELECTS or selector == SELECTS[method] else f"{method} {selector}"
+
+
 def load(out: Path, tag: str | None) -> dict[str, Method]:
     """Every method in the folder, on the cases that all settings have finished."""
     settings = {p.parent.name: read_rows(p.parent) for p in sorted(out.glob("*/config.json"))}
+    needed = {"target", *AXES}
+    settings = {k: rows for k, rows in settings.items() if rows and all(needed <= r.keys() for r in rows.values())}
     if not settings:
-        raise SystemExit(f"{out} holds no evaluated setting: run cpds eval first")
+        raise SystemExit(f"{out} holds no setting with target accuracy and LPIPS: run cpds eval first")
     ids = set.intersection(*(set(rows) for rows in settings.values()))
     some = next(iter(settings.values()))
     kept = sorted(i for i in ids if tag is None or tag in some[i]["tags"])
@@ -62,7 +73,7 @@ def load(out: Path, tag: str | None) -> dict[str, Method]:
         raise SystemExit(f"no case{f' tagged {tag}' if tag else ''} is finished in every setting of {out}")
     groups: dict[str, list[str]] = {}
     for label in settings:
-        groups.setdefault(label.split(" ")[0], []).append(label)
+        groups.setdefault(method_name(out / label), []).append(label)
 
     def column(labels: list[str], name: str) -> Tensor:
         return torch.tensor([[settings[label][i][name] for i in kept] for label in labels]).double()
@@ -73,16 +84,21 @@ def load(out: Path, tag: str | None) -> dict[str, Method]:
     }
 
 
+def non_dominated(accuracy: Tensor, distance: Tensor) -> list[tuple[float, float]]:
+    """(accuracy, distance) of the settings that no other beats in both, the most accurate first."""
+    front: list[tuple[float, float]] = []
+    for a, d in sorted(zip(accuracy.tolist(), distance.tolist(), strict=True), key=lambda p: (-p[0], p[1])):
+        if not front or d < front[-1][1]:
+            front.append((a, d))
+    return front
+
+
 def at_accuracy(accuracy: Tensor, distance: Tensor, level: float) -> float:
     """Distance at the level on the line through the non-dominated settings (more accurate, or nearer).
 
     Beyond the most accurate setting its own distance stands, and before the least accurate one that one's.
     """
-    order = accuracy.argsort(descending=True)
-    front: list[tuple[float, float]] = []
-    for i in order.tolist():
-        if not front or distance[i] < front[-1][1]:
-            front.append((float(accuracy[i]), float(distance[i])))
+    front = non_dominated(accuracy, distance)
     for (a, far), (b, near) in pairwise(front):
         if b <= level <= a and a > b:
             return near + (far - near) * (level - b) / (a - b)
@@ -95,10 +111,10 @@ def differences(ours: Method, other: Method, axis: str, level: float, config: Co
     cases = ours.hits.shape[1]
 
     def gap(chosen: Tensor) -> float:
-        a, b = (
-            at_accuracy(m.hits[:, chosen].mean(1), m.distances[axis][:, chosen].mean(1), level) for m in (ours, other)
-        )
-        return a - b
+        hits = [m.hits[:, chosen].mean(1) for m in (ours, other)]
+        reached = min(level, *(float(h.max()) for h in hits))  # by both on these cases
+        far = [m.distances[axis][:, chosen].mean(1) for m in (ours, other)]
+        return at_accuracy(hits[0], far[0], reached) - at_accuracy(hits[1], far[1], reached)
 
     gaps = sorted(gap(torch.randint(cases, (cases,), generator=generator)) for _ in range(config.draws))
     low, high = (gaps[round(q * (config.draws - 1))] for q in (0.025, 0.975))
@@ -116,8 +132,9 @@ def plot(methods: dict[str, Method], path: Path, title: str) -> None:
     for panel, (axis, name) in zip(axes, AXES.items(), strict=True):
         for method, data in methods.items():
             x, y = data.hits.mean(1), data.distances[axis].mean(1)
-            order = x.argsort()
-            panel.plot(x[order], y[order], "o-", label=method, markersize=5)
+            front = non_dominated(x, y)
+            (line,) = panel.plot(*zip(*front, strict=True), "-", label=method)
+            panel.plot(x, y, "o", color=line.get_color(), markersize=5)
         panel.set_xlabel("target accuracy")
         panel.set_ylabel(name)
         panel.grid(alpha=0.3)

@@ -9,26 +9,26 @@ The first four are needed. `mask`: white may change; `truth`: the picture that t
 judge should see in the result. Everything wrong with a data set is said at once, before any work.
 """
 
+import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from cpds.errors import InputError
-from cpds.pictures import check_sides, open_mask, open_picture
+from cpds.pictures import open_mask, open_picture
 from cpds.types import Images
 
 EMOJI_EDIT = Path(__file__).parent / "assets" / "emoji_edit"
 NEEDED = ("id", "source", "prompt", "target_prompt")
 COLUMNS = (*NEEDED, "mask", "truth", "split", "tags", "expect")
-SHOWN = 20  # problems listed before "and more"
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,15 @@ class Case:
     split: str = "test"
     tags: tuple[str, ...] = ()
     expect: Mapping[str, str] = field(default_factory=dict)
+    size: tuple[int, int] = (0, 0)  # px, width and height of the source as it is opened
+
+    def digest(self) -> str:
+        """Changes with anything that decides the edit or its figures."""
+        texts = [self.prompt, self.target_prompt, dict(self.expect), self.mask if isinstance(self.mask, tuple) else ()]
+        found = hashlib.sha256(json.dumps(texts, sort_keys=True).encode())
+        for file in (self.source, self.mask, self.truth):
+            found.update(b"|" + (file.read_bytes() if isinstance(file, Path) else b""))
+        return found.hexdigest()[:16]
 
     def open_mask(self, like: Images) -> Float[Tensor, "1 1 H W"] | None:
         """1 where the picture `like` may change."""
@@ -73,21 +82,20 @@ def load_cases(where: str | Path, split: str | None = None) -> list[Case]:
     `split` keeps the cases of that split. Raises InputError with every problem found.
     """
     path = EMOJI_EDIT if str(where) == "emoji-edit" else Path(where)
-    if path.is_dir():
+    if os.path.isdir(path):  # False, unlike Path.is_dir, for a name too long
         found = [path / name for name in ("manifest.jsonl", "mapping_file.json") if (path / name).is_file()]
         if not found:
             raise InputError(f"{path} has neither manifest.jsonl nor mapping_file.json: name a data set's folder")
         path = found[0]
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"there is no data set {where}: give emoji-edit, a manifest.jsonl or a PIE-Bench folder")
     problems: list[str] = []
     read = read_pie if path.name == "mapping_file.json" else read_manifest
     cases = read(path, problems)
     cases = [case for case in cases if split in (None, case.split)]
-    problems += check(cases)
+    cases = check(cases, problems)
     if problems:
-        more = [f"... and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
-        raise InputError("\n  ".join([f"{path} cannot be used, mend these:", *problems[:SHOWN], *more]))
+        raise InputError("\n  ".join([f"{path} cannot be used, mend these:", *problems]))
     if not cases:
         raise InputError(f"{path} holds no case" + (f" of split {split!r}: check --split" if split else ""))
     return cases
@@ -96,7 +104,7 @@ def load_cases(where: str | Path, split: str | None = None) -> list[Case]:
 def read_manifest(path: Path, problems: list[str]) -> list[Case]:
     """A JSONL manifest; what is wrong with a line goes to `problems`."""
     cases: list[Case] = []
-    for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
+    for number, line in enumerate(path.read_text("utf-8-sig", errors="replace").split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -106,9 +114,10 @@ def read_manifest(path: Path, problems: list[str]) -> list[Case]:
         if not isinstance(row, dict):
             problems.append(f"line {number} is no JSON object")
             continue
+        row = {column: value for column, value in row.items() if value is not None}
         wrong = [f"unknown column {c!r}" for c in row if c not in COLUMNS]
         wrong += [f"{c} must be a text that is not empty" for c in NEEDED if not is_text(row.get(c))]
-        wrong += [f"{c} must be a path" for c in ("mask", "truth", "split") if c in row and not is_text(row[c])]
+        wrong += [f"{c} must be a text" for c in ("mask", "truth", "split") if c in row and not is_text(row[c])]
         tags, expect = row.get("tags", []), row.get("expect", {})
         if not (isinstance(tags, list) and all(map(is_text, tags))):
             wrong.append("tags must be a list of texts")
@@ -163,42 +172,33 @@ def is_text(x: Any) -> bool:
     return isinstance(x, str) and bool(x.strip())
 
 
-def check(cases: list[Case]) -> list[str]:
-    """What is wrong with the cases together and with the files that they name."""
-    problems, seen = [], set()
+def check(cases: list[Case], problems: list[str]) -> list[Case]:
+    """The cases with their sizes; what is wrong with them together or with their files goes to `problems`."""
+    sized, seen = [], set()
     for case in cases:
         if case.id in seen:
             problems.append(f"id {case.id!r} occurs twice")
         if not re.fullmatch(r"[\w.-]+", case.id) or case.id.startswith("."):
             problems.append(f"id {case.id!r} must be letters, digits, '.', '_' and '-', as it names a file")
+        if not (case.prompt.strip() and case.target_prompt.strip()):
+            problems.append(f"{case.id}: a prompt is empty")
         seen.add(case.id)
-        problems += [f"{case.id}: {p}" for p in check_files(case)]
-    return problems
+        sized.append(replace(case, size=check_files(case, problems)))
+    return sized
 
 
-def check_files(case: Case) -> list[str]:
-    """What is wrong with one case's pictures; only their headers are read."""
-    named: dict[str, Path | tuple[int, ...] | None] = {"source": case.source, "mask": case.mask, "truth": case.truth}
-    sizes, problems = {}, []
-    for role, file in named.items():
-        if not isinstance(file, Path):
-            continue
-        try:
-            with Image.open(file) as picture:
-                turned = picture.getexif().get(0x0112, 1) >= 5  # EXIF orientation: sides are swapped
-                sizes[role] = picture.size[::-1] if turned else picture.size
-                check_sides(file, *picture.size)
-        except InputError as err:
-            problems.append(str(err))
-        except FileNotFoundError:
-            problems.append(f"{role} {file} does not exist")
-        except (UnidentifiedImageError, OSError):
-            problems.append(f"{role} {file} is no picture that can be read")
-    for role, (w, h) in sizes.items():
-        if "source" in sizes and sizes["source"] != (w, h):
-            problems.append(f"{role} is {w}x{h} px but the source {'{}x{}'.format(*sizes['source'])}")
-    if isinstance(case.mask, tuple) and "source" in sizes:
-        w, h = sizes["source"]
-        if any(start + length > w * h for start, length in zip(case.mask[::2], case.mask[1::2], strict=True)):
-            problems.append(f"the mask's runs reach beyond {w}x{h} px")
-    return problems
+def check_files(case: Case, problems: list[str]) -> tuple[int, int]:
+    """Size of the source; every file of the case is opened, for a damaged one should not stop a long run."""
+    sizes: dict[str, tuple[int, int]] = {}
+    for role, file in {"source": case.source, "mask": case.mask, "truth": case.truth}.items():
+        if isinstance(file, Path):
+            try:
+                height, width = open_picture(file).shape[-2:]
+                sizes[role] = width, height
+            except InputError as err:
+                problems.append(f"{case.id}: {role}: {err}")
+    size = sizes.get("source", (0, 0))
+    for role, other in sizes.items():
+        if "source" in sizes and other != size:
+            problems.append(f"{case.id}: {role} is {other[0]}x{other[1]} px but the source {size[0]}x{size[1]}")
+    return size

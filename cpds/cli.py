@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -228,77 +229,98 @@ def one_edit(args: ImageArgs, image: Any, prior: Any, target: str, folder: Path,
     return 130 if stopper.asked else 0  # Ctrl-C while the last pictures were written
 
 
-def run_eval(args: EvalArgs) -> int:
-    """`cpds eval`: every problem with the data is named before a network is loaded."""
+def run_eval(args: EvalArgs, command: str) -> int:
+    """`cpds eval`: every problem with the data is named before a network is loaded. `command` goes into the config."""
     require(args.batch >= 1, f"batch must be >= 1, got {args.batch}")
     require(args.limit is None or args.limit >= 1, f"limit must be >= 1, got {args.limit}")
     label = args.label or setting_name(args.preset, args.edit)
-    named = re.fullmatch(r"[\w.,=@ +-]+", label) and not label.startswith(".")
-    require(bool(named), f"label {label!r} names a folder: use letters, digits, spaces and . , = @ + -")
+    named = re.fullmatch(r"[\w.,=@ +-]{1,120}", label) and not label.startswith(".")
+    require(bool(named), f"label {label!r} names a folder: at most 120 letters, digits, spaces and . , = @ + -")
 
     from cpds.cases import load_cases
 
-    emoji = args.data == "emoji-edit"
-    cases = load_cases(args.data, args.split or ("test" if emoji else None))
+    cases = load_cases(args.data, args.split or ("test" if args.data == "emoji-edit" else None))
     if args.limit and args.limit < len(cases):
         cases = [cases[i * len(cases) // args.limit] for i in range(args.limit)]
 
+    import torch
     from tqdm import tqdm
 
-    from cpds.editor import run, start
-    from cpds.evaluation import Batch, Evaluation, Forwards, save_tables
+    from cpds.editor import EditDiverged, run, start
+    from cpds.evaluation import Evaluation, Forwards, save_tables
     from cpds.prior import load_prior
-    from representations.latent import LatentImage, LatentImageConfig
+    from representations.latent import LatentImage, LatentImageConfig, working_size
 
+    if args.prior is None and args.data != "emoji-edit":
+        print(EMBEDDED_NOTE, file=sys.stderr)
     prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
-    tools = instruments(args, prior, emoji)
+    for width, height in {case.size for case in cases}:
+        working_size(height, width, args.resolution or prior.native_side, prior.multiple)
+    tools, judged_by = instruments(args, prior, cases)
     latent = LatentImageConfig(args.resolution, args.keep_unchanged)
-    settings = {"edit": asdict(args.edit), "latent": asdict(latent), "prior": prior.identity}
-    settings |= {"data": args.data, "judged by": {k: getattr(args, k) for k in ("lpips", "clip", "dino")}}
-    evaluation = Evaluation(args.out / label, settings)
+    settings = {"edit": asdict(args.edit), "latent": asdict(latent), "prior": prior.identity, "judged by": judged_by}
 
-    def edit_batch(batch: Batch) -> tuple[Any, float]:
-        image = LatentImage(batch.source, prior, latent)
-        prompts, targets = ([getattr(c, k) for c in batch.cases] for k in ("prompt", "target_prompt"))
-        counter = Forwards()
-        run(start(image, prior, prompts, targets, args.edit), [counter])
-        return image.picture(prior), counter.total / len(batch.cases)
+    def edit_batch(group: Any, sources: Any) -> tuple[Any, float]:
+        image, counter = LatentImage(sources, prior, latent), Forwards()
+        prompts, targets = ([getattr(case, k) for case in group] for k in ("prompt", "target_prompt"))
+        try:
+            run(start(image, prior, prompts, targets, args.edit), [counter])
+        except EditDiverged as err:
+            if len(group) > 1:  # find the one that did, and spare the others
+                parts = [edit_batch([case], source) for case, source in zip(group, sources.split(1), strict=True)]
+                return torch.cat([p for p, _ in parts]), sum(f for _, f in parts) / len(parts)
+            print(f"cpds: warning: {group[0].id}: {err}; its last good state is judged", file=sys.stderr)
+        return image.picture(prior), counter.total / len(group)
 
+    evaluation = Evaluation(args.out / label, settings, command)
     try:
         with tqdm(desc=label, total=len(cases), unit="edit") as bar:
             evaluation.run(cases, edit_batch, tools, args.batch, lambda done: bar.update(done - bar.n))
+        print(save_tables(args.out, settings, cases))
     except KeyboardInterrupt:
         print("Stopped; the same command goes on where this one ended", file=sys.stderr)
         return 130
     except OSError as err:
         raise InputError(f"{args.out} cannot be written ({err.strerror}): make room and run it again") from err
-    print(save_tables(args.out, args.data, [case.id for case in cases]))
     return 0
 
 
 def setting_name(preset: str, config: EditConfig) -> str:
-    """'cpds' or 'cpds guidance_scale=10 lr=0.2': a preset, and what differs from it."""
+    """'cpds' or 'cpds guidance_scale=10 lr=0.2': a preset, and what differs from it; at most 120 letters."""
     base = PRESETS[preset]
     pairs = [(f.name, base.guidance, config.guidance) for f in fields(GuidanceConfig)]
     pairs += [(f.name, base, config) for f in fields(EditConfig) if f.name != "guidance"]
     own = [f"{n}={getattr(new, n)}" for n, old, new in pairs if getattr(old, n) != getattr(new, n)]
-    return re.sub(r"[^\w.,=@ +-]+", "", " ".join([preset, *own]))
+    return re.sub(r"[^\w.,=@ +-]+", "", " ".join([preset, *own]))[:120]
 
 
-def instruments(args: EvalArgs, prior: Any, emoji: bool) -> Any:
-    """What the edits are judged by."""
+def instruments(args: EvalArgs, prior: Any, cases: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
+    """What the edits are judged by, and what tells two sets of instruments apart."""
+    import hashlib
+
     from cpds.cases import EMOJI_EDIT
     from cpds.evaluation import Instruments
     from cpds.judge import Judge
+    from cpds.metrics import torchmetrics_functional
     from cpds.perception import ClipScore, DinoStructure, Lpips, PriorStructure
 
+    torchmetrics_functional("structural_similarity_index_measure")
+    judge, judge_file = None, EMOJI_EDIT / "judge.safetensors"
+    if any(case.expect for case in cases):
+        judge = Judge.load(judge_file).to(prior.device)
+        wrong = {f"{h} {n!r}" for case in cases for h, n in case.expect.items() if n not in judge.classes.get(h, ())}
+        require(not wrong, f"expect names what the judge does not know: {', '.join(sorted(wrong))}")
     weights = args.lpips_weights or (Path(os.environ["CPDS_ALEXNET"]) if "CPDS_ALEXNET" in os.environ else None)
-    return Instruments(
-        structure=DinoStructure(args.dino) if args.dino else PriorStructure(prior),
-        judge=Judge.load(EMOJI_EDIT / "judge.safetensors") if emoji else None,
-        lpips=Lpips.load(weights) if args.lpips else None,
-        clip=ClipScore(args.clip) if args.clip else None,
+    tools = Instruments(
+        structure=DinoStructure(args.dino, prior.device) if args.dino else PriorStructure(prior),
+        judge=judge,
+        lpips=Lpips.load(weights).to(prior.device) if args.lpips else None,
+        clip=ClipScore(args.clip, prior.device) if args.clip else None,
+        device=prior.device,
     )
+    digest = hashlib.sha256(judge_file.read_bytes()).hexdigest()[:16] if judge else None
+    structure = args.dino or prior.identity
+    return tools, {"judge": digest, "lpips": args.lpips, "clip": args.clip, "structure": structure}
 
 
 def run_presets() -> int:
@@ -343,17 +365,21 @@ def parse(argv: Sequence[str]) -> ImageArgs | EvalArgs | PresetsArgs:
     except SystemExit as stop:
         if stop.code != 2:
             raise
-        raise InputError(f"{unboxed(box.getvalue())}; see cpds image --help") from None
+        command = argv[0] if argv and argv[0] in commands else "image"
+        raise InputError(f"{unboxed(box.getvalue())}; see cpds {command} --help") from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 2 and one sentence for anything that the user can mend."""
     warnings.showwarning = lambda message, *_args, **_kwargs: print(f"cpds: warning: {message}", file=sys.stderr)
     try:
-        args = parse(sys.argv[1:] if argv is None else argv)
+        given = list(sys.argv[1:] if argv is None else argv)
+        args = parse(given)
         if isinstance(args, ImageArgs):
             return run_image(args)
-        return run_eval(args) if isinstance(args, EvalArgs) else run_presets()
+        if isinstance(args, EvalArgs):
+            return run_eval(args, shlex.join(["cpds", *given]))
+        return run_presets()
     except InputError as err:
         print(f"cpds: error: {err}", file=sys.stderr)
         return 2
@@ -363,7 +389,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as err:
         if type(err).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
             raise
-        print("cpds: error: out of GPU memory: lower --resolution or take --torch_dtype fp16", file=sys.stderr)
+        print(
+            "cpds: error: out of GPU memory: lower --resolution (or --batch), or take --torch_dtype fp16",
+            file=sys.stderr,
+        )
         return 2
 
 

@@ -6,6 +6,7 @@ batch by batch, so that an interrupted evaluation goes on where it stopped.
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from cpds.cases import Case
@@ -23,19 +24,18 @@ from cpds.errors import InputError
 from cpds.guidance import Terms
 from cpds.judge import Judge
 from cpds.metrics import Scores, mse, psnr, ssim
-from cpds.perception import ClipScore, Lpips
 from cpds.pictures import open_picture, png, to_pil
 from cpds.runs import CONFIG, differences, write_atomic
 from cpds.types import Images
 
 ROWS, RESULTS, SHEET = "rows.jsonl", "results", "sheet.png"
-MEDIANS = ("psnr_outside",)  # shown as medians: where nothing changed at all it is infinite
+MEDIANS = ("psnr_outside",)  # where nothing changed at all it is infinite
 BEST_PSNR = 100.0  # dB; infinity is no JSON number
 COLUMNS = {
     "target": "says target ↑",
     "lpips_truth": "LPIPS to truth ↓",
     "lpips_source": "LPIPS to source",
-    "psnr_outside": "PSNR outside, dB ↑",
+    "psnr_outside": "median PSNR outside, dB ↑",
     "ssim_outside": "SSIM outside ↑",
     "mse_outside": "MSE outside ↓",
     "lpips_outside": "LPIPS outside ↓",
@@ -47,37 +47,9 @@ COLUMNS = {
 }
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Cases whose sources have one size, opened: `mask` 1 where something may change."""
-
-    cases: list[Case]
-    source: Images
-    mask: Tensor | None
-    truth: Images | None
-
-    @classmethod
-    def open(cls, cases: Sequence[Case]) -> "Batch":
-        sources = [open_picture(case.source) for case in cases]
-        masks = [case.open_mask(source) for case, source in zip(cases, sources, strict=True)]
-        truths = [case.open_truth() for case in cases]
-        return cls(list(cases), torch.cat(sources), together(masks), together(truths))
-
-
-def together(pictures: Sequence[Tensor | None]) -> Tensor | None:
-    """One tensor, or None where the first is; cases of a batch all have one or all have none."""
-    return None if pictures[0] is None else torch.cat([p for p in pictures if p is not None])
-
-
 def batches(cases: Iterable[Case], size: int) -> Iterable[list[Case]]:
-    """Neighbours that can be opened together: same picture size, and with mask and truth or without."""
-
-    def kind(case: Case) -> tuple[object, ...]:
-        with Image.open(case.source) as picture:
-            turned = picture.getexif().get(0x0112, 1) >= 5
-            return picture.size, turned, case.mask is None, case.truth is None
-
-    for _, same in groupby(cases, kind):
+    """Neighbours of one picture size, `size` at most."""
+    for _, same in groupby(cases, lambda case: case.size):
         group = list(same)
         for i in range(0, len(group), size):
             yield group[i : i + size]
@@ -89,43 +61,44 @@ class Instruments:
 
     structure: Callable[[Images, Images], Scores] | None = None
     judge: Judge | None = None
-    lpips: Lpips | None = None
-    clip: ClipScore | None = None
+    lpips: Callable[[Images, Images], Scores] | None = None
+    clip: Callable[[Images, list[str]], Scores] | None = None
+    device: torch.device | str = "cpu"  # where the networks are
 
-    def score(self, batch: Batch, results: Images) -> list[dict[str, float]]:
-        """Figures of each case, by name."""
-        columns: dict[str, Sequence[float]] = {}
-        if self.judge and all(case.expect for case in batch.cases):
-            named = self.judge.names(results)
-            columns["target"] = [
-                float(all(seen.get(head) == name for head, name in case.expect.items()))
-                for case, seen in zip(batch.cases, named, strict=True)
-            ]
-        scores: dict[str, Scores] = {}
+    def score(self, case: Case, result: Images) -> dict[str, float]:
+        """Figures of one case's result (1, 3, H, W), by name; those that the case lacks something for are left out."""
+        source, truth = open_picture(case.source), case.open_truth()
+        mask = case.open_mask(source)
+        result, source = result.to(self.device), source.to(self.device)
+        found: dict[str, Scores | float] = {}
+        if self.judge and case.expect:
+            (seen,) = self.judge.names(result)
+            found["target"] = float(all(seen.get(head) == name for head, name in case.expect.items()))
         if self.lpips:
-            scores["lpips_source"] = self.lpips(results, batch.source)
-            if batch.truth is not None:
-                scores["lpips_truth"] = self.lpips(results, batch.truth)
+            found["lpips_source"] = self.lpips(result, source)
+            if truth is not None:
+                found["lpips_truth"] = self.lpips(result, truth.to(self.device))
         if self.structure:
-            scores["structure"] = self.structure(results, batch.source)
+            found["structure"] = self.structure(result, source)
         if self.clip:
-            scores["clip_whole"] = self.clip(results, [case.target_prompt for case in batch.cases])
-        if batch.mask is not None:
-            kept = 1 - batch.mask
-            if bool((kept.sum((1, 2, 3)) > 0).all()):
-                scores |= {"psnr_outside": psnr(results, batch.source, kept).clamp(max=BEST_PSNR)}
-                scores |= {"mse_outside": mse(results, batch.source, kept)}
-                scores |= {"ssim_outside": ssim(results, batch.source, kept)}
-                if self.lpips:
-                    scores["lpips_outside"] = self.lpips(results * kept, batch.source * kept)
-            if self.clip:
-                targets = [case.target_prompt for case in batch.cases]
-                scores["clip_edited"] = self.clip(results * batch.mask, targets)
-        columns |= {name: values.tolist() for name, values in scores.items()}
-        return [{name: values[i] for name, values in columns.items()} for i in range(len(batch.cases))]
+            found["clip_whole"] = self.clip(result, [case.target_prompt])
+        if mask is not None:
+            found |= self._where(case, source, result, mask.to(self.device))
+        return {name: float(value) for name, value in found.items()}
 
-
-EditBatch = Callable[[Batch], tuple[Images, float]]  # pictures, and samples through the network for each edit
+    def _where(self, case: Case, source: Images, result: Images, mask: Tensor) -> dict[str, Scores]:
+        """Figures of what should have stayed and of what was to change."""
+        found: dict[str, Scores] = {}
+        kept = 1 - mask
+        if bool(kept.any()):
+            found["psnr_outside"] = psnr(result, source, kept).clamp(max=BEST_PSNR)
+            found["mse_outside"] = mse(result, source, kept)
+            found["ssim_outside"] = ssim(result, source, kept)
+            if self.lpips:
+                found["lpips_outside"] = self.lpips(result * kept, source * kept)
+        if self.clip:
+            found["clip_edited"] = self.clip(result * mask, [case.target_prompt])
+        return found
 
 
 class Forwards:
@@ -144,27 +117,27 @@ class Forwards:
         pass
 
 
-class Evaluation:
-    """One setting's folder. `identity` is all that decides its figures: going on needs it unchanged."""
+EditBatch = Callable[[list[Case], Images], tuple[Images, float]]  # results, and samples through the network for each
 
-    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+
+class Evaluation:
+    """One setting's folder. `identity` is all that decides its figures, `command` what makes them again."""
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any], command: str = "") -> None:
         self.folder = folder
         document = json.loads(json.dumps(identity))
-        if (folder / CONFIG).is_file():
-            try:
-                changed = differences(json.loads((folder / CONFIG).read_text()), document)
-            except ValueError as err:
-                raise InputError(f"{folder / CONFIG} cannot be read: take another --out") from err
+        if os.path.isfile(folder / CONFIG) and read_rows(folder):
+            changed = differences(read_config(folder), document)
             if changed:
                 raise InputError(
                     f"{folder} was made with other settings ({'; '.join(changed)}): take another --out or --label"
                 )
-        else:
-            try:
-                (folder / RESULTS).mkdir(parents=True, exist_ok=True)
-                write_atomic(folder / CONFIG, json.dumps(document, indent=2).encode())
-            except OSError as err:
-                raise InputError(f"output folder {folder} cannot be written ({err.strerror}): choose another") from err
+            return
+        try:
+            (folder / RESULTS).mkdir(parents=True, exist_ok=True)
+            write_atomic(folder / CONFIG, json.dumps({**document, "command": command}, indent=2).encode())
+        except OSError as err:
+            raise InputError(f"output folder {folder} cannot be written ({err.strerror}): choose another") from err
 
     def run(
         self,
@@ -173,34 +146,34 @@ class Evaluation:
         instruments: Instruments,
         batch_size: int,
         report: Callable[[int], object] = lambda done: None,
-    ) -> dict[str, dict[str, Any]]:
-        """Edit and judge every case that is not done yet; the rows of all."""
-        done = read_rows(self.folder)
-        write_atomic(self.folder / ROWS, "".join(json.dumps(r) + "\n" for r in done.values()).encode())
-        report(len(done))
-        for group in batches([case for case in cases if case.id not in done], batch_size):
-            batch = Batch.open(group)
+    ) -> list[dict[str, Any]]:
+        """Edit and judge every case that is not done yet; the rows of all, in the cases' order.
+
+        A row counts as done while the case is what it was (its digest) and its picture is there.
+        """
+        rows, digests = read_rows(self.folder), {case.id: case.digest() for case in cases}
+        for case in cases:
+            row = rows.get(case.id, {})
+            if row.get("case") != digests[case.id] or not (self.folder / RESULTS / f"{case.id}.png").is_file():
+                rows.pop(case.id, None)
+        write_atomic(self.folder / ROWS, "".join(json.dumps(row) + "\n" for row in rows.values()).encode())
+        todo = [case for case in cases if case.id not in rows]
+        report(len(cases) - len(todo))
+        for group in batches(todo, batch_size):
+            sources = torch.cat([open_picture(case.source) for case in group])
             began = time.perf_counter()
-            pictures, forwards = edit(batch)
-            seconds = (time.perf_counter() - began) / len(group)
+            pictures, forwards = edit(group, sources)
             pictures = (pictures.cpu() * 255).round() / 255  # judged as they are kept
-            for case, picture in zip(group, pictures, strict=True):
-                write_atomic(self.folder / RESULTS / f"{case.id}.png", png(to_pil(picture[None])))
-            lines = []
-            for case, figures in zip(group, instruments.score(batch, pictures), strict=True):
-                done[case.id] = {
-                    "id": case.id,
-                    "tags": case.tags,
-                    **figures,
-                    "seconds": round(seconds, 3),
-                    "forwards": forwards,
-                }
-                lines.append(json.dumps(done[case.id]) + "\n")
-            with (self.folder / ROWS).open("a") as stream:
-                stream.write("".join(lines))
-            report(len(done))
+            cost = {"seconds": round((time.perf_counter() - began) / len(group), 3), "forwards": forwards}
+            for case, picture in zip(group, pictures.split(1), strict=True):
+                figures = instruments.score(case, picture) | cost
+                rows[case.id] = {"id": case.id, "case": digests[case.id], "tags": list(case.tags), **figures}
+                write_atomic(self.folder / RESULTS / f"{case.id}.png", png(to_pil(picture)))
+                with (self.folder / ROWS).open("a") as stream:
+                    stream.write(json.dumps(rows[case.id]) + "\n")
+            report(sum(case.id in rows for case in cases))
         write_atomic(self.folder / SHEET, png(self.sheet(cases)))
-        return done
+        return [rows[case.id] for case in cases]
 
     def sheet(self, cases: Sequence[Case], at_most: int = 48, columns: int = 4, side: int = 128) -> Image.Image:
         """Source, truth (if known) and result of cases spread evenly over the set, `columns` cases in a row."""
@@ -208,13 +181,22 @@ class Evaluation:
         each = 3 if any(case.truth for case in shown) else 2
         page = Image.new("RGB", (columns * (each * side + 8), math.ceil(len(shown) / columns) * (side + 8)), "white")
         for i, case in enumerate(shown):
-            files = [case.source, self.folder / RESULTS / f"{case.id}.png"]
-            files[1:1] = [case.truth] if case.truth else []
-            for k, file in enumerate(files):
-                with Image.open(file) as picture:
-                    small = picture.convert("RGB").resize((side, side))
-                page.paste(small, (i % columns * (each * side + 8) + k * side, i // columns * (side + 8)))
+            places = {0: case.source, 1: case.truth, each - 1: self.folder / RESULTS / f"{case.id}.png"}
+            for k, file in places.items():
+                if file is not None:
+                    small = ImageOps.pad(to_pil(open_picture(file)), (side, side), color="white")
+                    page.paste(small, (i % columns * (each * side + 8) + k * side, i // columns * (side + 8)))
         return page
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """What a setting's folder was made with; InputError where that cannot be read."""
+    try:
+        document = json.loads((folder / CONFIG).read_text())
+    except (OSError, ValueError) as err:
+        raise InputError(f"{folder / CONFIG} cannot be read: take another --out") from err
+    document.pop("command", None)
+    return document
 
 
 def read_rows(folder: Path) -> dict[str, dict[str, Any]]:
@@ -263,23 +245,25 @@ def table(settings: Mapping[str, Iterable[Mapping[str, Any]]]) -> str:
     return "\n".join(text) + "\n"
 
 
-def save_tables(out: Path, data: str, ids: Sequence[str]) -> str:
-    """Write table.md and table.json of all settings in `out` that are done with these cases; the tables as text.
+def save_tables(out: Path, config: Mapping[str, Any], cases: Sequence[Case]) -> str:
+    """Write table.md and table.json of the settings in `out` that have done these cases; the tables as text.
 
-    After the table of all cases comes one for each tag that some, but not all, of them carry.
+    Only settings judged by the same instruments as `config` share a table. After the table of all cases comes one for
+    each tag that some, but not all, of them carry.
     """
-    settings: dict[str, list[dict[str, Any]]] = {}
-    for config in sorted(out.glob(f"*/{CONFIG}")):
-        found = read_rows(config.parent)
-        if json.loads(config.read_text()).get("data") == data and all(i in found for i in ids):
-            settings[config.parent.name] = [found[i] for i in ids]
-    tags = list(dict.fromkeys(tag for rows in settings.values() for row in rows for tag in row["tags"]))
-    parts = {f"all {len(ids)} cases": settings}
-    for tag in tags:
-        of = {label: [row for row in rows if tag in row["tags"]] for label, rows in settings.items()}
-        count = max(map(len, of.values()))
-        if count < len(ids):
-            parts[f"{tag}, {count} cases"] = of
+    settings, digests = {}, {case.id: case.digest() for case in cases}
+    for folder in sorted(path.parent for path in out.glob(f"*/{CONFIG}")):
+        rows = read_rows(folder)
+        done = all(rows.get(i, {}).get("case") == digest for i, digest in digests.items())
+        if done and read_config(folder).get("judged by") == config["judged by"]:
+            settings[folder.name] = [rows[i] for i in digests]
+    parts = {f"all {len(cases)} cases": settings}
+    for tag in dict.fromkeys(tag for case in cases for tag in case.tags):
+        count = sum(tag in case.tags for case in cases)
+        if count < len(cases):
+            parts[f"{tag}, {count} cases"] = {
+                label: [row for row in rows if tag in row["tags"]] for label, rows in settings.items()
+            }
     text = "\n".join(f"{title}\n\n{table(part)}" for title, part in parts.items())
     figures = {title: {label: summary(rows) for label, rows in part.items()} for title, part in parts.items()}
     write_atomic(out / "table.md", text.encode())

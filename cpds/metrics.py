@@ -1,6 +1,8 @@
 """How good an edit is, in figures. Pictures are in [0, 1]; each metric brings them to the range it is defined for.
 
-`weight` (0 to 1) counts pixels in: 1 - mask measures what should have stayed.
+`weight` (0 to 1) counts pixels in: 1 - mask measures what should have stayed. Means are taken over those pixels.
+PIE-Bench's published tables blacken the others and average over the whole picture: their MSE is this one times the
+share of pixels that count, their PSNR is higher by -10 log10 of that share, and their LPIPS uses SqueezeNet.
 """
 
 from typing import Any
@@ -10,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from cpds.errors import MissingExtra
 from cpds.types import Features, Images
 
 Weights = Float[Tensor, "b 1 H W"]
@@ -42,11 +45,11 @@ def ssim(a: Images, b: Images, weight: Weights | None = None) -> Scores:
 
 
 def torchmetrics_functional(name: str) -> Any:
-    """A function of torchmetrics, or ImportError with the remedy."""
+    """A function of torchmetrics; MissingExtra without it."""
     try:
         import torchmetrics.functional.image as functional
     except ImportError as err:
-        raise ImportError("evaluations need torchmetrics: pip install -e '.[metrics]'") from err
+        raise MissingExtra("evaluations need torchmetrics: pip install -e '.[metrics]'") from err
     return getattr(functional, name)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, pad
 
+from cpds.errors import MissingExtra
 from cpds.types import Patches
 
 DRIFTED = 0.2  # share of patches that count as drifted
@@ -224,7 +225,7 @@ def _sklearn(name: str) -> Callable[[int], Any]:
             from sklearn.neighbors import KNeighborsClassifier
             from sklearn.svm import LinearSVC
         except ImportError as err:
-            raise ImportError(f"patch selector {name!r} needs scikit-learn: pip install -e '.[selectors]'") from err
+            raise MissingExtra(f"patch selector {name!r} needs scikit-learn: pip install -e '.[selectors]'") from err
         return {
             "svm": lambda: LinearSVC(C=1.0, random_state=seed),
             "knn": lambda: KNeighborsClassifier(n_neighbors=9),

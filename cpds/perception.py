@@ -4,7 +4,9 @@ Their weights are the user's: from the hub, or a local file or folder. Loaded on
 """
 
 from importlib.resources import files
+from math import ceil
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -33,6 +35,8 @@ def standardised(images: Images, mean: tuple[float, ...], std: tuple[float, ...]
 class Lpips(nn.Module):
     """LPIPS v0.1 with AlexNet (Zhang 2018): squared differences of unit-length features, weighed by learnt heads."""
 
+    SMALLEST = 32  # px, sides that its layers can pool; smaller pictures are enlarged
+
     def __init__(self) -> None:
         super().__init__()
         shapes = [(3, 64, 11, 4, 2), (64, 192, 5, 1, 2), (192, 384, 3, 1, 1), (384, 256, 3, 1, 1), (256, 256, 3, 1, 1)]
@@ -51,7 +55,7 @@ class Lpips(nn.Module):
             )
             for conv, i in zip(net.convolutions, (0, 3, 6, 8, 10), strict=True):
                 conv.load_state_dict({k: weights[f"features.{i}.{k}"] for k in ("weight", "bias")})
-        except (OSError, KeyError, RuntimeError, ValueError) as err:
+        except (OSError, EOFError, KeyError, RuntimeError, ValueError, UnpicklingError) as err:
             raise InputError(
                 f"AlexNet's weights for LPIPS cannot be loaded from {features or ALEXNET}: give torchvision's "
                 "file (alexnet-owt-7be5be79.pth) as --lpips_weights"
@@ -63,6 +67,9 @@ class Lpips(nn.Module):
         return net.eval().requires_grad_(False)
 
     def features(self, images: Images) -> list[Tensor]:
+        if min(images.shape[-2:]) < self.SMALLEST:
+            factor = self.SMALLEST / min(images.shape[-2:])
+            images = interpolate(images, [ceil(factor * side) for side in images.shape[-2:]], mode="bilinear")
         shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
         x = (2 * images - 1 - shift.to(images).view(3, 1, 1)) / scale.to(images).view(3, 1, 1)
         found = []
@@ -97,9 +104,8 @@ class PriorStructure:
 
     @torch.no_grad()
     def features(self, images: Images) -> Tensor:
-        multiple = self.prior.multiple
-        size = [max(multiple, side // multiple * multiple) for side in images.shape[-2:]]
-        z = self.prior.encode(interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1))
+        square = (self.prior.native_side, self.prior.native_side)  # its cost grows with the side's fourth power
+        z = self.prior.encode(interpolate(images, square, mode="bicubic", antialias=True).clamp(0, 1))
         eps = torch.randn(z[:1].shape, generator=torch.Generator().manual_seed(self.seed)).to(z).expand_as(z)
         t = torch.full((len(z),), self.t, device=z.device)
         noised = self.prior.schedule.add_noise(z, eps, t)
@@ -112,8 +118,8 @@ class PriorStructure:
 class DinoStructure:
     """Structure distance on the keys of the last layer of a DINO ViT, all tokens, at 224 px (Splice, Tumanyan 2022)."""
 
-    def __init__(self, name: str) -> None:
-        self.net = from_hub("AutoModel", name, "--dino")
+    def __init__(self, name: str, device: torch.device) -> None:
+        self.net = from_hub("AutoModel", name, "--dino").to(device)
         keys = [m for n, m in self.net.named_modules() if n.rsplit(".", 1)[-1] in ("key", "k_proj")]
         if not keys:
             raise InputError(f"--dino {name!r} has no attention keys: give a ViT such as facebook/dino-vitb8")
@@ -136,14 +142,14 @@ class DinoStructure:
 class ClipScore:
     """100 x cosine of a picture's and a text's CLIP embeddings (Hessel 2021, without the factor 2.5 and the clamp)."""
 
-    def __init__(self, name: str) -> None:
-        self.net = from_hub("CLIPModel", name, "--clip")
+    def __init__(self, name: str, device: torch.device) -> None:
+        self.net = from_hub("CLIPModel", name, "--clip").to(device)
         self.tokenizer = from_hub("AutoTokenizer", name, "--clip")
         self.side = self.net.config.vision_config.image_size
 
     @torch.no_grad()
     def __call__(self, images: Images, texts: list[str]) -> Float[Tensor, " b"]:
-        ids = self.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+        ids = self.tokenizer(texts, padding=True, truncation=True, return_tensors="pt").to(images.device)
         out = self.net(pixel_values=standardised(images, *CLIP, self.side), **ids)
         return 100 * (normalize(out.image_embeds, dim=1) * normalize(out.text_embeds, dim=1)).sum(1)
 

@@ -9,10 +9,12 @@ Three stages, each with checkpoints in `out`: draw pictures (icons.py), fit the 
 denoiser and text encoder together on the autoencoder's latents. bf16 autocast on CPU and GPU alike.
 """
 
+import hashlib
+import json
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +82,15 @@ def draw_pool(config: Config, icons: Icons) -> tuple[Tensor, list[Scene]]:
     keep = [i for i in range(len(icons)) if (icons.concept[i], icons.style[i]) not in held_out]
     scenes = [random_scene(i, rng) for i in keep for _ in range(config.renders_per_icon)]
     path = config.out / "pictures.pt"
+    names = [(icons.concept[s.icon], icons.style[s.icon], asdict(s)) for s in scenes]
+    digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()
     if path.exists():
-        pictures = torch.load(path, mmap=True)
-        if len(pictures) == len(scenes):
-            return pictures, scenes
+        made = torch.load(path, mmap=True)
+        if made["digest"] == digest:
+            return made["pictures"], scenes
     pictures = torch.stack([(draw(icons, s, SIDE)[0] * 255).round().byte() for s in scenes])
-    save(pictures, path)
+    save({"pictures": pictures, "digest": digest}, path)
+    (config.out / "latents.pt").unlink(missing_ok=True)  # those of other pictures
     return pictures, scenes
 
 
@@ -274,6 +279,12 @@ def train_denoiser(
     return model.eval(), tokenizer, scheduler
 
 
+def started_from(run: Path) -> str:
+    """What a finished run had behind it, for the model card."""
+    steps = {name: torch.load(run / f"{name}.pt", mmap=True)["step"] for name in ("autoencoder", "denoiser")}
+    return f"an earlier run: {steps['autoencoder']} steps of the autoencoder, {steps['denoiser']} of the denoiser"
+
+
 def millions(module: nn.Module) -> str:
     return f"{sum(p.numel() for p in module.parameters()) / 1e6:.1f} M"
 
@@ -287,7 +298,8 @@ def main(config: Config) -> None:
     latents = encode_pool(config, vae, pictures)
     model, tokenizer, scheduler = train_denoiser(config, icons, latents, scenes, vae)
     if config.export:
-        facts = {
+        facts = {"started from": started_from(config.start)} if config.start else {}
+        facts |= {
             "parameters": f"UNet {millions(model.unet)}, text encoder {millions(model.text_encoder)}, "
             f"autoencoder {millions(vae)}",
             "autoencoder": f"{config.autoencoder_steps} steps of {config.autoencoder_batch} crops of 64 px",

@@ -26,6 +26,10 @@ def test_distance_at_a_level_is_on_the_line_through_the_front(level: float, want
     assert at_accuracy(accuracy, distance, level) == pytest.approx(want)
 
 
+def test_of_equally_accurate_settings_the_nearer_counts() -> None:
+    assert at_accuracy(torch.tensor([0.9, 0.9]), torch.tensor([0.5, 0.4]), 0.9) == pytest.approx(0.4)
+
+
 def method(shift: float, seed: int = 0) -> Method:
     """Two settings on 200 cases: accuracies near 0.4 and 0.8, distances near 0.2 and 0.4, plus `shift`."""
     hits = (randn(0, 2, 200) < torch.tensor([[-0.25], [0.84]])).double()
@@ -48,7 +52,8 @@ def test_equal_methods_do_not_differ() -> None:
 
 def setting(out: Path, label: str, rows: list[dict[str, Any]]) -> None:
     (out / label).mkdir(parents=True)
-    (out / label / "config.json").write_text("{}")
+    guidance = {"method": label.split(" ")[0], "patch_selector": "random" if "random" in label else "learned"}
+    (out / label / "config.json").write_text(json.dumps({"edit": {"guidance": guidance}}))
     (out / label / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -68,11 +73,15 @@ def rows(n: int, near: float) -> list[dict[str, Any]]:
 def test_the_command_reads_what_eval_wrote(tmp_path: Path, capsys: Any) -> None:
     setting(tmp_path, "cpds", rows(12, 0.2))
     setting(tmp_path, "cpds w_cut=3", rows(12, 0.3))
+    setting(tmp_path, "cpds random", rows(12, 0.4))  # a method of its own
+    setting(tmp_path, "pds", [{"id": "c1", "tags": ["odd"], "target": 1}])  # without LPIPS: left out
     setting(tmp_path, "dds", rows(10, 0.5))  # two cases are not finished: they are left out everywhere
     compare.main(Config(tmp_path, tag="odd", draws=50, plot=tmp_path / "curves.png"))
     text = capsys.readouterr().out
     assert text.startswith("5 cases, at target accuracy 0.600")
     assert "LPIPS to the ground truth, dds: -0.3000 [-0.3000, -0.3000]" in text
+    assert "LPIPS to the ground truth, cpds random: -0.2000 [-0.2000, -0.2000]" in text
+    assert "pds:" not in text.replace("cpds", "")
     assert json.loads((tmp_path / "compare.json").read_text())["cases"] == 5
     assert (tmp_path / "curves.png").stat().st_size > 5000
 
@@ -82,7 +91,7 @@ def test_the_command_reads_what_eval_wrote(tmp_path: Path, capsys: Any) -> None:
     [
         ({"ours": "pds"}, "no setting of 'pds'"),
         ({"tag": "none"}, "no case tagged none"),
-        ({"out": Path("/nowhere")}, "holds no evaluated setting"),
+        ({"out": Path("/nowhere")}, "holds no setting with target accuracy and LPIPS"),
     ],
 )
 def test_what_cannot_be_compared_is_named(tmp_path: Path, config: dict[str, Any], message: str) -> None:

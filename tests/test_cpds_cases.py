@@ -50,28 +50,37 @@ def test_a_manifest_with_everything(tmp_path: Path) -> None:
     assert [c.id for c in load_cases(path, "dev")] == ["b"]
 
 
+def test_empty_cells_and_a_byte_order_mark_are_no_problem(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    line = json.dumps(row() | {"mask": None, "split": None, "prompt": "a\u2028cat"}, ensure_ascii=False)
+    (tmp_path / "manifest.jsonl").write_text("\ufeff" + line, "utf-8")
+    (case,) = load_cases(tmp_path)
+    assert (case.mask, case.split, case.prompt, case.size) == (None, "test", "a\u2028cat", (32, 24))
+
+
 PROBLEMS = {
     "line 1 is no JSON object": ["not json", row()],
     "line 1: unknown column 'promt'": [row(promt="x")],
     "line 1: prompt must be a text that is not empty": [row(prompt=" ")],
     "line 1: target_prompt must be a text": [row(target_prompt=None)],
-    "line 1: mask must be a path": [row(mask=3)],
+    "line 1: mask must be a text": [row(mask=3)],
     "line 1: tags must be a list of texts": [row(tags="x")],
     "line 1: expect must be an object of texts": [row(expect={"concept": 1})],
     "id 'a' occurs twice": [row(), row()],
     "id 'a/b' must be letters": [row("a/b", source="a.png")],
-    r"a: source \S*gone.png does not exist": [row(source="gone.png")],
-    r"a: source \S*text.png is no picture": [row(source="text.png")],
-    r"a: picture \S*small.png is 8x8 px: it must be at least 16x16": [row(source="small.png")],
-    "a: mask is 8x8 px but the source 32x24": [row(mask="small.png")],
-    "a: truth is 8x8 px but the source 32x24": [row(truth="small.png")],
+    r"a: source: picture \S*gone.png does not exist": [row(source="gone.png")],
+    r"a: source: \S*text.png is not a picture": [row(source="text.png")],
+    r"a: source: picture \S*tiny.png is 8x8 px: it must be at least 16x16": [row(source="tiny.png")],
+    "a: mask is 16x16 px but the source 32x24": [row(mask="small.png")],
+    "a: truth is 16x16 px but the source 32x24": [row(truth="small.png")],
 }
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_each_problem_is_named(tmp_path: Path, problem: str) -> None:
     save(tmp_path / "a.png")
-    save(tmp_path / "small.png", (8, 8))
+    save(tmp_path / "small.png", (16, 16))
+    save(tmp_path / "tiny.png", (8, 8))
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(InputError, match=problem):
         load_cases(manifest(tmp_path, *PROBLEMS[problem]))
@@ -83,7 +92,8 @@ def test_all_problems_come_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         load_cases(manifest(tmp_path, *rows))
     text = str(caught.value)
-    assert all(x in text for x in ("'a' occurs twice", "b: source", "unknown column 'tag'", "and 13 more"))
+    assert all(x in text for x in ("'a' occurs twice", "b: source", "unknown column 'tag'"))
+    assert sum("gone-" in line for line in text.splitlines()) == 30
 
 
 @pytest.mark.parametrize(
@@ -144,8 +154,8 @@ def test_pie_bench(tmp_path: Path) -> None:
         ({"mask": [10]}, "needs image_path, original_prompt, editing_prompt, and mask"),
         ({"mask": "x"}, "needs image_path"),
         ({"editing_prompt": None}, "needs image_path"),
-        ({"mask": [310, 20]}, "runs reach beyond 20x16 px"),
-        ({"image_path": "2.png"}, r"source \S*2.png does not exist"),
+        ({"image_path": "2.png"}, r"source: picture \S*2.png does not exist"),
+        ({"editing_prompt": "[ ]"}, "000000000001: a prompt is empty"),
     ],
 )
 def test_damaged_pie_bench(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -153,8 +163,9 @@ def test_damaged_pie_bench(tmp_path: Path, changes: dict[str, Any], message: str
         load_cases(pie(tmp_path, **changes))
 
 
-def test_runs_fill_rows() -> None:
-    assert from_runs((0, 12), 3, 4).sum() == 12
+def test_runs_beyond_the_picture_are_cut() -> None:
+    assert torch.equal(from_runs((25, 99), 5, 6), from_runs((25, 5), 5, 6))
+    assert from_runs((14, 1), 5, 6)[0, 0, 2, 2] == 1
 
 
 # ---- emoji-edit

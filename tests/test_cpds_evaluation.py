@@ -1,7 +1,9 @@
 """Evaluations: what they measure, that they go on where they stopped, and the table."""
 
 import json
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,10 @@ from conftest import randn
 from PIL import Image
 from torch import Tensor
 
-from cpds.cases import EMOJI_EDIT, load_cases
+from cpds.cases import EMOJI_EDIT, Case, load_cases
 from cpds.cli import main
 from cpds.errors import InputError
-from cpds.evaluation import COLUMNS, Batch, Evaluation, Instruments, bootstrap, read_rows, summary, table
+from cpds.evaluation import COLUMNS, Evaluation, Instruments, bootstrap, read_rows, summary, table
 from cpds.judge import Judge
 from cpds.metrics import psnr
 from cpds.pictures import open_picture, png, to_pil
@@ -43,60 +45,123 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
-def darken(batch: Batch) -> tuple[Tensor, float]:
+def darken(cases: list[Case], sources: Tensor) -> tuple[Tensor, float]:
     """An 'edit' that takes 0.2 off inside the mask and 0.1 outside."""
-    assert batch.mask is not None
-    return (batch.source - 0.1 - 0.1 * batch.mask).clamp(0, 1), 8.0
+    masks = torch.cat([m for c in cases if (m := c.open_mask(open_picture(c.source))) is not None])
+    return (sources - 0.1 - 0.1 * masks).clamp(0, 1), 8.0
 
 
 def test_figures_are_those_of_the_saved_pictures(data: Path, tmp_path: Path) -> None:
-    cases = load_cases(data)
-    rows = Evaluation(tmp_path / "out" / "dark", {"data": "x"}).run(cases, darken, Instruments(), 2)
-    assert list(rows) == [c.id for c in cases]
-    for case in cases:
-        source, result = (
-            open_picture(case.source),
-            open_picture(tmp_path / "out" / "dark" / "results" / f"{case.id}.png"),
-        )
+    cases, folder = load_cases(data), tmp_path / "out" / "dark"
+    rows = Evaluation(folder, {"data": "x"}).run(cases, darken, Instruments(), 2)
+    assert [row["id"] for row in rows] == [c.id for c in cases]
+    for case, row in zip(cases, rows, strict=True):
+        source, result = open_picture(case.source), open_picture(folder / "results" / f"{case.id}.png")
         mask = case.open_mask(source)
         assert mask is not None
-        assert rows[case.id]["psnr_outside"] == pytest.approx(float(psnr(result, source, 1 - mask)), abs=1e-4)
-        assert rows[case.id]["forwards"] == 8
-    assert json.loads(json.dumps(rows)) == read_rows(tmp_path / "out" / "dark")
+        assert row["psnr_outside"] == pytest.approx(float(psnr(result, source, 1 - mask)), abs=1e-4)
+        assert row["forwards"] == 8
+    assert {row["id"]: row for row in rows} == read_rows(folder)
 
 
 def test_what_did_not_change_has_a_finite_psnr(data: Path, tmp_path: Path) -> None:
-    rows = Evaluation(tmp_path / "same", {}).run(load_cases(data), lambda b: (b.source, 0.0), Instruments(), 8)
-    assert {row["psnr_outside"] for row in rows.values()} == {100.0}
+    rows = Evaluation(tmp_path / "same", {}).run(load_cases(data), lambda _, x: (x, 0.0), Instruments(), 8)
+    assert {row["psnr_outside"] for row in rows} == {100.0}
+
+
+def test_each_figure_is_taken_from_what_its_name_says(data: Path) -> None:
+    case = load_cases(data)[0]
+    source, truth = open_picture(case.source), case.open_truth()
+    mask = case.open_mask(source)
+    assert truth is not None
+    assert mask is not None
+    result = (source + truth) / 2
+    kept = 1 - mask
+    meant = {"result": result, "source": source, "truth": truth, "kept": result * kept, "was": source * kept}
+    meant["edited"] = result * mask
+
+    def name(x: Tensor) -> str:
+        return next(k for k, v in meant.items() if torch.equal(v, x))
+
+    calls: list[tuple[str, ...]] = []
+
+    def compare(a: Tensor, b: Tensor) -> Tensor:
+        calls.append((name(a), name(b)))
+        return torch.tensor([float(len(calls))])
+
+    def clip(x: Tensor, texts: list[str]) -> Tensor:
+        calls.append((name(x), *texts))
+        return torch.tensor([float(len(calls))])
+
+    figures = Instruments(structure=compare, lpips=compare, clip=clip).score(case, result)
+    said = {
+        k: calls[int(v) - 1] for k, v in figures.items() if k not in ("psnr_outside", "mse_outside", "ssim_outside")
+    }
+    assert said == {
+        "lpips_source": ("result", "source"),
+        "lpips_truth": ("result", "truth"),
+        "structure": ("result", "source"),
+        "clip_whole": ("result", "dog 0"),
+        "lpips_outside": ("kept", "was"),
+        "clip_edited": ("edited", "dog 0"),
+    }
+
+
+def test_a_case_that_may_change_everywhere_has_no_figures_outside(data: Path) -> None:
+    Image.new("L", (32, 32), 255).save(data / "mask-0.png")
+    rows = [Instruments().score(case, open_picture(case.source)) for case in load_cases(data)[:2]]
+    assert "psnr_outside" not in rows[0]
+    assert "psnr_outside" in rows[1]
 
 
 def test_an_interrupted_evaluation_goes_on(data: Path, tmp_path: Path) -> None:
     cases, folder = load_cases(data), tmp_path / "out" / "dark"
     seen: list[str] = []
 
-    def stop_after_three(batch: Batch) -> tuple[Tensor, float]:
+    def stop_after_three(group: list[Case], sources: Tensor) -> tuple[Tensor, float]:
         if len(seen) >= 3:
             raise KeyboardInterrupt
-        seen.extend(case.id for case in batch.cases)
-        return darken(batch)
+        seen.extend(case.id for case in group)
+        return darken(group, sources)
 
     with pytest.raises(KeyboardInterrupt):
         Evaluation(folder, {"lr": 1}).run(cases, stop_after_three, Instruments(), 2)
     assert list(read_rows(folder)) == seen == ["c0", "c1", "c2"]
     with (folder / "rows.jsonl").open("a") as stream:
         stream.write('{"id": "c3", "psnr')  # killed in the middle of a line
-    again: list[str] = []
-
-    def note(batch: Batch) -> tuple[Tensor, float]:
-        again.extend(case.id for case in batch.cases)
-        return darken(batch)
-
-    rows = Evaluation(folder, {"lr": 1}).run(cases, note, Instruments(), 2)
-    assert again == ["c3", "c4"]
-    assert read_rows(folder) == json.loads(json.dumps(rows))
+    assert redone(folder, cases) == ["c3", "c4"]
     assert len((folder / "rows.jsonl").read_text().splitlines()) == 5
     with pytest.raises(InputError, match=r"made with other settings \(lr was 1, is now 2\): take another --out"):
         Evaluation(folder, {"lr": 2})
+
+
+def redone(folder: Path, cases: list[Case]) -> list[str]:
+    """Ids of the cases that another run of the same setting edits."""
+    again: list[str] = []
+
+    def note(group: list[Case], sources: Tensor) -> tuple[Tensor, float]:
+        again.extend(case.id for case in group)
+        return darken(group, sources)
+
+    Evaluation(folder, {"lr": 1}).run(cases, note, Instruments(), 2)
+    return again
+
+
+def test_rows_of_cases_that_changed_since_are_made_again(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out" / "dark"
+    assert len(redone(folder, load_cases(data))) == 5
+    assert redone(folder, load_cases(data)) == []
+    text = (data / "manifest.jsonl").read_text()
+    (data / "manifest.jsonl").write_text(text.replace("dog 1", "a pig"))  # another prompt
+    (data / "truth-2.png").write_bytes((data / "truth-0.png").read_bytes())  # another truth
+    (folder / "results" / "c4.png").unlink()  # a picture is gone
+    assert redone(folder, load_cases(data)) == ["c1", "c2", "c4"]
+
+
+def test_a_setting_without_a_row_may_be_corrected(tmp_path: Path) -> None:
+    Evaluation(tmp_path / "x", {"lr": 1})
+    Evaluation(tmp_path / "x", {"lr": 2})
+    assert json.loads((tmp_path / "x" / "config.json").read_text())["lr"] == 2
 
 
 def test_the_judge_counts_a_case_only_if_all_that_is_expected_is_seen(data: Path) -> None:
@@ -104,13 +169,10 @@ def test_the_judge_counts_a_case_only_if_all_that_is_expected_is_seen(data: Path
         def names(self, images: Tensor) -> list[dict[str, str]]:
             return [{"concept": "dog", "style": "3d"}] * len(images)
 
-    judge = Fixed({})
     expected = [{"concept": "dog"}, {"concept": "dog", "style": "3d"}, {"concept": "dog", "style": "flat"}]
-    cases = [
-        type(case)(**{**case.__dict__, "expect": e}) for case, e in zip(load_cases(data)[:3], expected, strict=True)
-    ]
-    batch = Batch.open(cases)
-    assert [row["target"] for row in Instruments(judge=judge).score(batch, batch.source)] == [1, 1, 0]
+    cases = [replace(case, expect=e) for case, e in zip(load_cases(data)[:3], expected, strict=True)]
+    tools = Instruments(judge=Fixed({}))
+    assert [tools.score(case, open_picture(case.source))["target"] for case in cases] == [1, 1, 0]
 
 
 def test_judge_saves_and_loads(tmp_path: Path) -> None:
@@ -126,14 +188,15 @@ def test_judge_saves_and_loads(tmp_path: Path) -> None:
 
 def test_the_judge_knows_the_truths_and_rejects_the_sources() -> None:
     judge, cases = Judge.load(EMOJI_EDIT / "judge.safetensors"), load_cases("emoji-edit", "test")[::2]
-    batch = Batch.open(cases)
-    assert batch.truth is not None
     tools = Instruments(judge=judge)
-    truths, sources = (
-        sum(row["target"] for row in tools.score(batch, x)) / len(cases) for x in (batch.truth, batch.source)
-    )
-    assert truths >= 0.95
-    assert sources <= 0.02
+    truths, sources = 0.0, 0.0
+    for case in cases:
+        truth = case.open_truth()
+        assert truth is not None
+        truths += tools.score(case, truth)["target"]
+        sources += tools.score(case, open_picture(case.source))["target"]
+    assert truths / len(cases) >= 0.95
+    assert sources / len(cases) <= 0.02
 
 
 # ---- statistics
@@ -238,6 +301,54 @@ def test_bad_flags(
     assert message in error
     assert "Traceback" not in error
     assert not (tmp_path / "eval").exists()
+
+
+def test_what_the_judge_does_not_know_is_named(evaluate: Callable[..., int], data: Path, capsys: Any) -> None:
+    rows = [json.loads(line) for line in (data / "manifest.jsonl").read_text().splitlines()]
+    rows[0]["expect"] = {"concept": "unheard-of"}
+    (data / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert evaluate() == 2
+    assert "expect names what the judge does not know: concept 'unheard-of'" in capsys.readouterr().err
+
+
+def test_without_torchmetrics_the_remedy_is_named(
+    evaluate: Callable[..., int], capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torchmetrics.functional.image", None)
+    assert evaluate() == 2
+    assert "evaluations need torchmetrics: pip install -e '.[metrics]'" in capsys.readouterr().err
+
+
+def test_one_picture_that_diverges_spoils_no_other(
+    evaluate: Callable[..., int], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert evaluate(label="plain") == 0
+    from cpds import editor
+
+    real = editor.run
+
+    def run(state: Any, callbacks: Any) -> Any:
+        if any("dog 1" in p for p in state.guidance.targets):
+            raise editor.EditDiverged("step 1 gave NaN")
+        return real(state, callbacks)
+
+    monkeypatch.setattr(editor, "run", run)
+    assert evaluate(label="broken") == 0
+    assert "c1: step 1 gave NaN; its last good state is judged" in capsys.readouterr().err
+    for name in ("c0", "c2", "c4"):
+        a, b = (open_picture(tmp_path / "eval" / label / "results" / f"{name}.png") for label in ("plain", "broken"))
+        assert (a - b).abs().max() <= 1.5 / 255
+
+
+def test_settings_judged_by_other_instruments_share_no_table(
+    evaluate: Callable[..., int], tmp_path: Path, vit: Path
+) -> None:
+    assert evaluate(label="a") == 0
+    assert evaluate(label="b", dino=vit) == 0
+    assert set(json.loads((tmp_path / "eval" / "table.json").read_text())["all 5 cases"]) == {"b"}
+    assert evaluate(label="c") == 0
+    assert set(json.loads((tmp_path / "eval" / "table.json").read_text())["all 5 cases"]) == {"a", "c"}
+    assert json.loads((tmp_path / "eval" / "c" / "config.json").read_text())["command"].startswith("cpds eval ")
 
 
 def test_other_settings_under_the_same_label_are_refused(evaluate: Callable[..., int], capsys: Any) -> None:

@@ -13,6 +13,8 @@ from cpds.errors import InputError
 from cpds.metrics import structure_distance
 from cpds.perception import CLIP, IMAGENET, ClipScore, DinoStructure, Lpips, PriorStructure, standardised
 
+CPU = torch.device("cpu")
+
 
 def pictures(seed: int, n: int = 2, side: int = 64) -> Tensor:
     return randn(seed, n, 3, side, side).sigmoid()
@@ -38,13 +40,21 @@ def test_lpips_is_what_the_parts_of_torchmetrics_compute(weights: Path, tmp_path
     assert torch.allclose(Lpips.load(tmp_path / "alexnet.pth")(a, b), want, rtol=1e-4)
 
 
-@pytest.mark.parametrize("content", [None, b"not weights"])  # missing, damaged
-def test_lpips_says_which_file_it_needs(tmp_path: Path, content: bytes | None) -> None:
-    path = tmp_path / "weights.safetensors"
+@pytest.mark.parametrize("content", [None, b"", b"<html>not weights"])  # missing, empty, an error page
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_lpips_says_which_file_it_needs(tmp_path: Path, content: bytes | None, suffix: str) -> None:
+    path = tmp_path / f"weights{suffix}"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(InputError, match=r"weights.safetensors.*alexnet-owt-7be5be79.pth\) as --lpips_weights"):
+    with pytest.raises(InputError, match=r"weights\.(safetensors|pth).*alexnet-owt-7be5be79.pth\) as --lpips_weights"):
         Lpips.load(path)
+
+
+def test_lpips_takes_pictures_of_any_size(weights: Path) -> None:
+    a, b = randn(0, 1, 3, 16, 40).sigmoid(), randn(1, 1, 3, 16, 40).sigmoid()
+    net = Lpips.load(weights)
+    assert float(net(a, a)) == 0
+    assert float(net(a, b)) > 0
 
 
 def test_lpips_refuses_weights_of_another_network(tmp_path: Path) -> None:
@@ -74,12 +84,12 @@ def test_dino_structure_compares_the_last_layers_keys(vit: Path) -> None:
             layer = net.layers[1]
             keys.append(layer.attention.k_proj(layer.layernorm_before(before)).transpose(1, 2)[..., None])
     assert keys[0].shape == (2, 16, 17, 1)  # 4x4 patches and the class token
-    assert torch.allclose(DinoStructure(str(vit))(a, b), structure_distance(*keys), rtol=1e-4)
+    assert torch.allclose(DinoStructure(str(vit), CPU)(a, b), structure_distance(*keys), rtol=1e-4)
 
 
 def test_clip_score_is_a_cosine(clip: Path) -> None:
     images, texts = pictures(0), ["a cat", "a big red dog"]
-    score = ClipScore(str(clip))
+    score = ClipScore(str(clip), CPU)
     got = score(images, texts)
     for i, text in enumerate(texts):
         ids = score.tokenizer(text, return_tensors="pt")
@@ -94,4 +104,4 @@ def test_clip_score_is_a_cosine(clip: Path) -> None:
 @pytest.mark.parametrize(("make", "flag"), [(ClipScore, "--clip"), (DinoStructure, "--dino")])
 def test_models_that_cannot_be_had_are_named(tmp_path: Path, make: type, flag: str) -> None:
     with pytest.raises(InputError, match=f"{flag} '.*nothing' cannot be loaded: give a hub name or a local folder"):
-        make(str(tmp_path / "nothing"))
+        make(str(tmp_path / "nothing"), CPU)
