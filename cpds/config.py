@@ -48,6 +48,8 @@ class GuidanceConfig:
     """Who chooses the patches: chance, the learned Meta-Learner, or a scikit-learn classifier (cds and cpds)."""
     selector_every: int = 10
     """Steps between two updates of the patch selector."""
+    normalize_gradient: bool = False
+    """Scale each edit's gradient in latent space to a root mean square of 1: lr is then the latent's step."""
     timesteps: Literal["uniform", "non-increasing"] = "uniform"
     """Order of the timesteps: drawn uniformly, or from coarse to fine over the run."""
     t_min: float = 0.05

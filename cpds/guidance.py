@@ -82,6 +82,9 @@ class Guidance:
         config, schedule = self.config, self.prior.schedule
         if len(source) % self.edits:
             raise ValueError(f"{len(source)} views cannot be shared out among {self.edits} edits")
+        if config.normalize_gradient and target.requires_grad:
+            target = target.clone()  # a node of its own, whose hook sees the sum of all losses' gradients
+            target.register_hook(self._unit_rms)
         t = TIMESTEP_SAMPLERS[config.timesteps](self.low, self.high, step, self.steps, generator)
         pair = EditPair.draw(source.detach(), target, t, generator, self.edits)
         guided, before, after = self._predict(pair)
@@ -139,6 +142,12 @@ class Guidance:
             after = live.features
         *source, target_uncond, target_cond = parts
         return Guided(self._mix(*source) if source else None, self._mix(target_cond, target_uncond)), before, after
+
+    def _unit_rms(self, gradient: Latents) -> Latents:
+        """Each edit's gradient, all its views together, at root mean square 1; a zero gradient stays zero."""
+        rms = gradient.reshape(self.edits, -1).square().mean(1).sqrt()
+        scale = torch.where(rms > 0, 1 / rms, 0.0)
+        return gradient * scale.repeat_interleave(len(gradient) // self.edits).view(-1, 1, 1, 1)
 
     def _mix(self, cond: Latents, uncond: Latents) -> Latents:
         """eps_uncond + omega (eps_cond - eps_uncond)  (Ho & Salimans 2021)."""

@@ -276,3 +276,34 @@ def test_terms_add_up_and_name_what_they_are(prior: UNetPrior) -> None:
 def test_guidance_rejects(prior: UNetPrior, prompts: tuple[str, str], settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Guidance(prior, *prompts, GuidanceConfig("cpds", **settings), steps=10)
+
+
+@pytest.mark.parametrize("method", ["sds", "dds", "cds", "pds", "cpds"])
+@pytest.mark.parametrize("edits", [1, 2])
+def test_normalised_gradient_points_where_the_plain_one_does(prior: UNetPrior, method: str, edits: int) -> None:
+    z_src, z_tgt = randn(0, 4, 4, 8, 8), randn(1, 4, 4, 8, 8)  # four views, shared out among the edits
+    gradients = []
+    for normalize in (False, True):
+        config = GuidanceConfig(method, w_cut=3.0, n_patches=8, normalize_gradient=normalize)
+        guidance = Guidance(prior, [SOURCE] * edits, [TARGET] * edits, config, steps=10)
+        z = z_tgt.clone().requires_grad_()
+        terms = guidance.step(z_src, z, 0, torch.Generator().manual_seed(0))
+        terms.total.backward()
+        terms = guidance.step(z_src, z, 1, torch.Generator().manual_seed(1))  # hooks of earlier steps are gone
+        z.grad = None
+        terms.total.backward()
+        gradients.append(z.grad)
+    plain, unit = gradients
+    assert plain is not None
+    assert unit is not None
+    for a, b in zip(plain.chunk(edits), unit.chunk(edits), strict=True):
+        torch.testing.assert_close(b, a / a.square().mean().sqrt(), rtol=1e-4, atol=1e-5)
+
+
+def test_normalised_zero_gradient_stays_zero(prior: UNetPrior) -> None:
+    z = randn(0, 1, 4, 8, 8)
+    live = z.clone().requires_grad_()
+    guidance = Guidance(prior, SOURCE, SOURCE, GuidanceConfig("dds", normalize_gradient=True), steps=10)
+    guidance.step(z, live, 0, torch.Generator().manual_seed(0)).total.backward()
+    assert live.grad is not None
+    assert live.grad.abs().max() == 0
