@@ -25,7 +25,9 @@ class Config:
 
     out: Path = Path("cpds/assets/emoji_edit/judge.safetensors")
     """File for the weights (fp16)."""
-    steps: int = 4000
+    start: Path | None = None
+    """Go on from these weights."""
+    steps: int = 6000
     """Optimiser steps."""
     batch: int = 64
     """Pictures in a step."""
@@ -53,12 +55,14 @@ def pictures(icons: Icons, per_icon: int, seed: int) -> tuple[Tensor, dict[str, 
 
 
 def soften(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Half of the batch blurred by a random factor; noise on all of it."""
+    """Half of the batch blurred by a random factor; every picture's colours a little off, and noise on it."""
     half = len(x) // 2
     side = int(torch.randint(24, SIDE, (1,), generator=generator))
     blurred = interpolate(x[:half], (side, side), mode="bilinear", antialias=True)
     x = torch.cat([interpolate(blurred, (SIDE, SIDE), mode="bilinear"), x[half:]])
-    return (x + 0.02 * torch.randn(x.shape, generator=generator).to(x)).clamp(0, 1)
+    gain = 1 + 0.12 * torch.randn(len(x), 3, 1, 1, generator=generator).to(x)
+    lift = 0.04 * torch.randn(len(x), 1, 1, 1, generator=generator).to(x)
+    return (x * gain + lift + 0.02 * torch.randn(x.shape, generator=generator).to(x)).clamp(0, 1)
 
 
 @torch.no_grad()
@@ -77,6 +81,8 @@ def main(config: Config) -> None:
     x, y = pictures(icons, config.renders_per_icon, config.seed)
     torch.manual_seed(config.seed)
     judge = Judge({"concept": list(concepts()), "style": STYLES, "background": list(BACKGROUNDS)})
+    if config.start:
+        judge.load_state_dict(Judge.load(config.start).state_dict())
     judge.to(config.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimiser = torch.optim.AdamW(judge.parameters(), lr=config.lr, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, config.steps)
