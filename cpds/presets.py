@@ -40,12 +40,15 @@ PDS_SVG = replace(
     group_lrs={"points": 0.8, "colours": 0.01},
 )
 
-# ours
-SDS = EditConfig(GuidanceConfig("sds", guidance_scale=7.5), 200, "sgd", 0.05, lr_scaling="none")
-DDS = EditConfig(GuidanceConfig("dds"), 200, "sgd", 0.05, lr_scaling="none")
-CDS = replace(DDS, guidance=GuidanceConfig("cds", w_cut=3.0, n_patches=64))
-PDS = EditConfig(GuidanceConfig("pds", identity=0.1), 200, "sgd", 0.4, lr_scaling="none")
-CPDS = replace(PDS, guidance=GuidanceConfig("cpds", identity=0.1, w_cut=0.3, n_patches=64, patch_selector="learned"))
+# ours: gradients of unit size, step sizes that fall; benchmarks/README.md says what else was tried
+DDS = EditConfig(GuidanceConfig("dds", normalize_gradient=True), 40, "sgd", 0.12, lr_scaling="none", lr_final=0.02)
+SDS = replace(DDS, guidance=replace(DDS.guidance, method="sds"))
+CDS = replace(DDS, guidance=replace(DDS.guidance, method="cds", w_cut=3.0, n_patches=64))
+PDS = replace(DDS, guidance=replace(DDS.guidance, method="pds", identity=0.1))
+CPDS = replace(
+    PDS,
+    guidance=replace(PDS.guidance, method="cpds", w_cut=1.0, n_patches=64, patch_selector="learned", selector_every=4),
+)
 
 PRESETS = {
     "cpds": CPDS,

@@ -36,7 +36,7 @@ PIXELS: dict[str, tuple[str, str]] = {
     "temperature": ("", "--temperature 0.2"),
     "patch_selector": ("--patch_selector random", "--patch_selector learned"),
     "selector_every": ("--patch_selector learned --selector_every 1", "--selector_every 2"),
-    "normalize_gradient": ("", "--normalize_gradient"),
+    "normalize_gradient": ("", "--no-normalize_gradient"),
     "timesteps": ("", "--timesteps non-increasing"),
     "t_min": ("", "--t_min 0.5"),
     "t_max": ("", "--t_max 0.5"),
