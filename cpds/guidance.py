@@ -145,9 +145,10 @@ class Guidance:
 
     def _unit_rms(self, gradient: Latents) -> Latents:
         """Each edit's gradient, all its views together, at root mean square 1; a zero gradient stays zero."""
-        rms = gradient.reshape(self.edits, -1).square().mean(1).sqrt()
-        scale = torch.where(rms > 0, 1 / rms, 0.0)
-        return gradient * scale.repeat_interleave(len(gradient) // self.edits).view(-1, 1, 1, 1)
+        flat = gradient.reshape(self.edits, -1)
+        flat = flat / flat.abs().amax(1, keepdim=True).clamp(min=1e-30)  # first, so that no square overflows
+        rms = flat.square().mean(1, keepdim=True).sqrt()
+        return (flat / rms.clamp(min=1e-30)).view_as(gradient)
 
     def _mix(self, cond: Latents, uncond: Latents) -> Latents:
         """eps_uncond + omega (eps_cond - eps_uncond)  (Ho & Salimans 2021)."""

@@ -28,7 +28,7 @@ PIXELS: dict[str, tuple[str, str]] = {
     "guidance_scale": ("", "--guidance_scale 3"),
     "negative_prompt": ("", "--negative_prompt pig"),
     "w_dds": ("", "--w_dds 0.5"),
-    "w_cut": ("", "--w_cut 1"),
+    "w_cut": ("", "--w_cut 3"),
     "identity": ("", "--identity 1"),
     "stride": ("", "--stride 20"),
     "patch_size": ("--patch_size 1", "--patch_size 1 2"),

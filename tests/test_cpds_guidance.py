@@ -300,6 +300,19 @@ def test_normalised_gradient_points_where_the_plain_one_does(prior: UNetPrior, m
         torch.testing.assert_close(b, a / a.square().mean().sqrt(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1e-12, 1e25])
+def test_normalised_gradient_survives_sizes_whose_squares_do_not(prior: UNetPrior, scale: float) -> None:
+    z_src, z_tgt = randn(0, 1, 4, 8, 8), randn(1, 1, 4, 8, 8)
+    gradients = []
+    for w_dds in (1.0, scale):
+        config = GuidanceConfig("pds", w_dds=w_dds, normalize_gradient=True)
+        z = z_tgt.clone().requires_grad_()
+        guidance = Guidance(prior, SOURCE, TARGET, config, steps=10)
+        guidance.step(z_src, z, 0, torch.Generator().manual_seed(0)).total.backward()
+        gradients.append(z.grad)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-5)
+
+
 def test_normalised_zero_gradient_stays_zero(prior: UNetPrior) -> None:
     z = randn(0, 1, 4, 8, 8)
     live = z.clone().requires_grad_()
