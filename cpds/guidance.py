@@ -58,7 +58,7 @@ class Guidance:
                 raise InputError(f"the {name} is empty: say in words what the picture shows")
         self.prior, self.config, self.steps = prior, config, steps
         self.objective = OBJECTIVES[config.method]
-        self.edits, self.targets = len(prompts), targets
+        self.edits = len(prompts)
         embeds = prior.embed([*prompts, *targets, config.negative_prompt]).embeds
         self.source_text, self.target_text, self.uncond = (Text(e) for e in embeds.split([self.edits, self.edits, 1]))
         length = len(prior.schedule)

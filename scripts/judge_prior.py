@@ -16,6 +16,7 @@ import tyro
 from diffusers import StableDiffusionPipeline
 from icons import BACKGROUNDS, concepts, draw, load_icons, random_scene, with_article
 from torch import Tensor
+from torchmetrics.image.kid import poly_mmd
 
 from cpds.judge import Judge
 from cpds.runs import write_atomic
@@ -67,19 +68,6 @@ def features(judge: Judge, images: Tensor) -> Tensor:
     return torch.cat(found)
 
 
-def kernel_distance(x: Tensor, y: Tensor) -> float:
-    """Unbiased squared MMD under the kernel (x.y / d + 1)^3  (KID, Binkowski 2018), of rows x and y."""
-
-    def kernel(a: Tensor, b: Tensor) -> Tensor:
-        return (a.double() @ b.double().T / a.shape[1] + 1) ** 3
-
-    def within(a: Tensor) -> Tensor:
-        k, n = kernel(a, a), len(a)
-        return (k.sum() - k.diagonal().sum()) / (n * (n - 1))
-
-    return float(within(x) + within(y) - 2 * kernel(x, y).mean())
-
-
 def main(config: Config) -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(config.prior, safety_checker=None).to(config.device)
     pipeline.set_progress_bar_config(disable=True)
@@ -121,8 +109,8 @@ def main(config: Config) -> None:
         steps=config.steps,
         all=sum(right.values()) / len(wanted),
         random=sum(right[n] for n in chosen) / len(chosen) / config.per_concept,
-        kid=kernel_distance(features(judge, images), real),
-        floor=kernel_distance(features(judge, other), real),
+        kid=float(poly_mmd(real, features(judge, images))),
+        floor=float(poly_mmd(real, features(judge, other))),
         table="\n".join(lines),
     )
     print(section)

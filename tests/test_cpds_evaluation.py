@@ -290,6 +290,7 @@ def test_done_work_is_not_done_again(evaluate: Callable[..., int], tmp_path: Pat
         ({"clip": "/nowhere/clip"}, "--clip '/nowhere/clip' cannot be loaded"),
         ({"dino": "/nowhere/vit"}, "--dino '/nowhere/vit' cannot be loaded"),
         ({"lpips": True, "lpips_weights": "/nowhere/alexnet.pth"}, "cannot be loaded from /nowhere/alexnet.pth"),
+        ({"device": "tpu"}, "device 'tpu' is not usable here"),
         ({"prior": "/nowhere/prior"}, "prior '/nowhere/prior' cannot be loaded"),
     ],
 )
@@ -325,13 +326,19 @@ def test_one_picture_that_diverges_spoils_no_other(
     assert evaluate(label="plain") == 0
     from cpds import editor
 
-    real = editor.run
+    real_start, real_run, bad = editor.start, editor.run, []
+
+    def start(image: Any, prior: Any, prompts: Any, targets: Any, config: Any) -> Any:
+        state = real_start(image, prior, prompts, targets, config)
+        bad.extend([state] if "dog 1" in targets else [])
+        return state
 
     def run(state: Any, callbacks: Any) -> Any:
-        if any("dog 1" in p for p in state.guidance.targets):
+        if any(state is one for one in bad):
             raise editor.EditDiverged("step 1 gave NaN")
-        return real(state, callbacks)
+        return real_run(state, callbacks)
 
+    monkeypatch.setattr(editor, "start", start)
     monkeypatch.setattr(editor, "run", run)
     assert evaluate(label="broken") == 0
     assert "c1: step 1 gave NaN; its last good state is judged" in capsys.readouterr().err
