@@ -8,16 +8,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import Plain, randn
 from PIL import Image
 from safetensors.torch import load_file
 
-from cpds.callbacks import MetricsLog, Pictures
-from cpds.cli import ImageArgs, fresh_folder, main, parse, slug
+from cpds.callbacks import Callback, MetricsLog, Pictures
+from cpds.cli import main, parse
+from cpds.cli_image import ImageArgs
+from cpds.cli_runs import fresh_folder, one_edit, slug
 from cpds.config import EditConfig, GuidanceConfig
+from cpds.diffusion import UNetPrior
+from cpds.editor import EditState
+from cpds.guidance import Terms
 from cpds.presets import PRESETS
+from cpds.runs import Identity
 
 Edit = Callable[..., int]
 Command = Callable[..., list[str]]
@@ -91,7 +99,7 @@ def test_help_and_presets_come_without_torch() -> None:
         "try: main(sys.argv[1:])\n"
         "finally: print('heavy', [m for m in ('torch', 'diffusers', 'numpy') if m in sys.modules])"
     )
-    for words in (["--help"], ["image", "--help"], ["presets"]):
+    for words in (["--help"], ["image", "--help"], ["eval", "--help"], ["presets"]):
         done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         assert done.stdout.rstrip().endswith("heavy []")
@@ -188,6 +196,53 @@ def test_script_is_the_same_command(
     assert edit(save_path=tmp_path / "again") == 0
     assert (tmp_path / "out/result.png").read_bytes() == (tmp_path / "again/result.png").read_bytes()
     assert "trajectory.gif" in capsys.readouterr().out
+
+
+class Writes:
+    """Callback that at the end writes a file of its own, and notes what else is there by then."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.steps = folder, 0
+
+    def started(self, state: EditState) -> None:
+        pass
+
+    def stepped(self, state: EditState, terms: Terms) -> None:
+        self.steps += 1
+
+    def finished(self, state: EditState) -> None:
+        self.there = {p.name for p in self.folder.iterdir()}
+        (self.folder / "own.txt").write_text("whole")
+
+
+def test_anything_differentiable_is_run_and_resumed_alike(prior: UNetPrior, tmp_path: Path) -> None:
+    config = replace(PRESETS["pds"], num_inference_steps=4, lr=0.5)
+    identity = Identity("a cat", "a dog", "tiny", {"image": "digest"}, config)
+    before = Image.new("RGB", SIZE)
+    parts = {"one": randn(0, 1, 4, 8, 8), "two": randn(1, 1, 4, 8, 8)}
+
+    def edit(folder: Path, *extra: Callback) -> int:
+        thing = Plain(sum(parts.values()), **parts)
+        return one_edit(thing, prior, identity, folder, before, resume=True, again="--resume", extra=extra)
+
+    own = Writes(tmp_path / "a")
+    assert edit(tmp_path / "a", own) == 0
+    assert {p.name for p in (tmp_path / "a").iterdir()} == FILES | {"own.txt"}
+    assert own.steps == 4
+    assert "result.png" not in own.there  # a finished run holds the callback's file as well
+    assert edit(tmp_path / "a", own) == 0
+    assert own.steps == 4  # finished: nothing to do
+
+    class Stops(Writes):
+        def stepped(self, state: EditState, terms: Terms) -> None:
+            super().stepped(state, terms)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    assert edit(tmp_path / "b", Stops(tmp_path / "b")) == 130
+    assert steps_of(tmp_path / "b") == [1]
+    assert edit(tmp_path / "b", rest := Writes(tmp_path / "b")) == 0
+    assert rest.steps == 3
+    assert (tmp_path / "a/result.png").read_bytes() == (tmp_path / "b/result.png").read_bytes()
 
 
 # ---- several edits

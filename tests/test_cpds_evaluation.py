@@ -1,9 +1,10 @@
 """Evaluations: what they measure, that they go on where they stopped, and the table."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import pytest
 import torch
 from conftest import randn
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cpds.cases import EMOJI_EDIT, Case, load_cases
-from cpds.cli import main
+from cpds.cli import main, parse
+from cpds.cli_eval import EvalArgs
 from cpds.errors import InputError
 from cpds.evaluation import COLUMNS, Evaluation, Instruments, bootstrap, read_rows, summary, table
 from cpds.judge import Judge
@@ -229,15 +232,23 @@ def test_table_has_a_line_for_each_setting_and_a_column_for_each_figure() -> Non
 
 
 @pytest.fixture
-def evaluate(data: Path, tiny_folder: Path, tmp_path: Path) -> Callable[..., int]:
-    def run(**changes: Any) -> int:
+def typed(data: Path, tiny_folder: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    """Arguments of a short `cpds eval`; keywords replace or add flags, None leaves one out, True is a bare flag."""
+
+    def build(data: Path = data, **changes: Any) -> list[str]:
         flags = {"prior": tiny_folder, "out": tmp_path / "eval", "num_inference_steps": 2, "lr": 20, "n_patches": 8}
         flags |= {"device": "cpu"} | changes
         kept = {k: v for k, v in flags.items() if v is not None}
         words = [w for k, v in kept.items() for w in (f"--{k}", *([] if v is True else [str(v)]))]
-        return main(["eval", str(data), "--no-lpips", *words])
+        return ["eval", str(data), "--no-lpips", *words]
 
-    return run
+    return build
+
+
+@pytest.fixture
+def evaluate(typed: Callable[..., list[str]]) -> Callable[..., int]:
+    """Run `cpds eval` in this process; its exit code."""
+    return lambda **changes: main(typed(**changes))
 
 
 def test_two_settings_make_two_lines(evaluate: Callable[..., int], tmp_path: Path, capsys: Any) -> None:
@@ -364,24 +375,6 @@ def test_other_settings_under_the_same_label_are_refused(evaluate: Callable[...,
     assert "edit.seed was 0, is now 1" in capsys.readouterr().err
 
 
-FLAGS: dict[str, dict[str, Any]] = {
-    "resolution": {"resolution": 64},
-    "keep_unchanged": {"no-keep_unchanged": True},
-    "dtype": {"torch_dtype": "bf16"},
-    "preset": {"preset": "sds"},
-    "edit": {"seed": 3},
-    "prior": {"prior": None},
-}
-
-
-@pytest.mark.parametrize("name", FLAGS)
-def test_flags_that_change_the_pictures(evaluate: Callable[..., int], tmp_path: Path, name: str) -> None:
-    assert evaluate(label="a", limit=1) == 0
-    assert evaluate(label="b", limit=1, **FLAGS[name]) == 0
-    a, b = (open_picture(tmp_path / "eval" / label / "results" / "c0.png") for label in "ab")
-    assert not torch.equal(a, b)
-
-
 def test_limit_spreads_over_the_set_and_split_keeps_its_own(
     evaluate: Callable[..., int], data: Path, tmp_path: Path
 ) -> None:
@@ -423,3 +416,94 @@ def test_a_pie_bench_folder_gives_the_fields_table(
         assert -1 <= row["ssim_outside"] <= 1
         assert -100 <= row["clip_whole"] <= 100
         assert row["lpips_outside"] >= 0
+
+
+# ---- no flag is idle
+
+
+def found(here: Path) -> dict[str, Any]:
+    """What evaluations left: each case's place, pixels, and figures (time aside); not what config.json notes."""
+    folders = [file.parent for file in here.rglob("rows.jsonl")]
+    rows = {folder / name: row for folder in folders for name, row in read_rows(folder).items()}
+    assert rows
+    return {
+        "places": {str(at.relative_to(here)) for at in rows},
+        "pixels": {at.name: (at.parent / "results" / f"{at.name}.png").read_bytes() for at in rows},
+        "figures": {at.name: {k: row[k] for k in COLUMNS if k in row and k != "seconds"} for at, row in rows.items()},
+    }
+
+
+@pytest.fixture
+def pairs(data: Path, tmp_path: Path, weights: Path, clip: Path, vit: Path) -> dict[str, tuple[str, dict, dict]]:
+    """Two evaluations that differ in one flag alone: (what first differs, flags of both, flags of the second)."""
+    rows = [json.loads(line) for line in (data / "manifest.jsonl").read_text().splitlines()]
+    rows[4]["split"] = "dev"
+    (data / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    shutil.copytree(data, tmp_path / "other")
+    shutil.copyfile(data / "truth-0.png", tmp_path / "other/source-0.png")
+    negative = tmp_path / "negative.safetensors"
+    save_file({k: -v for k, v in load_file(weights).items()}, negative)
+    return {
+        "split": ("places", {}, {"split": "dev"}),
+        "limit": ("places", {}, {"limit": 2}),
+        "out": ("places", {}, {"out": "elsewhere"}),
+        "label": ("places", {}, {"label": "y"}),
+        "data": ("pixels", {}, {"data": tmp_path / "other"}),
+        "preset": ("pixels", {}, {"preset": "sds"}),
+        "prior": ("pixels", {}, {"prior": None}),
+        "resolution": ("pixels", {}, {"resolution": 64}),
+        "keep_unchanged": ("pixels", {}, {"no-keep_unchanged": True}),
+        "torch_dtype": ("pixels", {}, {"torch_dtype": "bf16"}),
+        "edit": ("pixels", {}, {"seed": 3}),
+        "lpips": ("figures", {"lpips_weights": weights}, {"lpips": True}),
+        "lpips_weights": ("figures", {"lpips": True, "lpips_weights": weights}, {"lpips_weights": negative}),
+        "clip": ("figures", {}, {"clip": clip}),
+        "dino": ("figures", {}, {"dino": vit}),
+    }
+
+
+def test_batch_is_how_many_are_edited_at_once(evaluate: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
+    from cpds import editor
+
+    real, sizes = editor.start, []
+
+    def start(image: Any, prior: Any, prompts: list[str], *rest: Any) -> Any:
+        sizes.append(len(prompts))
+        return real(image, prior, prompts, *rest)
+
+    monkeypatch.setattr(editor, "start", start)
+    for batch, want in {1: [1] * 5, 2: [2, 1, 2], 8: [3, 2]}.items():  # three pictures of one size, two of another
+        sizes.clear()
+        assert evaluate(batch=batch, label=f"batch {batch}") == 0
+        assert sizes == want
+
+
+def test_an_absent_device_is_refused(evaluate: Callable[..., int], capsys: Any) -> None:
+    assert evaluate(device="cpu", limit=1) == 0
+    assert evaluate(device="cuda:99", limit=1) == 2
+    assert "device 'cuda:99' is not usable here" in capsys.readouterr().err
+
+
+HAS_A_TEST = {"batch": test_batch_is_how_many_are_edited_at_once, "device": test_an_absent_device_is_refused}
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(EvalArgs) if f.name not in HAS_A_TEST])
+def test_every_flag_changes_what_is_found(
+    typed: Callable[..., list[str]], pairs: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    assert name in pairs, f"{name} is a new flag: give it two evaluations that differ by it, or a test of its own"
+    what, both, second = pairs[name]
+    both = {"out": "eval", "label": "x", "limit": 1} | both
+    commands = [typed(**both), typed(**both), typed(**both | second)]
+    one, _, other = map(parse, commands)
+    changed = {f.name for f in fields(EvalArgs) if getattr(one, f.name) != getattr(other, f.name)}
+    assert changed == ({name, "edit"} if name == "preset" else {name})  # a preset is settings
+    results = []
+    for n, command in enumerate(commands):
+        (tmp_path / f"run{n}").mkdir()
+        monkeypatch.chdir(tmp_path / f"run{n}")
+        assert main(command) == 0
+        results.append(found(tmp_path / f"run{n}"))
+    first, again, changed = results
+    assert first == again
+    assert next((k for k in first if first[k] != changed[k]), "nothing") == what

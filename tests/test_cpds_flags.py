@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from cpds.cli import ImageArgs, parse
+from cpds.cli import parse
+from cpds.cli_image import ImageArgs
 from cpds.config import EditConfig, GuidanceConfig
 from cpds.diffusion import UNetPrior
 from cpds.editor import run, start

@@ -1,4 +1,7 @@
-"""Who may import whom, read from the sources: scripts, cpds/cli.py -> nerf_plugin -> representations -> cpds <- svg."""
+"""Who may import whom, read from the sources.
+
+scripts, cpds/cli*.py -> nerf_plugin -> representations -> cpds <- svg.
+"""
 
 import ast
 from collections.abc import Iterator
@@ -16,7 +19,8 @@ MAY_IMPORT = {  # room -> rooms that it may import, itself aside
 ROOMS = set(MAY_IMPORT)
 VENDORS = ("diffusers", "nerfstudio", "gsplat", "diffvg", "pydiffvg", "gradio", "ray")
 HOMES = {"diffusers": {"cpds/diffusion.py", "cpds/transformer.py"}}  # others: any one or two files
-LIGHT = ("cpds/__init__.py", "cpds/config.py", "cpds/presets.py", "cpds/errors.py", "cpds/cli.py")
+COMMANDS = {f"cpds/{file.name}" for file in (ROOT / "cpds").glob("cli*.py")}  # the composition root
+LIGHT = ("cpds/__init__.py", "cpds/config.py", "cpds/presets.py", "cpds/errors.py", *sorted(COMMANDS))
 
 
 def sources(*rooms: str) -> list[Path]:
@@ -57,7 +61,7 @@ def name_of(file: Path) -> str:
 def test_arrows(file: Path) -> None:
     room = name_of(file).split("/")[0]
     allowed = MAY_IMPORT[room] | {room}
-    if name_of(file) == "cpds/cli.py":  # the composition root: all rooms, but only when a command runs
+    if name_of(file) in COMMANDS:  # all rooms, but only when a command runs
         assert found(file, lazy=False) & ROOMS <= {"cpds"}
         allowed = ROOMS
     assert found(file) & ROOMS <= allowed

@@ -1,0 +1,84 @@
+"""`cpds image`: edit pictures by prompt. Nothing heavy is imported before it runs."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from cpds.cli_runs import EMBEDDED_NOTE, PresetName, destinations, one_edit, require_places, run_on
+from cpds.config import EditConfig, require
+from cpds.presets import PRESETS
+
+
+@dataclass(frozen=True)
+class ImageArgs:
+    """Edit a picture, or every picture of a folder, by prompt."""
+
+    img_path: Path
+    """Picture or folder of pictures (jpg, jpeg, png, webp, bmp)."""
+    prompt: str
+    """What the picture shows."""
+    trg_prompt: tuple[str, ...]
+    """What it should become; several prompts give one edit each."""
+    save_path: Path | None = None
+    """Run folder for results (with several edits: the folder of run folders). Default: a new folder in runs/."""
+    preset: PresetName = "cpds"  # pyright: ignore[reportInvalidTypeForm]
+    """Settings to start from; --method alone starts from that method's own. Other flags change single settings."""
+    prior: str | None = None
+    """Diffusion prior: a Hugging Face name or a local folder in diffusers' layout. Default: the embedded prior."""
+    mask: Path | None = None
+    """Picture of the source's size, white where the edit may happen."""
+    resolution: int | None = None
+    """Shorter side while editing, in px. Default: what the prior was trained on."""
+    keep_unchanged: bool = True
+    """Take pixels that the edit did not touch from the source instead of from the autoencoder."""
+    resume: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Go on with the interrupted run(s) in --save_path."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    torch_dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """Precision of the prior. auto: fp16 on CUDA, else fp32."""
+    edit: tyro.conf.OmitArgPrefixes[EditConfig] = field(default_factory=lambda: PRESETS["cpds"])
+
+
+def run_image(args: ImageArgs) -> int:
+    """Every edit of `cpds image`. All inputs are checked before the first step."""
+    require(bool(args.prompt.strip()), "the prompt is empty: say in words what the picture shows")
+    require(bool(args.trg_prompt), "there is no target prompt: say what the picture should become")
+    require(all(t.strip() for t in args.trg_prompt), "a target prompt is empty: say what the picture should become")
+    require(args.save_path is not None or not args.resume, "--resume needs --save_path: name the run to go on with")
+
+    from cpds.pictures import find_pictures, open_mask, open_picture, to_pil
+
+    jobs = destinations(args.img_path, find_pictures(args.img_path), args.trg_prompt, args.save_path)
+    require_places(jobs, args.resume)
+    sizes = set()
+    for path in dict.fromkeys(job.source for job in jobs):  # every file is tried, none kept in memory
+        image = open_picture(path)
+        sizes.add(tuple(image.shape[-2:]))
+        if args.mask:
+            open_mask(args.mask, image)
+
+    from cpds.prior import load_prior
+    from cpds.runs import Identity
+    from representations.latent import LatentImage, LatentImageConfig, working_size
+
+    config = LatentImageConfig(args.resolution, args.keep_unchanged)
+    if args.prior is None:
+        print(EMBEDDED_NOTE, file=sys.stderr)
+    prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
+    for height, width in sizes:
+        working_size(height, width, args.resolution or prior.native_side, prior.multiple)
+    for n, job in enumerate(jobs, 1):
+        if len(jobs) > 1:
+            print(f"[{n}/{len(jobs)}] {job.source.name} -> {job.target}", file=sys.stderr)
+        image = LatentImage.open(job.source, prior, config, args.mask)
+        identity = Identity(args.prompt, job.target, prior.identity, image.source_id(), args.edit)
+        before, again = to_pil(image.image), run_on(jobs)
+        if (code := one_edit(image, prior, identity, job.folder, before, resume=args.resume, again=again)) != 0:
+            return code
+    return 0
