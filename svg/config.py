@@ -1,0 +1,70 @@
+"""Settings of an SVG edit. No torch here: the command line reads these to answer --help at once."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from cpds.config import require
+
+GroupName = Literal["points", "fills", "strokes", "widths", "opacities", "gradients"]
+GROUPS: tuple[GroupName, ...] = get_args(GroupName)
+COLOURS: tuple[GroupName, ...] = ("fills", "strokes", "gradients")
+Choice = Literal["points", "fills", "strokes", "widths", "opacities", "gradients", "colours", "all"]
+
+
+@dataclass(frozen=True)
+class Style:
+    """A way of drawing (VectorFusion, Jain 2023; PDS, Koo 2024): what may change, and what both prompts say of it."""
+
+    optimise: tuple[Choice, ...]
+    suffix: str
+
+
+STYLES = {
+    "none": Style(("all",), ""),
+    "iconography": Style(
+        ("points", "colours"),
+        ", minimal flat 2d vector icon, lineal color, on a white background, trending on artstation",
+    ),
+    "pixelart": Style(("colours",), ", pixel art, trending on artstation"),
+}
+
+
+@dataclass(frozen=True)
+class SceneConfig:
+    """What of a document may change, and how it is looked at."""
+
+    style: Literal["none", "iconography", "pixelart"] = "none"
+    """iconography (points and colours) and pixelart (colours alone) also say so in both prompts."""
+    optimise: tuple[Choice, ...] = ()
+    """What may change; colours are fills, strokes and gradients. Default: as the style says."""
+    only: tuple[str, ...] = ()
+    """Only elements with one of these ids or classes, and what they hold: '#face', '.skin', or the bare name."""
+    background: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Ground under the page while it is looked at, RGB in 0 ... 1; it is not written into the file."""
+    resolution: int | None = None
+    """Shorter side while editing, in px. Default: what the prior was trained on."""
+    smoothness: float = 0.0
+    """Share (0 ... 1) by which a point's shift is drawn to its neighbours' on the outline after each step."""
+    uncross: float = 0.0
+    """Canvas px by which a curve's handles are shortened after each step while they cross."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.smoothness <= 1, f"smoothness must be in 0 ... 1, got {self.smoothness}")
+        require(0 <= self.uncross < math.inf, f"uncross must be >= 0 and finite, got {self.uncross}")
+        ground = all(0 <= c <= 1 for c in self.background)
+        require(ground, f"background must be three numbers in 0 ... 1, got {self.background}")
+        require(self.resolution is None or self.resolution >= 16, f"resolution must be >= 16 px, got {self.resolution}")
+
+    @property
+    def groups(self) -> tuple[GroupName, ...]:
+        """The parameter groups that may change."""
+        chosen = set(self.optimise or STYLES[self.style].optimise)
+        chosen |= set(GROUPS) if "all" in chosen else set()
+        chosen |= set(COLOURS) if "colours" in chosen else set()
+        return tuple(g for g in GROUPS if g in chosen)
+
+    @property
+    def suffix(self) -> str:
+        """What the style adds to both prompts."""
+        return STYLES[self.style].suffix

@@ -1,0 +1,129 @@
+"""What a document draws, as plain data: the parse's result and the rasteriser's input. Numbers live in Parameters.
+
+Everything drawn names its numbers by key, so that an optimiser can put tensors in their place and the writer can put
+changed numbers back where they came from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from svg.config import GroupName
+
+Matrix = tuple[float, float, float, float, float, float]  # a b c d e f: x' = a x + c y + e, y' = b x + d y + f
+IDENTITY: Matrix = (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
+
+Kind = Literal["path", "rect", "circle", "ellipse", "line"]
+# how many points each command of a Geometry takes, all absolute
+POINTS = {"M": 1, "L": 1, "Q": 2, "C": 3, "Z": 0}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """Numbers of one property, and the element that owns it.
+
+    value: path geometry (n, 2); rect (6,) x y width height rx ry; circle (3,) cx cy r; ellipse (4,) cx cy rx ry;
+    line (4,) x1 y1 x2 y2; colour (3,) sRGB in [0, 1]; opacity, width, stop offset (); linear gradient (4,) x1 y1 x2 y2;
+    radial gradient (6,) cx cy r fx fy fr. Geometry is in the owner's user units.
+    """
+
+    key: str  # unique, and the same each time that the same document is parsed
+    value: np.ndarray  # float64
+    owner: Any  # the element of the tree that the number is written to
+    property: str  # d, points, rect, circle, ellipse, line, fill, stroke-width, stop-color, offset, gradient, ...
+    group: GroupName | None  # None: a constant, never edited
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """An outline. `commands` ("MLCZ", see POINTS) belongs to kind path, which polygons and polylines are as well."""
+
+    kind: Kind
+    key: str
+    commands: str = ""
+
+
+@dataclass(frozen=True)
+class Solid:
+    """One colour."""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A gradient's stop: keys of offset (), colour (3,) and opacity ()."""
+
+    offset: str
+    color: str
+    opacity: str
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """A linear or radial gradient, href inheritance resolved."""
+
+    kind: Literal["linear", "radial"]
+    key: str  # its geometry
+    stops: tuple[Stop, ...]  # one or more
+    units: Literal["objectBoundingBox", "userSpaceOnUse"] = "objectBoundingBox"
+    matrix: Matrix = IDENTITY  # gradientTransform
+    spread: Literal["pad", "reflect", "repeat"] = "pad"
+
+
+Paint = Solid | Gradient
+
+
+@dataclass(frozen=True)
+class Stroke:
+    """How an outline is stroked; width, dashes and offset are in the shape's user units."""
+
+    paint: Paint
+    opacity: str
+    width: str
+    cap: Literal["butt", "round", "square"] = "butt"
+    join: Literal["miter", "round", "bevel"] = "miter"
+    miter_limit: float = 4.0
+    dashes: tuple[float, ...] = ()  # even count, or none
+    dash_offset: float = 0.0
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One outline, filled and stroked. `matrix` leads from its user units to the page's px."""
+
+    geometry: Geometry
+    matrix: Matrix
+    fill: Paint | None = None
+    fill_opacity: str | None = None  # None: 1
+    fill_rule: Literal["nonzero", "evenodd"] = "nonzero"
+    stroke: Stroke | None = None
+    stroke_first: bool = False  # paint-order
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What shows: the union of `draws` (their fills' areas), each within its own clip; all of it within `clip`."""
+
+    draws: tuple[tuple[Draw, Clip | None], ...]  # empty: nothing shows
+    clip: Clip | None = None
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A part of the page that is not edited: an SVG of the page's size with this alone, for resvg to draw."""
+
+    svg: bytes
+    name: str  # of the element, for messages
+
+
+@dataclass(frozen=True)
+class Group:
+    """Drawn on a layer of its own where it has an opacity or a clip."""
+
+    children: tuple[Group | Draw | Fixed, ...]
+    opacity: str | None = None
+    clip: Clip | None = None

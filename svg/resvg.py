@@ -1,0 +1,27 @@
+"""Parts of a page that are not edited, drawn by resvg (the one place that imports it)."""
+
+from __future__ import annotations
+
+import io
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from cpds.errors import MissingExtra
+
+
+def draw(svg: bytes, height: int, width: int) -> Float[Tensor, "H W 4"]:
+    """An SVG's picture at `height` x `width` px, premultiplied RGBA in [0, 1]."""
+    try:
+        import resvg_py
+    except ImportError as err:
+        raise MissingExtra(
+            "resvg draws what is not edited (text, pictures, filters): install it with pip install -e '.[svg]'"
+        ) from err
+    data = resvg_py.svg_to_bytes(svg_string=svg.decode(), width=width, height=height)
+    picture = Image.open(io.BytesIO(bytes(data))).convert("RGBA")
+    rgba = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).view(picture.height, picture.width, 4)
+    rgba = rgba.float() / 255
+    return torch.cat([rgba[..., :3] * rgba[..., 3:], rgba[..., 3:]], -1)

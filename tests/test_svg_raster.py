@@ -1,0 +1,381 @@
+"""The rasteriser against resvg, against naive composition, and its gradients against finite differences."""
+
+import io
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from svg.compose import Begin, End, Fill, Picture, compose
+from svg.coverage import boxes_of, coverage
+from svg.geometry import Outlines
+from svg.model import IDENTITY, Clip, Draw, Fixed, Geometry, Gradient, Group, Matrix, Solid, Stop, Stroke
+from svg.raster import Raster, over, render
+
+resvg_py = pytest.importorskip("resvg_py")
+
+BLOB = "M8 8C30 -10 60 40 58 55Q20 70 30 30L8 50"
+POINTS = torch.tensor(
+    [[8, 8], [30, -10], [60, 40], [58, 55], [20, 70], [30, 30], [8, 50]], dtype=torch.float64
+)  # the numbers of BLOB, commands MCQL
+
+
+def number(*x: float) -> Tensor:
+    return torch.tensor(x[0] if len(x) == 1 else x, dtype=torch.float64)
+
+
+def resvg(body: str, side: int = 128, defs: str = "") -> np.ndarray:
+    """(side, side, 3) on white of a 64-px page."""
+    text = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64">{defs}{body}</svg>'
+    data = resvg_py.svg_to_bytes(svg_string=text, width=side, height=side, background="#ffffff")
+    return np.asarray(Image.open(io.BytesIO(bytes(data))).convert("RGB")) / 255
+
+
+def ours(root: Group, values: dict[str, Tensor], side: int = 128) -> np.ndarray:
+    picture = over(Raster(root, 64.0, 64.0).render(values, side, side)[None], torch.ones(3, 1, 1))[0]
+    return picture.permute(1, 2, 0).numpy()
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    return -10 * math.log10(max(float(((a - b) ** 2).mean()), 1e-10))
+
+
+def values(**more: Tensor) -> dict[str, Tensor]:
+    plain = {"d": POINTS, "f": number(0.2, 0.5, 0.9), "s": number(0.9, 0.1, 0.2), "fo": number(0.7), "so": number(0.8)}
+    return plain | {"w": number(4.0)} | more
+
+
+FILL = 'fill="rgb(20%,50%,90%)" fill-opacity="0.7"'
+STROKE = 'stroke="rgb(90%,10%,20%)" stroke-opacity="0.8"'
+PATH = Geometry("path", "d", "MCQL")
+
+
+def draw(**changes: object) -> Draw:
+    return replace(Draw(PATH, IDENTITY, Solid("f"), "fo"), **changes)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("rule", ["nonzero", "evenodd"])
+@pytest.mark.parametrize(
+    ("matrix", "text"),
+    [
+        (IDENTITY, ""),
+        ((0.5, 0.3, -0.2, 0.9, 10.0, -3.0), "matrix(.5 .3 -.2 .9 10 -3)"),  # skewed
+        ((-1.0, 0.0, 0.0, 1.0, 64.0, 0.0), "matrix(-1 0 0 1 64 0)"),  # mirrored: the winding turns round
+        ((4.0, 0.0, 0.0, 4.0, -100.0, -60.0), "matrix(4 0 0 4 -100 -60)"),  # mostly off the page
+    ],
+)
+def test_fills_look_as_resvg_draws_them(rule: str, matrix: Matrix, text: str) -> None:
+    again = "M30 12C52 -6 82 44 80 59Q42 74 52 34L30 54"
+    body = f'<path d="{BLOB}Z{again}" fill-rule="{rule}" transform="{text}" {FILL}/>'
+    twice = torch.cat([POINTS, POINTS + number(22, 4)])
+    geometry = Geometry("path", "d", "MCQLZMCQL")
+    found = ours(Group((draw(geometry=geometry, fill_rule=rule, matrix=matrix),)), values(d=twice))
+    assert psnr(found, resvg(body)) > 36
+
+
+@pytest.mark.parametrize("width", [0.4, 4.0, 14.0])
+@pytest.mark.parametrize("closed", [False, True])
+@pytest.mark.parametrize(
+    ("cap", "join"), [("butt", "miter"), ("round", "round"), ("butt", "bevel"), ("round", "miter")]
+)
+def test_strokes_look_as_resvg_draws_them(cap: str, join: str, closed: bool, width: float) -> None:
+    stroke = Stroke(Solid("s"), "so", "w", cap, join)  # pyright: ignore[reportArgumentType]
+    geometry = Geometry("path", "d", "MCQLZ" if closed else "MCQL")
+    matrix = (0.8, 0.1, -0.3, 0.6, 12.0, 5.0)
+    body = (
+        f'<path d="{BLOB}{"Z" * closed}" {FILL} {STROKE} stroke-width="{width}" stroke-linecap="{cap}" '
+        f'stroke-linejoin="{join}" transform="matrix(.8 .1 -.3 .6 12 5)"/>'
+    )
+    found = ours(Group((draw(geometry=geometry, stroke=stroke, matrix=matrix),)), values(w=number(width)))
+    assert psnr(found, resvg(body)) > 37
+
+
+@pytest.mark.parametrize("cap", ["butt", "round"])
+def test_dashes_look_as_resvg_draws_them(cap: str) -> None:
+    stroke = Stroke(Solid("s"), "so", "w", cap, dashes=(7.0, 6.0, 2.0, 6.0), dash_offset=3.0)  # pyright: ignore[reportArgumentType]
+    body = (
+        f'<path d="{BLOB}Z" fill="none" {STROKE} stroke-width="4" stroke-linecap="{cap}" '
+        'stroke-dasharray="7 6 2 6" stroke-dashoffset="3"/>'
+    )
+    found = ours(Group((draw(geometry=Geometry("path", "d", "MCQLZ"), fill=None, stroke=stroke),)), values())
+    assert psnr(found, resvg(body)) > 33
+
+
+def test_a_dot_is_drawn_where_caps_reach_beyond_nothing() -> None:
+    stroke = Stroke(Solid("s"), "so", "w", "round")
+    found = ours(
+        Group((draw(geometry=Geometry("path", "d", "ML"), fill=None, stroke=stroke),)),
+        values(d=number(30, 30, 30, 30).view(2, 2), w=number(20.0)),
+    )
+    assert psnr(found, resvg(f'<path d="M30 30L30 30" {STROKE} stroke-width="20" stroke-linecap="round"/>')) > 38
+    nothing = replace(stroke, cap="butt")
+    plain = Group((draw(geometry=Geometry("path", "d", "ML"), fill=None, stroke=nothing),))
+    assert ours(plain, values(d=number(30, 30, 30, 30).view(2, 2))).min() == 1
+
+
+@pytest.mark.parametrize(
+    ("geometry", "numbers", "body"),
+    [
+        (Geometry("rect", "d"), (8.3, 9.1, 40, 30.7, 0, 0), '<rect x="8.3" y="9.1" width="40" height="30.7"'),
+        (Geometry("rect", "d"), (8, 9, 40, 30, 12, 6), '<rect x="8" y="9" width="40" height="30" rx="12" ry="6"'),
+        (Geometry("rect", "d"), (8, 9, 40, 30, 50, 50), '<rect x="8" y="9" width="40" height="30" rx="50"'),  # clamped
+        (Geometry("circle", "d"), (30, 28, 20.5), '<circle cx="30" cy="28" r="20.5"'),
+        (Geometry("ellipse", "d"), (30, 28, 20.5, 9), '<ellipse cx="30" cy="28" rx="20.5" ry="9"'),
+        (Geometry("line", "d"), (5, 6, 50, 40), '<line x1="5" y1="6" x2="50" y2="40"'),
+    ],
+)
+def test_basic_shapes_look_as_resvg_draws_them(geometry: Geometry, numbers: tuple[float, ...], body: str) -> None:
+    stroke = Stroke(Solid("s"), "so", "w")
+    found = ours(Group((draw(geometry=geometry, stroke=stroke),)), values(d=number(*numbers)))
+    assert psnr(found, resvg(f'{body} {FILL} {STROKE} stroke-width="4"/>')) > 38
+
+
+STOPS = (Stop("o0", "c0", "a0"), Stop("o1", "c1", "a1"), Stop("o2", "c2", "a2"))
+STOP_TEXT = (
+    '<stop offset=".1" stop-color="rgb(100%,0%,0%)"/><stop offset=".5" stop-color="rgb(0%,80%,0%)" stop-opacity=".4"/>'
+    '<stop offset=".9" stop-color="rgb(0%,20%,100%)"/>'
+)
+
+
+def stops() -> dict[str, Tensor]:
+    colours = {"c0": number(1, 0, 0), "c1": number(0, 0.8, 0), "c2": number(0, 0.2, 1)}
+    offsets = {"o0": number(0.1), "o1": number(0.5), "o2": number(0.9)}
+    return colours | offsets | {"a0": number(1.0), "a1": number(0.4), "a2": number(1.0)}
+
+
+@pytest.mark.parametrize("spread", ["pad", "reflect", "repeat"])
+@pytest.mark.parametrize(
+    ("kind", "numbers", "units", "text"),
+    [
+        ("linear", (0.1, 0.2, 0.7, 0.6), "objectBoundingBox", 'x1=".1" y1=".2" x2=".7" y2=".6"'),
+        ("linear", (10, 10, 40, 30), "userSpaceOnUse", 'x1="10" y1="10" x2="40" y2="30"'),
+        ("radial", (0.5, 0.5, 0.4, 0.5, 0.5, 0), "objectBoundingBox", 'r=".4"'),
+        ("radial", (30, 30, 20, 24, 34, 0), "userSpaceOnUse", 'cx="30" cy="30" r="20" fx="24" fy="34"'),
+    ],
+)
+def test_gradients_look_as_resvg_draws_them(
+    kind: str, numbers: tuple[float, ...], units: str, text: str, spread: str
+) -> None:
+    gradient = Gradient(kind, "g", STOPS, units, (0.9, 0.2, -0.1, 0.8, 0.05, 0.02), spread)  # pyright: ignore[reportArgumentType]
+    defs = (
+        f'<{kind}Gradient id="g" gradientUnits="{units}" {text} spreadMethod="{spread}" '
+        f'gradientTransform="matrix(.9 .2 -.1 .8 .05 .02)">{STOP_TEXT}</{kind}Gradient>'
+    )
+    body = f'<path d="{BLOB}" fill="url(#g)" fill-opacity=".7" transform="rotate(10)"/>'
+    c, s = math.cos(math.radians(10)), math.sin(math.radians(10))
+    root = Group((draw(fill=gradient, matrix=(c, s, -s, c, 0.0, 0.0)),))
+    assert psnr(ours(root, values(g=number(*numbers)) | stops()), resvg(body, defs=defs)) > 37
+
+
+def test_a_group_fades_and_is_clipped_as_a_whole() -> None:
+    circle = Draw(Geometry("circle", "k"), IDENTITY, Solid("f"))
+    hole = Draw(Geometry("rect", "r"), IDENTITY, Solid("f"))
+    inner = Group(
+        (draw(fill_opacity=None), replace(circle, fill=Solid("s"))), "half", Clip(((circle, None), (hole, None)))
+    )
+    numbers = values(k=number(30, 30, 18), r=number(2, 2, 12, 50, 0, 0), half=number(0.5))
+    body = (
+        '<clipPath id="c"><circle cx="30" cy="30" r="18"/><rect x="2" y="2" width="12" height="50"/></clipPath>'
+        f'<rect width="64" height="20" fill="rgb(90%,10%,20%)"/>'
+        f'<g opacity=".5" clip-path="url(#c)"><path d="{BLOB}" fill="rgb(20%,50%,90%)"/>'
+        '<circle cx="30" cy="30" r="18" fill="rgb(90%,10%,20%)"/></g>'
+    )
+    band = Draw(Geometry("rect", "b"), IDENTITY, Solid("s"))
+    root = Group((band, inner))
+    assert psnr(ours(root, numbers | {"b": number(0, 0, 64, 20, 0, 0)}), resvg(body)) > 38
+
+
+def test_an_empty_clip_hides_all_and_an_empty_page_is_transparent() -> None:
+    assert ours(Group((Group((draw(),), clip=Clip(())),)), values()).min() == 1
+    picture = Raster(Group(()), 64.0, 64.0).render({}, 8, 9)
+    assert picture.shape == (4, 8, 9)
+    assert not picture.any()
+
+
+def test_a_fixed_part_is_drawn_in_its_place() -> None:
+    page = b'<svg xmlns="http://www.w3.org/2000/svg" width="64" height="64">'
+    svg = page + b'<rect width="32" height="64" fill="red"/></svg>'
+    over_it = Draw(Geometry("rect", "r"), IDENTITY, Solid("f"))
+    found = ours(Group((Fixed(svg, "image"), over_it)), values(r=number(0, 0, 64, 32, 0, 0)), 64)
+    np.testing.assert_allclose(found[40, 10], (1, 0, 0), atol=1e-3)
+    np.testing.assert_allclose(found[10, 10], (0.2, 0.5, 0.9), atol=1e-3)
+    np.testing.assert_allclose(found[40, 50], (1, 1, 1), atol=1e-3)
+
+
+def test_several_pages_at_once_are_what_each_is_alone() -> None:
+    one = Raster(Group((draw(),)), 64.0, 64.0)
+    other = Raster(Group((Draw(Geometry("circle", "k"), IDENTITY, Solid("s")), draw())), 32.0, 64.0)
+    own = [values(), values(k=number(20, 20, 9))]
+    both = render([one, other], own, 40, 48)
+    for page, numbers, found in zip([one, other], own, both, strict=True):
+        torch.testing.assert_close(page.render(numbers, 40, 48), found, atol=1e-6, rtol=0)
+
+
+def scene() -> tuple[Group, dict[str, Tensor]]:
+    """Every differentiable feature on one page."""
+    generator = torch.Generator().manual_seed(3)
+    linear = Gradient("linear", "lin", STOPS, "userSpaceOnUse")
+    radial = Gradient("radial", "rad", STOPS, "userSpaceOnUse")
+    stroke = Stroke(radial, "so", "w", "round", "round")
+    sharp = Stroke(Solid("s"), "so", "w2", "square", "miter")
+    turned = (0.8, 0.3, -0.2, 0.9, 2.0, 1.0)
+    root = Group(
+        (
+            draw(fill=linear, stroke=stroke, matrix=turned),
+            Group((Draw(Geometry("rect", "r"), IDENTITY, Solid("f"), stroke=sharp), draw(fill=Solid("s"))), "half"),
+            Group((Draw(Geometry("ellipse", "e"), turned, Solid("f"), "fo"),), "half", Clip(((draw(), None),))),
+        )
+    )
+    numbers = stops() | {"lin": number(10, 10, 40, 30), "rad": number(30, 30, 40, 24, 34, 2.0)}
+    numbers |= values(w2=number(3.0), r=number(9.3, 12.2, 30.1, 21.7, 6.0, 4.0), e=number(30.2, 28.1, 20.3, 15.1))
+    shaken = {k: v + 0.01 * torch.randn(v.shape, generator=generator, dtype=v.dtype) for k, v in numbers.items()}
+    return root, shaken | {"half": number(0.6)}
+
+
+def numeric(f: Callable[[], Tensor], x: Tensor, step: float) -> Tensor:
+    """Central differences of f in the entries of x."""
+    found = torch.zeros_like(x)
+    with torch.no_grad():
+        for i in range(x.numel()):
+            x.view(-1)[i] += step
+            high = f()
+            x.view(-1)[i] -= 2 * step
+            found.view(-1)[i] = (high - f()) / (2 * step)
+            x.view(-1)[i] += step
+    return found
+
+
+def test_gradients_are_those_of_finite_differences() -> None:
+    root, numbers = scene()
+    page = Raster(root, 64.0, 64.0)
+    ramp = torch.linspace(0, 1, 40, dtype=torch.float64)  # smooth, so that edges crossing pixels make no jumps
+    weight = torch.stack([torch.sin((k + 2) * ramp)[:, None] * torch.cos((k + 1.5) * ramp)[None] for k in range(4)])
+    leaves = {k: v.clone().requires_grad_() for k, v in numbers.items()}
+
+    def f() -> Tensor:
+        return (page.render(leaves, 40, 40).double() * weight).sum()
+
+    f().backward()
+    for key, x in leaves.items():
+        assert x.grad is not None, key
+        if key == "d":
+            continue  # a clip's outline, a constant by the model, is made of it as well
+        want = numeric(f, x, 1e-2 if key in ("lin", "rad", "r", "e", "w", "w2") else 1e-3)
+        scale = float(want.norm())
+        assert scale > 1e-3, key
+        assert float((x.grad - want).norm()) < 0.03 * scale, (key, x.grad, want)
+
+
+@pytest.mark.parametrize("rule", [False, True])
+def test_coverage_is_the_area_inside(rule: bool) -> None:
+    """Against counting sub-pixel samples of a self-crossing star (winding numbers 0, 1, 2), partly off the canvas."""
+    turn = torch.arange(5, dtype=torch.float64) * 4 * math.pi / 5
+    star = torch.stack([9 + 8 * turn.cos(), 7 + 9 * turn.sin()], 1).requires_grad_()
+    edges = torch.stack([star, star.roll(-1, 0)], 1)
+    owner = torch.zeros(5, dtype=torch.long)
+    boxes = boxes_of(edges, owner, 1, 14, 12)
+    flat = coverage(edges, owner, boxes, torch.tensor([rule]))
+    height, width = int(boxes.height), int(boxes.width)
+    found = torch.zeros(12, 14, dtype=torch.float64)
+    top, left = int(boxes.top), int(boxes.left)
+    found[top : top + height, left : left + width] = flat.detach().view(height, width + 1)[:, :width]
+    n = 40
+    y, x = torch.meshgrid((torch.arange(12 * n) + 0.5) / n, (torch.arange(14 * n) + 0.5) / n, indexing="ij")
+    winding = torch.zeros_like(x)
+    for (x0, y0), (x1, y1) in edges.detach().tolist():
+        crosses = (y >= min(y0, y1)) & (y < max(y0, y1)) & (x > x0 + (y - y0) / (y1 - y0) * (x1 - x0))
+        winding += crosses * math.copysign(1, y1 - y0)
+    inside = (winding % 2 != 0) if rule else (winding != 0)
+    want = inside.view(12, n, 14, n).double().mean((1, 3))
+    simple = (winding.abs().view(12, n, 14, n).amax((1, 3)) <= 1) | (winding.abs().view(12, n, 14, n).amin((1, 3)) == 2)
+    assert simple.sum() > 130  # where several parts share a pixel, their areas are added: not exact there
+    torch.testing.assert_close(found[simple], want[simple], atol=0.02, rtol=0)
+
+
+def test_an_edge_that_is_upright_but_for_rounding_covers_all_of_its_rows() -> None:
+    """A side a hair beside a pixel border: were part of it lost, its rows would be filled to the canvas's end."""
+    for hair in (1e-14, 3e-14, -3e-14, 6e-14):
+        square = number(20, 3.4, 158 + hair, 3.4, 158 - hair, 31.7, 20, 31.7).view(4, 2)
+        edges = torch.stack([square, square.roll(-1, 0)], 1)
+        owner = torch.zeros(4, dtype=torch.long)
+        boxes = boxes_of(edges, owner, 1, 256, 64)
+        rows = coverage(edges, owner, boxes, torch.tensor([False])).view(int(boxes.height), -1)
+        torch.testing.assert_close(rows.sum(), number(138 * 28.3), rtol=1e-9, atol=0)
+
+
+def test_an_edge_on_a_pixel_border_still_pulls() -> None:
+    square = number(2, 2, 6, 2, 6, 6, 2, 6).view(4, 2).requires_grad_()
+    edges = torch.stack([square, square.roll(-1, 0)], 1)
+    owner = torch.zeros(4, dtype=torch.long)
+    coverage(edges, owner, boxes_of(edges, owner, 1, 9, 9), torch.tensor([False])).sum().backward()
+    assert square.grad is not None
+    assert (square.grad.abs() > 0.5).all()
+
+
+def test_composition_and_its_gradient_are_those_of_plain_operations() -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def some(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator, dtype=torch.float64).requires_grad_()
+
+    cells, colours, opacities = some(2 * 20 + 12), some(3, 4), some(2)
+    clip, fixed = some(5, 6).detach(), some(5, 6, 4).detach()
+    rows = [(0, 5), (20, 5), (40, 4)]
+    box, small = (1, 0, 4, 4), (2, 1, 3, 3)
+    tape = [
+        Fill(0, box),
+        Begin(),
+        Fill(1, box, clip=clip),
+        Picture(fixed, clip),
+        Fill(2, small, opacity=0),
+        End(1, clip),
+        Fill(2, small, map=0),
+    ]
+    maps = [some(3, 3, 4)]
+    found = compose((5, 6), tape, rows, cells, colours, opacities, maps)
+
+    def placed(shape: int, where: tuple[int, int, int, int]) -> Tensor:
+        x, y, w, h = where
+        start, stride = rows[shape]
+        part = cells[start : start + stride * h].view(h, stride)[:, :w]
+        return torch.nn.functional.pad(part, (x, 6 - x - w, y, 5 - y - h))[..., None]
+
+    def on(below: Tensor, source: Tensor) -> Tensor:
+        return source + below * (1 - source[..., 3:])
+
+    def solid(shape: int, where: tuple[int, int, int, int], factor: Tensor) -> Tensor:
+        alpha = placed(shape, where) * colours[shape, 3] * factor
+        return torch.cat([alpha * colours[shape, :3], alpha], -1)
+
+    one, shown = torch.ones(1, dtype=torch.float64), clip[..., None]
+    page = solid(0, box, one)
+    layer = on(on(solid(1, box, shown), fixed * shown), solid(2, small, opacities[0]))
+    page = on(page, layer * opacities[1] * shown)
+    own = torch.nn.functional.pad(maps[0], (0, 0, 2, 1, 1, 1))
+    alpha = placed(2, small) * own[..., 3:] * colours[2, 3]
+    want = on(page, torch.cat([alpha * own[..., :3], alpha], -1))
+    torch.testing.assert_close(found, want)
+    weight = torch.randn(5, 6, 4, generator=generator, dtype=torch.float64)
+    inputs = [cells, colours, opacities, *maps]
+    ours_grads = torch.autograd.grad((found * weight).sum(), inputs)
+    for a, b in zip(ours_grads, torch.autograd.grad((want * weight).sum(), inputs), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_flattened_curves_stay_within_a_fraction_of_a_pixel() -> None:
+    segments = Outlines([Geometry("path", "d", "MC")]).flatten({"d": POINTS[:4]}, number(8.0).view(1))
+    t = torch.linspace(0, 1, 4001, dtype=torch.float64)[:, None]
+    p = POINTS[:4]
+    curve = (1 - t) ** 3 * p[0] + 3 * t * (1 - t) ** 2 * p[1] + 3 * t**2 * (1 - t) * p[2] + t**3 * p[3]
+    a, along = segments.start, segments.end - segments.start
+    u = (((curve[:, None] - a) * along).sum(-1) / (along * along).sum(-1)).clamp(0, 1)
+    far = (a + u[..., None] * along - curve[:, None]).norm(dim=-1).amin(1) * 8
+    assert float(far.max()) < 0.05
+    assert torch.equal(segments.end[:-1], segments.start[1:])
+    assert torch.equal(segments.start[0], p[0])
+    assert torch.equal(segments.end[-1], p[3])
