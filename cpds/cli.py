@@ -17,6 +17,7 @@ import tyro
 
 from cpds.cli_eval import EvalArgs, run_eval
 from cpds.cli_image import ImageArgs, run_image
+from cpds.cli_svg import SvgArgs, run_svg
 from cpds.config import EditConfig, GuidanceConfig
 from cpds.errors import InputError
 from cpds.presets import PRESETS
@@ -41,20 +42,22 @@ def run_presets() -> int:
 Run = Callable[[Any, str], int]  # (arguments, the command line as typed) -> exit code
 COMMANDS: dict[str, tuple[type, Run]] = {
     "image": (ImageArgs, lambda args, _: run_image(args)),
+    "svg": (SvgArgs, lambda args, _: run_svg(args)),
     "eval": (EvalArgs, run_eval),
     "presets": (PresetsArgs, lambda _args, _: run_presets()),
 }
 
 
 def chosen_preset(argv: Sequence[str]) -> str:
-    """The preset that the flags start from: --preset, else the one named like --method, else cpds."""
+    """The preset that the flags start from: --preset, else the one named like --method, else cpds; svg has its own."""
     found = {}
     for i, word in enumerate(argv):
         flag, _, value = word.partition("=")
         if flag in ("--preset", "--method"):
             found[flag] = value or (argv[i + 1] if i + 1 < len(argv) else "")
-    name = found.get("--preset") or found.get("--method") or "cpds"
-    return name if name in PRESETS else "cpds"  # tyro will say what is wrong with an unknown one
+    own = "-svg" if argv[:1] == ["svg"] else ""
+    name = found.get("--preset") or found.get("--method", "cpds") + own
+    return name if name in PRESETS else "cpds" + own  # tyro will say what is wrong with an unknown one
 
 
 def unboxed(box: str) -> str:
@@ -65,7 +68,7 @@ def unboxed(box: str) -> str:
     return re.sub(r"^Error parsing __\S+: ", "", "; ".join(kept).rstrip(".!") or box.strip())
 
 
-def parse(argv: Sequence[str]) -> ImageArgs | EvalArgs | PresetsArgs:
+def parse(argv: Sequence[str]) -> ImageArgs | SvgArgs | EvalArgs | PresetsArgs:
     """Arguments with the chosen preset's settings as defaults. InputError on a bad flag."""
     name = chosen_preset(argv)
     commands: dict[str, Any] = {

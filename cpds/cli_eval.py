@@ -32,6 +32,8 @@ class EvalArgs:
     """Settings to start from; --method alone starts from that method's own. Other flags change single settings."""
     split: str | None = None
     """Only this split. Default: test for emoji-edit, else everything."""
+    tag: str | None = None
+    """Only cases with this tag, in emoji-edit seen, held-out or a kind (animal, food, ...)."""
     limit: int | None = None
     """Only this many cases, spread evenly over the set."""
     batch: int = 8
@@ -68,6 +70,9 @@ def run_eval(args: EvalArgs, command: str) -> int:
     from cpds.cases import load_cases
 
     cases = load_cases(args.data, args.split or ("test" if args.data == "emoji-edit" else None))
+    tags = sorted({tag for case in cases for tag in case.tags})
+    cases = [case for case in cases if args.tag is None or args.tag in case.tags]
+    require(bool(cases), f"no case has the tag {args.tag!r}: there are {', '.join(tags) or 'none'}")
     if args.limit and args.limit < len(cases):
         cases = [cases[i * len(cases) // args.limit] for i in range(args.limit)]
 
@@ -76,8 +81,9 @@ def run_eval(args: EvalArgs, command: str) -> int:
 
     from cpds.editor import EditDiverged, run, start
     from cpds.evaluation import Evaluation, Forwards, save_tables
+    from cpds.pictures import working_size
     from cpds.prior import load_prior
-    from representations.latent import LatentImage, LatentImageConfig, working_size
+    from representations.latent import LatentImage, LatentImageConfig
 
     if args.prior is None and args.data != "emoji-edit":
         print(EMBEDDED_NOTE, file=sys.stderr)

@@ -52,7 +52,7 @@ def run_image(args: ImageArgs) -> int:
     require(all(t.strip() for t in args.trg_prompt), "a target prompt is empty: say what the picture should become")
     require(args.save_path is not None or not args.resume, "--resume needs --save_path: name the run to go on with")
 
-    from cpds.pictures import find_pictures, open_mask, open_picture, to_pil
+    from cpds.pictures import find_pictures, open_mask, open_picture, to_pil, working_size
 
     jobs = destinations(args.img_path, find_pictures(args.img_path), args.trg_prompt, args.save_path)
     require_places(jobs, args.resume)
@@ -65,7 +65,7 @@ def run_image(args: ImageArgs) -> int:
 
     from cpds.prior import load_prior
     from cpds.runs import Identity
-    from representations.latent import LatentImage, LatentImageConfig, working_size
+    from representations.latent import LatentImage, LatentImageConfig
 
     config = LatentImageConfig(args.resolution, args.keep_unchanged)
     if args.prior is None:

@@ -15,20 +15,26 @@ from cpds.types import Images
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 SMALLEST, LARGEST = 16, 16384  # px, sides of a source picture
+LONGEST = 4096  # px, longer side while editing
 
 
 def find_pictures(path: Path) -> list[Path]:
     """The file itself, or a folder's pictures by name. InputError if there are none."""
+    return find_files(path, SUFFIXES, "picture", "--img_path")
+
+
+def find_files(path: Path, suffixes: Sequence[str], kind: str, flag: str) -> list[Path]:
+    """The file itself, or a folder's files of a kind by name. InputError, which names the `flag`, if there are none."""
     try:
         if not path.is_dir():
             if not path.exists():
-                raise InputError(f"picture {path} does not exist: check --img_path")
+                raise InputError(f"{kind} {path} does not exist: check {flag}")
             return [path]
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes and p.is_file())
     except OSError as err:  # no permission, a name too long
-        raise InputError(f"{path} cannot be read ({err.strerror}): check --img_path") from err
+        raise InputError(f"{path} cannot be read ({err.strerror}): check {flag}") from err
     if not found:
-        raise InputError(f"folder {path} holds no picture: it needs {', '.join(SUFFIXES)} files")
+        raise InputError(f"folder {path} holds no {kind}: it needs {', '.join(suffixes)} files")
     return found
 
 
@@ -89,6 +95,17 @@ def open_mask(path: Path, like: Images) -> Float[Tensor, "1 1 H W"]:
         ours, theirs = (f"{x.shape[-1]}x{x.shape[-2]}" for x in (mask, like))
         raise InputError(f"mask {path} is {ours} px but the picture is {theirs}: make them the same size")
     return mask
+
+
+def working_size(height: float, width: float, short: int, multiple: int) -> tuple[int, int]:
+    """(h, w) with shorter side near `short`, the aspect ratio kept, both rounded to `multiple`. InputError if huge."""
+    scale = short / min(height, width)
+    h, w = (max(multiple, round(side * scale / multiple) * multiple) for side in (height, width))
+    if max(h, w) > LONGEST:
+        raise InputError(
+            f"{width:g}x{height:g} px would be edited at {w}x{h} px, over {LONGEST}: crop it or lower --resolution"
+        )
+    return h, w
 
 
 def to_pil(images: Images) -> Image.Image:

@@ -37,7 +37,7 @@ PDS_SVG = replace(
     num_inference_steps=1000,
     lr=0.01,
     lr_final=None,
-    group_lrs={"points": 0.8, "colours": 0.01},
+    group_lrs={"points": 0.8},
 )
 
 # ours: gradients of unit size, step sizes that fall; benchmarks/README.md says what else was tried
@@ -50,19 +50,31 @@ CPDS = replace(
     guidance=replace(PDS.guidance, method="cpds", w_cut=1.0, n_patches=64, patch_selector="learned", selector_every=4),
 )
 
+METHODS = {"cpds": CPDS, "pds": PDS, "cds": CDS, "dds": DDS, "sds": SDS}
+
+
+def on_svg(preset: EditConfig) -> EditConfig:
+    """A preset's guidance for the numbers of a drawing: Adam; points and widths in px of a 512-px canvas."""
+    return replace(
+        preset,
+        num_inference_steps=150,
+        optimizer="adam",
+        lr=0.02,
+        lr_final=0.005,
+        group_lrs={"points": 2.0, "widths": 1.0},
+    )
+
+
 PRESETS = {
-    "cpds": CPDS,
-    "pds": PDS,
-    "cds": CDS,
-    "dds": DDS,
-    "sds": SDS,
+    **METHODS,
     "dds-paper": DDS_PAPER,
     "cds-paper": CDS_PAPER,
     "cpds-reference": CPDS_REFERENCE,
     "pds-paper": PDS_PAPER,
-    "pds-nerf": PDS_NERF,
-    "pds-splats": PDS_SPLATS,
-    "pds-svg": PDS_SVG,
+    "pds-nerf-paper": PDS_NERF,
+    "pds-splats-paper": PDS_SPLATS,
+    "pds-svg-paper": PDS_SVG,
+    **{f"{name}-svg": on_svg(preset) for name, preset in METHODS.items()},
 }
 
 

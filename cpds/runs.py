@@ -17,7 +17,7 @@ from torch import Tensor
 from cpds.config import EditConfig
 from cpds.errors import InputError
 
-CONFIG, CHECKPOINT, METRICS, RESULT, STRIP, GIF, FRAMES = (
+CONFIG, CHECKPOINT, METRICS, RESULT, STRIP, GIF, FRAMES, RESULT_SVG, SVGS = (
     "config.json",
     "checkpoint.safetensors",
     "metrics.jsonl",
@@ -25,6 +25,8 @@ CONFIG, CHECKPOINT, METRICS, RESULT, STRIP, GIF, FRAMES = (
     "before_after.png",
     "trajectory.gif",
     "frames",
+    "result.svg",
+    "svg",
 )
 
 
@@ -96,7 +98,7 @@ class RunFolder:
 
     def require_free(self) -> None:
         """InputError if a run, or a file that a run would replace, is here."""
-        for name in (CONFIG, CHECKPOINT, METRICS, RESULT, STRIP, GIF, FRAMES):
+        for name in (CONFIG, CHECKPOINT, METRICS, RESULT, STRIP, GIF, FRAMES, RESULT_SVG, SVGS):
             if os.path.exists(self.path / name):  # False, unlike Path.exists, for a name too long
                 raise InputError(
                     f"{self.path} already holds {name}: pass --resume to go on with that run, or another --save_path"

@@ -10,13 +10,11 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, max_pool2d
 
 from cpds.errors import InputError
-from cpds.pictures import open_mask, open_picture, png, to_pil
+from cpds.pictures import open_mask, open_picture, png, to_pil, working_size
 from cpds.prior import Prior
 from cpds.representation import ParamGroup
 from cpds.runs import write_atomic
 from cpds.types import Images, Latents
-
-LONGEST = 4096  # px, longer side while editing
 
 
 @dataclass(frozen=True)
@@ -31,17 +29,6 @@ class LatentImageConfig:
     def __post_init__(self) -> None:
         if self.resolution is not None and self.resolution < 16:
             raise InputError(f"resolution must be >= 16 px, got {self.resolution}")
-
-
-def working_size(height: int, width: int, short: int, multiple: int) -> tuple[int, int]:
-    """(h, w) with shorter side near `short`, the aspect ratio kept, both rounded to `multiple`. InputError if huge."""
-    scale = short / min(height, width)
-    h, w = (max(multiple, round(side * scale / multiple) * multiple) for side in (height, width))
-    if max(h, w) > LONGEST:
-        raise InputError(
-            f"a {width}x{height} picture would be edited at {w}x{h} px, over {LONGEST}: crop it or lower --resolution"
-        )
-    return h, w
 
 
 class LatentImage:

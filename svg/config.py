@@ -45,12 +45,12 @@ class SceneConfig:
     resolution: int | None = None
     """Shorter side while editing, in px. Default: what the prior was trained on."""
     smoothness: float = 0.0
-    """Share (0 ... 1) by which a point's shift is drawn to its neighbours' on the outline after each step."""
+    """Length along an outline, in px of a 512-px canvas, over which points move alike: details stay whole."""
     uncross: float = 0.0
     """Canvas px by which a curve's handles are shortened after each step while they cross."""
 
     def __post_init__(self) -> None:
-        require(0 <= self.smoothness <= 1, f"smoothness must be in 0 ... 1, got {self.smoothness}")
+        require(0 <= self.smoothness < math.inf, f"smoothness must be >= 0 and finite, got {self.smoothness}")
         require(0 <= self.uncross < math.inf, f"uncross must be >= 0 and finite, got {self.uncross}")
         ground = all(0 <= c <= 1 for c in self.background)
         require(ground, f"background must be three numbers in 0 ... 1, got {self.background}")

@@ -298,6 +298,7 @@ def test_done_work_is_not_done_again(evaluate: Callable[..., int], tmp_path: Pat
         ({"limit": 0}, "limit must be >= 1, got 0"),
         ({"label": "../x"}, "label '../x' names a folder"),
         ({"split": "tset"}, "holds no case of split 'tset'"),
+        ({"tag": "aminal"}, "no case has the tag 'aminal': there are "),
         ({"clip": "/nowhere/clip"}, "--clip '/nowhere/clip' cannot be loaded"),
         ({"dino": "/nowhere/vit"}, "--dino '/nowhere/vit' cannot be loaded"),
         ({"lpips": True, "lpips_weights": "/nowhere/alexnet.pth"}, "cannot be loaded from /nowhere/alexnet.pth"),
@@ -446,6 +447,7 @@ def pairs(data: Path, tmp_path: Path, weights: Path, clip: Path, vit: Path) -> d
     return {
         "split": ("places", {}, {"split": "dev"}),
         "limit": ("places", {}, {"limit": 2}),
+        "tag": ("places", {}, {"tag": "odd"}),
         "out": ("places", {}, {"out": "elsewhere"}),
         "label": ("places", {}, {"label": "y"}),
         "data": ("pixels", {}, {"data": tmp_path / "other"}),

@@ -12,8 +12,8 @@ from cpds.config import EditConfig, GuidanceConfig
 from cpds.diffusion import UNetPrior
 from cpds.editor import edit
 from cpds.errors import InputError
-from cpds.pictures import open_picture
-from representations.latent import LONGEST, LatentImage, LatentImageConfig, changed, working_size
+from cpds.pictures import LONGEST, open_picture, working_size
+from representations.latent import LatentImage, LatentImageConfig, changed
 
 ROUGH = EditConfig(GuidanceConfig("dds"), 3, "sgd", 20.0, "none")
 
@@ -53,7 +53,7 @@ def test_working_size_keeps_the_aspect_ratio_to_a_multiple() -> None:
 
 def test_working_size_rejects_what_would_not_fit() -> None:
     assert max(working_size(64, 64 * 8, 512, 64)) == LONGEST
-    with pytest.raises(InputError, match=r"2000x100 picture would be edited at 10240x512 px, over 4096: crop it or"):
+    with pytest.raises(InputError, match=r"2000x100 px would be edited at 10240x512 px, over 4096: crop it or"):
         working_size(100, 2000, 512, 64)
 
 

@@ -1,0 +1,131 @@
+"""`cpds svg`: edit vector graphics by prompt. Nothing heavy is imported before it runs."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from cpds.cli_runs import EMBEDDED_NOTE, PresetName, destinations, one_edit, require_places, run_on
+from cpds.config import EditConfig, require
+from cpds.presets import PRESETS
+from svg.config import SceneConfig
+
+if TYPE_CHECKING:
+    from cpds.editor import EditState
+    from cpds.guidance import Terms
+    from cpds.runs import RunFolder
+    from svg.scene import SvgScene
+
+
+@dataclass(frozen=True)
+class SvgArgs:
+    """Edit an SVG, or every SVG of a folder, by prompt; the document stays the user's own."""
+
+    svg_path: Path
+    """SVG (.svg or .svgz) or folder of SVGs."""
+    prompt: str
+    """What the drawing shows."""
+    trg_prompt: tuple[str, ...]
+    """What it should become; several prompts give one edit each."""
+    save_path: Path | None = None
+    """Run folder for results (with several edits: the folder of run folders). Default: a new folder in runs/."""
+    preset: PresetName = "cpds-svg"  # pyright: ignore[reportInvalidTypeForm]
+    """Settings to start from; --method alone starts from that method's own. Other flags change single settings."""
+    prior: str | None = None
+    """Diffusion prior: a Hugging Face name or a local folder in diffusers' layout. Default: the embedded prior."""
+    mask: Path | None = None
+    """Picture laid over the page, white where the edit may happen."""
+    rasteriser: Literal["torch", "diffvg"] = "torch"
+    """What draws the page while it is edited; diffvg must have been built from its source."""
+    svg_every: int = 50
+    """Steps between two SVGs of the way; 0 writes the last one alone."""
+    resume: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Go on with the interrupted run(s) in --save_path."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    torch_dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """Precision of the prior. auto: fp16 on CUDA, else fp32."""
+    scene: tyro.conf.OmitArgPrefixes[SceneConfig] = field(default_factory=lambda: SceneConfig())
+    edit: tyro.conf.OmitArgPrefixes[EditConfig] = field(default_factory=lambda: PRESETS["cpds-svg"])
+
+
+def run_svg(args: SvgArgs) -> int:
+    """Every edit of `cpds svg`. All inputs are checked before the first step."""
+    require(bool(args.prompt.strip()), "the prompt is empty: say in words what the drawing shows")
+    require(bool(args.trg_prompt), "there is no target prompt: say what the drawing should become")
+    require(all(t.strip() for t in args.trg_prompt), "a target prompt is empty: say what the drawing should become")
+    require(args.save_path is not None or not args.resume, "--resume needs --save_path: name the run to go on with")
+    require(args.svg_every >= 0, f"svg_every must be >= 0, got {args.svg_every}")
+
+    from cpds.pictures import find_files, open_picture, to_pil, working_size
+    from svg.document import Document
+
+    jobs = destinations(
+        args.svg_path,
+        find_files(args.svg_path, (".svg", ".svgz"), "SVG", "--svg_path"),
+        args.trg_prompt,
+        args.save_path,
+    )
+    require_places(jobs, args.resume)
+    documents = {path: Document.open(path) for path in dict.fromkeys(job.source for job in jobs)}
+    mask = open_picture(args.mask).mean(1, keepdim=True) if args.mask else None
+
+    from cpds.prior import load_prior
+    from cpds.runs import RESULT_SVG, Identity, RunFolder
+    from svg.diffvg import DiffvgRaster
+    from svg.raster import Raster
+    from svg.scene import SvgScene
+
+    drawer = {"torch": Raster, "diffvg": DiffvgRaster}[args.rasteriser]
+    for path, document in documents.items():
+        drawer(document.root, document.width, document.height)  # says what it cannot draw
+        if warning := document.warning():
+            print(f"cpds: warning: {path.name}: {warning}", file=sys.stderr)
+    if args.prior is None:
+        print(EMBEDDED_NOTE, file=sys.stderr)
+    prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
+    short = args.scene.resolution or prior.native_side
+    for document in documents.values():
+        working_size(document.height, document.width, short, prior.multiple)
+    suffix = args.scene.suffix
+    for n, job in enumerate(jobs, 1):
+        if len(jobs) > 1:
+            print(f"[{n}/{len(jobs)}] {job.source.name} -> {job.target}", file=sys.stderr)
+        scene = SvgScene(documents[job.source], prior, args.scene, mask, drawer)
+        identity = Identity(args.prompt + suffix, job.target + suffix, prior.identity, scene.source_id(), args.edit)
+        before, again = to_pil(scene.picture(prior)), run_on(jobs)
+        extra = [Documents(RunFolder(job.folder), scene, args.svg_every)]
+        code = one_edit(scene, prior, identity, job.folder, before, resume=args.resume, again=again, extra=extra)
+        if code != 0:
+            return code
+        print(f"{'svg':>12}: {job.folder / RESULT_SVG}")
+    return 0
+
+
+class Documents:
+    """Callback that writes the edited document every so many steps, and at the end."""
+
+    def __init__(self, run: RunFolder, scene: SvgScene, every: int) -> None:
+        self.run, self.scene, self.every = run, scene, every
+
+    def started(self, state: EditState) -> None:
+        from cpds.runs import SVGS
+
+        for file in (self.run.path / SVGS).glob("*.svg"):
+            if int(file.stem) > state.step:
+                file.unlink()
+
+    def stepped(self, state: EditState, terms: Terms) -> None:
+        from cpds.runs import SVGS
+
+        if self.every and state.step % self.every == 0:
+            self.run.write(f"{SVGS}/{state.step:06d}.svg", self.scene.svg())
+
+    def finished(self, state: EditState) -> None:
+        from cpds.runs import RESULT_SVG
+
+        self.run.write(RESULT_SVG, self.scene.svg())

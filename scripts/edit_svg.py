@@ -1,0 +1,24 @@
+"""Edit an SVG from the command line: `cpds svg` under a script's name.
+
+    python scripts/edit_svg.py --svg_path cat.svg --prompt "a cat face" --trg_prompt "a dog face" --save_path out
+    python scripts/edit_svg.py --svg_path icons --prompt "a cat" --trg_prompt "a dog" --style iconography \
+        --prior stable-diffusion-v1-5/stable-diffusion-v1-5 --preset pds-svg-paper
+
+The same in Python:
+
+    from cpds import edit, load_prior
+    from cpds.presets import PRESETS
+    from svg.scene import SvgScene
+
+    prior = load_prior()
+    scene = SvgScene.open("cat.svg", prior)
+    edit(scene, prior, "a cat face", "a dog face", PRESETS["cpds-svg"])
+    scene.save("dog.svg")
+"""
+
+import sys
+
+from cpds.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["svg", *sys.argv[1:]]))

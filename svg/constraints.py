@@ -1,0 +1,113 @@
+"""What stays true of outlines while their points move: ends that met still meet; smooth and untangled if asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from svg.model import POINTS, Geometry
+
+
+class Outline:
+    """Index tables into a flat tensor of x, y, x, y, … that holds several paths' control points."""
+
+    def __init__(self, paths: Sequence[tuple[Geometry, int, Tensor]], device: torch.device) -> None:
+        """`paths`: geometry of kind path, where its numbers begin in the flat tensor, and its points (n, 2) now."""
+        point, before, after = [], [], []
+        ties: list[tuple[int, int]] = []
+        cubics: list[tuple[int, int, int, int]] = []
+        for geometry, start, now in paths:
+            for ids, shut, curves in contours(geometry.commands):
+                ends_meet = shut and len(ids) > 2 and bool((now[ids[0]] == now[ids[-1]]).all())
+                if ends_meet:
+                    ties.append((start + 2 * ids[0], start + 2 * ids[-1]))
+                loop = ids[:-1] if ends_meet else ids  # the repeated point has the first one's neighbours
+                row = {i: len(point) + k for k, i in enumerate(loop)}
+                for k, i in enumerate(ids):
+                    at = k % len(loop)
+                    last = at == len(loop) - 1
+                    own = row.get(i, row[loop[0]])
+                    point.append(start + 2 * i)
+                    before.append(row[loop[at - 1]] if at or shut else own)
+                    after.append(row[loop[0]] if last and shut else own if last else row[loop[at + 1]])
+                cubics += [(start + 2 * a, start + 2 * b, start + 2 * c, start + 2 * d) for a, b, c, d in curves]
+        self.point, self.before, self.after = (torch.tensor(x, device=device).long() for x in (point, before, after))
+        self.ties = torch.tensor(ties, device=device).long().reshape(-1, 2)
+        self.cubics = torch.tensor(cubics, device=device).long().reshape(-1, 4)
+
+    def close(self, flat: Float[Tensor, " n"]) -> None:
+        """Bring ends that were one point back together."""
+        for axis in (0, 1):
+            ends = self.ties + axis
+            flat[ends] = flat[ends].mean(1, keepdim=True).expand(-1, 2)
+
+    def smooth(self, flat: Float[Tensor, " n"], before: Float[Tensor, " n"], length: float, passes: int = 30) -> None:
+        """Even out the points' shifts since `before` along their outlines, over about `length`.
+
+        Damped Jacobi passes over (1 + sum w) x = shift + sum w x_neighbour with w = (length / distance)^2: diffusion along the
+        outline, so that a detail smaller than `length` moves as a whole and a large outline bends freely.
+        """
+        x, y = self.point, self.point + 1
+        shift = torch.stack([flat[x] - before[x], flat[y] - before[y]], 1)
+        position = torch.stack([before[x], before[y]], 1)
+        weights = []
+        for near in (self.before, self.after):
+            far = (position - position[near]).square().sum(1, keepdim=True)
+            weight = (length**2 / far.clamp(min=1e-6)).clamp(max=100)
+            weights.append(torch.where((near == torch.arange(len(near), device=near.device))[:, None], 0, weight))
+        even = shift
+        for _ in range(passes):
+            pull = weights[0] * even[self.before] + weights[1] * even[self.after]
+            even = (even + (shift + pull) / (1 + weights[0] + weights[1])) / 2
+        for axis in (0, 1):
+            flat[self.point + axis] += even[:, axis] - shift[:, axis]
+
+    def uncross(self, flat: Float[Tensor, " n"], step: float) -> None:
+        """Shorten the two handles of every cubic whose handles cross, by `step` at most."""
+        if not len(self.cubics):
+            return
+        p = torch.stack([flat[self.cubics], flat[self.cubics + 1]], -1)  # (k, 4, 2)
+        tangled = crossing(p[:, 0], p[:, 1], p[:, 3], p[:, 2]).nonzero()[:, 0]
+        for handle, anchor in ((1, 0), (2, 3)):
+            way = p[tangled, anchor] - p[tangled, handle]
+            far = way.norm(dim=1, keepdim=True)
+            moved = p[tangled, handle] + way * (step / far.clamp(min=1e-9)).clamp(max=1)
+            for axis in (0, 1):
+                flat[self.cubics[tangled, handle] + axis] = moved[:, axis]
+
+
+def contours(commands: str) -> list[tuple[list[int], bool, list[tuple[int, int, int, int]]]]:
+    """[(indices of its points in order, closed, its cubics)] of a path."""
+    found: list[tuple[list[int], bool, list[tuple[int, int, int, int]]]] = []
+    ids: list[int] = []
+    curves: list[tuple[int, int, int, int]] = []
+    at = first = pen = 0
+    for c in commands:
+        if c == "M" and ids:
+            found.append((ids, False, curves))
+            ids, curves = [], []
+        if c == "Z":
+            found.append((ids or [first], True, curves))
+            ids, curves, at = [], [], first
+            continue
+        new = list(range(pen, pen + POINTS[c]))
+        if c == "C":
+            curves.append((at, new[0], new[1], new[2]))
+        if c == "M":
+            first = new[0]
+        elif not ids:  # goes on from where the last contour was closed
+            ids = [at]
+        ids, pen, at = ids + new, pen + POINTS[c], new[-1]
+    return [*found, (ids, False, curves)] if ids else found
+
+
+def crossing(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+    """Whether segments ab and cd (n, 2) cross, ends apart."""
+
+    def side(p: Tensor, q: Tensor, r: Tensor) -> Tensor:
+        return ((q - p)[:, 0] * (r - p)[:, 1] - (q - p)[:, 1] * (r - p)[:, 0]).sign()
+
+    return (side(a, b, c) * side(a, b, d) < 0) & (side(c, d, a) * side(c, d, b) < 0)

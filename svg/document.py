@@ -1,0 +1,157 @@
+"""An SVG document: what it draws, the numbers that can be edited, and the same document with other numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cpds.config import require
+from cpds.errors import InputError
+from svg.building import Builder
+from svg.clips import outline_box
+from svg.context import Context, start
+from svg.drawn import all_draws
+from svg.ledger import Ledger
+from svg.model import Group, Parameter
+from svg.reading import Tree, read_file, read_tree, tag, unpacked
+from svg.repeats import check_repeats
+from svg.styles import Cascade
+from svg.values import Box, fit, length, view_box
+from svg.writing import Writer
+
+MAX_SIDE = 1e6  # px
+PLURALS = {"clip path of text": "clip paths of text", "reference to another document": "references to other documents"}
+
+
+@dataclass
+class Document:
+    """A parsed SVG. `width` and `height` are the page in px; Draw's matrices lead to it."""
+
+    width: float
+    height: float
+    root: Group
+    parameters: dict[str, Parameter]  # every key that `root` uses, and no other
+    notes: list[str]  # what is not edited, as "2 text elements"
+    _tree: Tree = field(repr=False)
+    _writer: Writer = field(repr=False)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Document:
+        """Read an .svg or .svgz file; InputError says what is wrong with it."""
+        return cls.parse(read_file(Path(path)), str(path))
+
+    @classmethod
+    def parse(cls, data: bytes, name: str = "the SVG") -> Document:
+        """Read a document from its bytes, gzip or not; `name` is what messages call it."""
+        tree = read_tree(unpacked(data, name), name)
+        check_repeats(tree, name)
+        cascade = Cascade(tree)
+        size, box = _page(tree.root, name)
+        page = size or (100.0, 100.0)
+        builder = Builder(tree, cascade, page, name)
+        root, parameters = builder.build(_inside(tree.root, page, box))
+        if size is None:  # as large as what it draws
+            page = _extent(root, builder.ledger, name)
+            builder = Builder(tree, cascade, page, name)
+            root, parameters = builder.build(_inside(tree.root, (100.0, 100.0), None))
+        notes = [f"{n} {kind if n == 1 else PLURALS.get(kind, kind + 's')}" for kind, n in builder.notes.items()]
+        notes += _left_alone(tree)
+        if not any(parameter.group for parameter in parameters.values()):
+            has = f" (only {', '.join(notes)})" if notes else ""
+            raise InputError(
+                f"{name} draws no shape that can be edited{has}: give a drawing made of paths or basic shapes"
+            )
+        commands = {draw.geometry.key: draw.geometry.commands for draw in all_draws(root.children)}
+        writer = Writer(tree, cascade, builder.ledger, commands, max(page))
+        return cls(*page, root, parameters, notes, tree, writer)
+
+    def warning(self) -> str | None:
+        """One sentence about what is drawn but not edited, or None."""
+        return f"not edited: {', '.join(self.notes)}" if self.notes else None
+
+    def write(self, values: Mapping[str, np.ndarray] = {}) -> bytes:
+        """The same document with other numbers for these parameters, as plain XML even if it was read from gzip.
+
+        Only attributes and properties whose numbers change are touched; without changes these are the bytes that were
+        read. Numbers are rounded to 1e-3 px of a page 1024 px or four times its size, colours to 8 bits. ValueError
+        names the key of a value that is unknown, of another shape, infinite, or a constant's.
+        """
+        return self._writer.write(self.parameters, values)
+
+    def matches(self, parameter: Parameter, names: Collection[str]) -> bool:
+        """Whether the parameter's element or one around it has one of these ids or classes (#id, .class or bare)."""
+        element: Any = parameter.owner
+        while element is not None:
+            own, classes = element.get("id"), (element.get("class") or "").split()
+            known = {f".{c}" for c in classes} | set(classes) | ({own, f"#{own}"} if own else set())
+            if known & set(names):
+                return True
+            element = element.getparent()
+        return False
+
+
+def _page(root: Any, name: str) -> tuple[tuple[float, float] | None, Box | None]:
+    """The page's size in px (None: nothing says it) and the view box; InputError for sizes that cannot be."""
+    text = root.get("viewBox")
+    box = view_box(text) if text is not None else None
+    if text is not None:
+        advice = "give four numbers, width and height above 0"
+        fine = box is not None and min(box[2:]) > 0 and max(box[2:]) <= MAX_SIDE * 1000
+        require(fine, f"{name} has viewBox {text[:60]!r}: {advice}")
+    sides: list[float | None] = []
+    for i, side in enumerate(("width", "height")):
+        said = (root.get(side) or "").strip()
+        value = length(said, box[2 + i] if box else math.nan) if said != "auto" else None
+        value = None if value is not None and math.isnan(value) else value
+        require(
+            value is None or 0 < value <= MAX_SIDE,
+            f"{name} has {side} {said[:60]!r}: give 0 < {side} <= {MAX_SIDE:.0f} px",
+        )
+        sides.append(value)
+    width, height = sides
+    if box is not None:
+        # a side that is not said follows the other one, or both the view box
+        whole = width is None and height is None
+        found_width = width or (box[2] if whole else (height or 0.0) * box[2] / box[3])
+        found_height = height or (box[3] if whole else (width or 0.0) * box[3] / box[2])
+        low, high = sorted((found_width, found_height))
+        require(
+            low > 0 and high <= MAX_SIDE, f"{name} is {found_width:.3g} x {found_height:.3g} px large: change viewBox"
+        )
+        return (found_width, found_height), box
+    return ((width, height) if width and height else None), box
+
+
+def _inside(root: Any, page: tuple[float, float], box: Box | None) -> Context:
+    """The state inside the root's viewport."""
+    if box is None:
+        return start(page)
+    return Context((box[2], box[3]), fit(box, *page, root.get("preserveAspectRatio")), {})
+
+
+def _extent(root: Group, ledger: Ledger, name: str) -> tuple[float, float]:
+    """Right and bottom of everything drawn, the page of a document that does not say its size (as in resvg)."""
+    right = bottom = 0.0
+    for draw in all_draws(root.children):
+        box = outline_box(draw, (1.0, 0.0, 0.0, 1.0, 0.0, 0.0), ledger)
+        right, bottom = max(right, box[2]), max(bottom, box[3])
+    fine = 0 < right <= MAX_SIDE and 0 < bottom <= MAX_SIDE
+    require(fine, f"{name} says no size and draws nothing of a size: give it a viewBox")
+    return right, bottom
+
+
+def _left_alone(tree: Tree) -> list[str]:
+    """Notes about what stays in the file and does nothing here."""
+    notes = []
+    names = [tag(element) for element in tree.path]
+    scripted = any(a.startswith("on") for element in tree.path for a in element.attrib)
+    if "script" in names or scripted:
+        notes.append("scripts")
+    if any(n in ("animate", "animateTransform", "animateMotion", "set") for n in names):
+        notes.append("animations")
+    return notes

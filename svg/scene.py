@@ -1,0 +1,225 @@
+"""An SVG document as something to edit: its own numbers are the parameters, and the edit goes back into them.
+
+Every parameter group is one flat tensor in units of its own, so that one step size serves documents of any scale:
+points and stroke widths in px of a canvas whose longer side is 512, everything else as a fraction (colours and
+opacities of 1, gradient geometry of the canvas). A tensor that has not moved gives the document's number back to the
+last bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import interpolate, max_pool2d
+
+from cpds.errors import InputError
+from cpds.pictures import open_picture, working_size
+from cpds.prior import Prior
+from cpds.representation import ParamGroup
+from cpds.runs import write_atomic
+from cpds.types import Images, Latents
+from svg.config import GROUPS, SceneConfig
+from svg.constraints import Outline
+from svg.document import Document
+from svg.model import Group, GroupName, Parameter
+from svg.raster import Raster, over
+from svg.uses import Use, page_point, uses
+
+CANVAS = 512.0  # px of the longer side, the unit of points and widths
+
+
+class Rasteriser(Protocol):
+    """svg.raster.Raster or svg.diffvg.DiffvgRaster."""
+
+    def render(self, values: Mapping[str, Tensor], height: int, width: int) -> Float[Tensor, "4 H W"]: ...
+
+
+class SvgScene:
+    """A document under edit.
+
+    `mask` (1, 1, H, W), 1 = edit, is stretched over the page: outside of it points stay, and so do colours, widths and
+    opacities of what lies there for the most part. Raises InputError where nothing may change.
+    """
+
+    def __init__(
+        self,
+        document: Document,
+        prior: Prior,
+        config: SceneConfig | None = None,
+        mask: Float[Tensor, "1 1 H W"] | None = None,
+        rasteriser: Callable[[Group, float, float], Rasteriser] = Raster,
+    ) -> None:
+        self.document, self.config = document, config or SceneConfig()
+        width, height = document.width, document.height
+        self.raster = rasteriser(document.root, width, height)
+        self.size = working_size(height, width, self.config.resolution or prior.native_side, prior.multiple)
+        self.unit = CANVAS / max(width, height)  # canvas px per page px
+        self.shown = (max(16, round(height * self.unit)), max(16, round(width * self.unit)))  # px, for people
+        self.device = prior.device
+        self.ground = torch.tensor(self.config.background, device=self.device)[:, None, None]
+        self._uses = uses(document.root)
+        exact = torch.float32 if self.device.type == "mps" else torch.float64
+        self._base = {k: torch.from_numpy(p.value).to(self.device, exact) for k, p in document.parameters.items()}
+        self._members = {g: self._choose(g) for g in GROUPS}
+        if not any(self._members.values()):
+            of = f" of {' '.join(self.config.only)}" if self.config.only else ""
+            raise InputError(
+                f"nothing{of} in this SVG may change with --optimise {' '.join(self.config.groups)}: "
+                "name other groups, ids or classes"
+            )
+        self._flat = {g: self._gather(members, self._in_units) for g, members in self._members.items()}
+        self._start = {g: x.clone() for g, x in self._flat.items()}
+        self._low = {g: self._gather(members, self._lowest) for g, members in self._members.items()}
+        self._high = {g: self._gather(members, self._highest) for g, members in self._members.items()}
+        self._outline, self._before = self._paths(), self._start["points"]
+        for x in self._flat.values():
+            x.requires_grad_()
+        with torch.no_grad():
+            self._source: Latents = prior.encode(self._look(self.size))
+        self.mask = None if mask is None else mask.to(self.device)
+        self._cells, self._free = None, None
+        if self.mask is not None:
+            # a latent cell pulls if any of its pixels may change
+            cells = interpolate(self.mask, self.size, mode="area")
+            self._cells = max_pool2d(cells, self.size[0] // self._source.shape[-2])
+            self._free = {g: self._gather(members, self._inside) for g, members in self._members.items()}
+
+    @classmethod
+    def open(
+        cls, path: str | Path, prior: Prior, config: SceneConfig | None = None, mask: str | Path | None = None
+    ) -> SvgScene:
+        """From a file, .svg or .svgz, and a mask picture. Raises InputError if one cannot be used."""
+        document = Document.open(Path(path))
+        return cls(document, prior, config, None if mask is None else open_picture(Path(mask)).mean(1, keepdim=True))
+
+    def svg(self) -> bytes:
+        """The document with its changed numbers."""
+        values = self.values()
+        changed = [p.key for members in self._members.values() for p in members]
+        return self.document.write({k: values[k].detach().cpu().numpy() for k in changed})
+
+    def save(self, path: str | Path) -> None:
+        """Write the edited document."""
+        write_atomic(Path(path), self.svg())
+
+    def values(self) -> dict[str, Tensor]:
+        """Every number that is drawn, by key, in the document's units; differentiable in what may change."""
+        found = dict(self._base)
+        for g, members in self._members.items():
+            moved = (self._flat[g] - self._start[g]).split([p.value.size for p in members])
+            for p, shift in zip(members, moved, strict=True):
+                base = self._base[p.key]
+                found[p.key] = base + shift.to(base).view(base.shape) / self._scale(p)
+        return found
+
+    def source_id(self) -> dict[str, object]:
+        """Digests and settings that a resumed run must find unchanged."""
+        parts = {"svg": self.document.write(), "mask": None if self.mask is None else self.mask.cpu().numpy().tobytes()}
+        digests = {k: None if v is None else hashlib.sha256(v).hexdigest() for k, v in parts.items()}
+        return {**digests, **asdict(self.config), "rasteriser": type(self.raster).__name__}
+
+    def sample_view(self, *, generator: torch.Generator) -> None:
+        return None
+
+    def latents(self, prior: Prior, view: None) -> Latents:
+        self._before = self._flat["points"].detach().clone()  # where this step's shifts begin
+        z = prior.encode(self._look(self.size))
+        return z if self._cells is None else self._source + self._cells * (z - self._source)
+
+    def source_latents(self, prior: Prior, view: None) -> Latents:
+        return self._source
+
+    def param_groups(self) -> list[ParamGroup]:
+        return [ParamGroup(g, [x]) for g, x in self._flat.items()]
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Ranges, closed outlines, and what the settings ask of outlines."""
+        points = self._flat["points"]
+        if self.config.smoothness:
+            self._outline.smooth(points, self._before, self.config.smoothness)
+        if self.config.uncross:
+            self._outline.uncross(points, self.config.uncross)
+        self._outline.close(points)
+        for g, x in self._flat.items():
+            x.clamp_(self._low[g], self._high[g])
+            if self._free is not None:
+                x.copy_(torch.where(self._free[g] > 0, x, self._start[g]))
+
+    @torch.no_grad()
+    def picture(self, prior: Prior) -> Images:
+        """The page on its ground, longer side 512 px."""
+        return self._look(self.shown)
+
+    def _look(self, size: tuple[int, int]) -> Images:
+        return over(self.raster.render(self.values(), *size)[None], self.ground)
+
+    def _choose(self, group: GroupName) -> list[Parameter]:
+        """The group's parameters that may change, where they are drawn."""
+        if group not in self.config.groups:
+            return []
+        names = self.config.only
+        found = [p for p in self.document.parameters.values() if p.group == group and p.key in self._uses]
+        return [p for p in found if not names or self.document.matches(p, names)]
+
+    def _scale(self, p: Parameter) -> float:
+        """Units of the flat tensor per unit of the document."""
+        use = self._uses[p.key]
+        if use.role in ("outline", "width"):
+            return (use.scale or 1.0) * self.unit
+        if use.gradient is not None and use.role in ("linear", "radial") and use.gradient.units == "userSpaceOnUse":
+            return (use.scale or 1.0) * self.unit / CANVAS
+        return 1.0
+
+    def _gather(self, members: Sequence[Parameter], numbers: Callable[[Parameter], Tensor]) -> Float[Tensor, " n"]:
+        parts = [numbers(p).flatten().float() for p in members]
+        return torch.cat(parts) if parts else torch.zeros(0, device=self.device)
+
+    def _in_units(self, p: Parameter) -> Tensor:
+        return self._base[p.key] * self._scale(p)
+
+    def _lowest(self, p: Parameter) -> Tensor:
+        """Never above where the document itself begins."""
+        low = torch.tensor(self._uses[p.key].lowest, device=self.device)
+        return torch.minimum(low.expand(p.value.size) if len(low) == 1 else low, self._in_units(p).flatten().float())
+
+    def _highest(self, p: Parameter) -> Tensor:
+        high = torch.full((p.value.size,), self._uses[p.key].highest, device=self.device)
+        return torch.maximum(high, self._in_units(p).flatten().float())
+
+    def _paths(self) -> Outline:
+        paths, at = [], 0
+        for p in self._members["points"]:
+            geometry = self._uses[p.key].geometry
+            if geometry is not None and geometry.kind == "path":
+                paths.append((geometry, at, self._base[p.key].cpu()))
+            at += p.value.size
+        return Outline(paths, self.device)
+
+    def _inside(self, p: Parameter) -> Tensor:
+        """1 for numbers that may change by the mask: points within it; other numbers if most of their outline is."""
+        use: Use = self._uses[p.key]
+        if use.draw is None or use.geometry is None or self.mask is None:
+            return torch.ones(p.value.size, device=self.device)
+        numbers = self.document.parameters[use.geometry.key].value
+        points = numbers.reshape(-1, 2) if use.geometry.kind in ("path", "line") else numbers[None, :2]
+        if use.geometry.kind == "rect":
+            points = points + numbers[None, 2:4] / 2
+        height, width = self.mask.shape[-2:]
+        within = []
+        for x, y in points.tolist():
+            px, py = page_point(x, y, use.draw.matrix)
+            column, row = int(px / self.document.width * width), int(py / self.document.height * height)
+            on = 0 <= column < width and 0 <= row < height
+            within.append(float(on and self.mask[0, 0, row, column] > 0.5))
+        if use.role == "outline" and use.geometry.kind in ("path", "line"):
+            return torch.tensor(within, device=self.device).repeat_interleave(2)
+        free = float(sum(within) * 2 > len(within))
+        return torch.full((p.value.size,), free, device=self.device)
