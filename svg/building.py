@@ -8,7 +8,6 @@ from typing import Any
 from cpds.config import require
 from svg.clips import Clips
 from svg.context import CONSTANT, Context, Viewport, start
-from svg.drawn import Node, all_draws, used_keys
 from svg.fixed import Copier, remote
 from svg.ledger import Ledger
 from svg.model import Clip, Draw, Fixed, Geometry, Group, Parameter
@@ -17,6 +16,7 @@ from svg.reading import MAX_DEPTH, Tree, describe, href, tag
 from svg.repeats import CONTAINERS, FIXED, MAX_DRAWN
 from svg.shapes import SHAPES, Shape, read_shape
 from svg.styles import Cascade
+from svg.uses import Node, draws, uses
 from svg.values import fraction, invertible, paint, reference
 
 MAX_FIXED_BYTES = 200_000_000
@@ -78,7 +78,7 @@ class Builder:
                 break
             frames[-1].out.extend(nodes)
         group = Group(nodes)
-        return group, self.ledger.settle(used_keys(group))
+        return group, self.ledger.settle(set(uses(group)))
 
     def count(self) -> None:
         """Count something drawn; InputError if there is no end of it."""
@@ -213,7 +213,7 @@ class Builder:
             return ()
         said = self.cascade(element).get("opacity")
         value = fraction(said.value) if said else None
-        clip = self.clips.of(element, context, lambda: list(all_draws(nodes)))
+        clip = self.clips.of(element, context, lambda: list(draws(*nodes)))
         key = None if value is None or value == 1 else self.ledger.add(element, "opacity", value, "opacities")
         return nodes if key is None and clip is None else (Group(nodes, key, clip),)
 

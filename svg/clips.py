@@ -1,6 +1,6 @@
 """Clip paths: constant outlines that say what shows."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -130,15 +130,6 @@ def both(clip: Clip | None, other: Clip | None) -> Clip | None:
     if clip is None or other is None:
         return clip or other
     return replace(clip, clip=both(clip.clip, other))
-
-
-def nested(clip: Clip) -> Iterator[Clip]:
-    """The clips inside a clip."""
-    for _, inner in clip.draws:
-        if inner is not None:
-            yield inner
-    if clip.clip is not None:
-        yield clip.clip
 
 
 def _box(draws: list[Draw], matrix: Matrix, ledger: Ledger) -> tuple[float, float, float, float] | None:

@@ -47,8 +47,8 @@ class Outline:
     def smooth(self, flat: Float[Tensor, " n"], before: Float[Tensor, " n"], length: float, passes: int = 30) -> None:
         """Even out the points' shifts since `before` along their outlines, over about `length`.
 
-        Damped Jacobi passes over (1 + sum w) x = shift + sum w x_neighbour with w = (length / distance)^2: diffusion along the
-        outline, so that a detail smaller than `length` moves as a whole and a large outline bends freely.
+        Damped Jacobi passes over (1 + sum w) x = shift + sum w x_neighbour with w = (length / distance)^2: diffusion
+        along the outline, so that a detail smaller than `length` moves as a whole and a large outline bends freely.
         """
         x, y = self.point, self.point + 1
         shift = torch.stack([flat[x] - before[x], flat[y] - before[y]], 1)

@@ -15,12 +15,12 @@ from cpds.errors import InputError
 from svg.building import Builder
 from svg.clips import outline_box
 from svg.context import Context, start
-from svg.drawn import all_draws
 from svg.ledger import Ledger
 from svg.model import Group, Parameter
 from svg.reading import Tree, read_file, read_tree, tag, unpacked
 from svg.repeats import check_repeats
 from svg.styles import Cascade
+from svg.uses import draws
 from svg.values import Box, fit, length, view_box
 from svg.writing import Writer
 
@@ -66,7 +66,7 @@ class Document:
             raise InputError(
                 f"{name} draws no shape that can be edited{has}: give a drawing made of paths or basic shapes"
             )
-        commands = {draw.geometry.key: draw.geometry.commands for draw in all_draws(root.children)}
+        commands = {draw.geometry.key: draw.geometry.commands for draw in draws(root)}
         writer = Writer(tree, cascade, builder.ledger, commands, max(page))
         return cls(*page, root, parameters, notes, tree, writer)
 
@@ -137,7 +137,7 @@ def _inside(root: Any, page: tuple[float, float], box: Box | None) -> Context:
 def _extent(root: Group, ledger: Ledger, name: str) -> tuple[float, float]:
     """Right and bottom of everything drawn, the page of a document that does not say its size (as in resvg)."""
     right = bottom = 0.0
-    for draw in all_draws(root.children):
+    for draw in draws(root):
         box = outline_box(draw, (1.0, 0.0, 0.0, 1.0, 0.0, 0.0), ledger)
         right, bottom = max(right, box[2]), max(bottom, box[3])
     fine = 0 < right <= MAX_SIDE and 0 < bottom <= MAX_SIDE

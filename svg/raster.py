@@ -49,6 +49,7 @@ class Raster:
         self.root, self.width, self.height = root, width, height
         self.shapes: list[_Shape] = []
         self._of: dict[tuple[int, bool], int] = {}  # (id of a draw, stroke) -> shape
+        self._clips: set[int] = set()
         geometries: dict[Geometry, int] = {}
         self._collect(root, geometries)
         self.outlines = Outlines(list(geometries))
@@ -60,6 +61,9 @@ class Raster:
             if node.clip:
                 self._collect(node.clip, geometries)
         elif isinstance(node, Clip):
+            if id(node) in self._clips:
+                return
+            self._clips.add(id(node))
             for draw, within in node.draws:
                 self._add(draw, None, geometries)
                 if within:
@@ -232,9 +236,16 @@ def _compose(
         full[y : y + h, x : x + w] = flat.detach()[start : start + stride * h].view(h, stride)[:, :w]
         return full
 
+    masks: dict[int, Tensor] = {}
+
     def clip_mask(clip: Clip | None) -> Tensor | None:
         if clip is None:
             return None
+        if id(clip) not in masks:
+            masks[id(clip)] = make_mask(clip)
+        return masks[id(clip)]
+
+    def make_mask(clip: Clip) -> Tensor:
         hidden = flat.new_ones(height, width)
         for draw, within in clip.draws:
             own = covered(page._of[id(draw), False])

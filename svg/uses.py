@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from svg.model import Clip, Draw, Fixed, Geometry, Gradient, Group, Matrix, Paint
+from svg.model import Draw, Fixed, Geometry, Gradient, Group, Matrix, Paint
 
+Node = Group | Draw | Fixed
 Role = Literal["outline", "colour", "share", "width", "linear", "radial"]
 
 
@@ -48,28 +49,19 @@ class Use:
         return 1.0 if self.role in ("colour", "share") else math.inf
 
 
-def draws(node: Group | Draw | Fixed) -> Iterator[Draw]:
-    """Everything that is drawn with numbers, in order."""
-    if isinstance(node, Draw):
+def nodes(*roots: Node) -> Iterator[Node]:
+    """The nodes and all that they hold, in paint order; documents may nest deeper than Python calls do."""
+    todo = list(reversed(roots))
+    while todo:
+        node = todo.pop()
         yield node
-    elif isinstance(node, Group):
-        for child in node.children:
-            yield from draws(child)
+        if isinstance(node, Group):
+            todo.extend(reversed(node.children))
 
 
-def _groups(node: Group | Draw | Fixed) -> Iterator[Group]:
-    if isinstance(node, Group):
-        yield node
-        for child in node.children:
-            yield from _groups(child)
-
-
-def _clips(clip: Clip | None) -> Iterator[Draw]:
-    if clip:
-        yield from _clips(clip.clip)
-        for draw, within in clip.draws:
-            yield draw
-            yield from _clips(within)
+def draws(*roots: Node) -> Iterator[Draw]:
+    """Everything that is drawn with numbers, in paint order."""
+    return (node for node in nodes(*roots) if isinstance(node, Draw))
 
 
 def uses(root: Group) -> dict[str, Use]:
@@ -95,11 +87,19 @@ def uses(root: Group) -> dict[str, Use]:
             paint(draw.stroke.paint, draw)
             found.setdefault(draw.stroke.opacity, Use("share", draw))
             found.setdefault(draw.stroke.width, Use("width", draw))
-    for group in _groups(root):
+    for group in (node for node in nodes(root) if isinstance(node, Group)):
         if group.opacity:
             found.setdefault(group.opacity, Use("share", next(draws(group), None)))
-        for draw in _clips(group.clip):
-            found.setdefault(draw.geometry.key, Use("outline", draw))
+        todo, seen = [group.clip], set()
+        while todo:
+            clip = todo.pop()
+            if clip is None or id(clip) in seen:
+                continue
+            seen.add(id(clip))
+            for draw, within in clip.draws:
+                found.setdefault(draw.geometry.key, Use("outline", draw))
+                todo.append(within)
+            todo.append(clip.clip)
     return found
 
 
