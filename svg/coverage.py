@@ -156,9 +156,9 @@ class _Coverage(torch.autograd.Function):
 
 
 def _orientation(edges: Tensor, owner: Tensor, shapes: int) -> Tensor:
-    """Sign of each shape's area."""
+    """Sign of the winding number within each shape: clockwise on the page is negative."""
     cross = edges[:, 0, 0] * edges[:, 1, 1] - edges[:, 1, 0] * edges[:, 0, 1]
-    return edges.new_zeros(shapes).index_add_(0, owner, cross).sign()
+    return edges.new_zeros(shapes).index_add_(0, owner, -cross).sign()
 
 
 def coverage(

@@ -24,21 +24,21 @@ def offset_of(
     if gradient.kind == "linear":
         start, along = numbers[:2], numbers[2:] - numbers[:2]
         square = (along * along).sum()
-        on = ((points - start) * along).sum(1) / square if float(square) > 0 else points.new_ones(len(points))
+        on = ((points - start) * along).sum(1) / square if float(square.detach()) > 0 else points.new_ones(len(points))
         return on, torch.ones_like(on)
     centre, radius, focus, first = numbers[:2], numbers[2], numbers[3:5], numbers[5]
-    if float(radius) <= 0:
+    if float(radius.detach()) <= 0:
         return points.new_ones(len(points)), points.new_ones(len(points))
     way = focus - centre
     far = float((way.norm() / radius).detach())
-    if far > 0.9999 and float(first) == 0:  # a focus outside lies on the rim
+    if far > 0.9999 and float(first.detach()) == 0:  # a focus outside lies on the rim
         focus = centre + way * (0.9999 / far)
     # the circle through p: |p - f - t (c - f)| = r0 + t (r - r0), the larger t with a radius >= 0
     to_centre, grow, p = centre - focus, radius - first, points - focus
     a = (to_centre * to_centre).sum() - grow * grow
     b = (p * to_centre).sum(1) + first * grow
     c = (p * p).sum(1) - first * first
-    if abs(float(a)) < 1e-9:
+    if abs(float(a.detach())) < 1e-9:
         t = c / (2 * b)
     else:
         root = (b * b - a * c).clamp(min=1e-12).sqrt()

@@ -200,7 +200,7 @@ CASES: dict[str, Callable[[Edit, Path], None]] = {
     "only": differs(only=["face"]),
     "background": differs(background=[0, 0.5, 0]),
     "resolution": differs(resolution=48),
-    "smoothness": differs(smoothness=30),
+    "smoothness": differs(smoothness=0),
     "uncross": refused_with(uncross=-1),  # what it does to a tangle: test_svg_scene.py
 }
 

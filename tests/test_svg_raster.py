@@ -308,13 +308,18 @@ def test_an_edge_that_is_upright_but_for_rounding_covers_all_of_its_rows() -> No
         torch.testing.assert_close(rows.sum(), number(138 * 28.3), rtol=1e-9, atol=0)
 
 
-def test_an_edge_on_a_pixel_border_still_pulls() -> None:
-    square = number(2, 2, 6, 2, 6, 6, 2, 6).view(4, 2).requires_grad_()
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("rule", [False, True])
+def test_an_edge_on_a_pixel_border_still_pulls_the_right_way(turned: bool, rule: bool) -> None:
+    """The area of a square of whole pixels grows by a side's length for each px that the side moves out."""
+    square = number(2, 2, 6, 2, 6, 6, 2, 6).view(4, 2)
+    square = (square.flip(0) if turned else square).requires_grad_()
     edges = torch.stack([square, square.roll(-1, 0)], 1)
     owner = torch.zeros(4, dtype=torch.long)
-    coverage(edges, owner, boxes_of(edges, owner, 1, 9, 9), torch.tensor([False])).sum().backward()
+    coverage(edges, owner, boxes_of(edges, owner, 1, 9, 9), torch.tensor([rule])).sum().backward()
+    outward = (square.detach() - 4).sign() * 2  # half of a side for each of its ends
     assert square.grad is not None
-    assert (square.grad.abs() > 0.5).all()
+    torch.testing.assert_close(square.grad, outward)
 
 
 def test_composition_and_its_gradient_are_those_of_plain_operations() -> None:

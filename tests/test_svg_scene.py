@@ -198,8 +198,8 @@ def test_every_setting_is_read(document: Document, prior: UNetPrior, name: str) 
         "only": ("face",),
         "background": (0.0, 0.5, 0.0),
         "resolution": 64,
-        "smoothness": 20.0,
-        "uncross": 5.0,
+        "smoothness": 0.0,
+        "uncross": 0.0,
     }
     results = []
     for config in (SceneConfig(), SceneConfig(**{name: changes[name]})):
