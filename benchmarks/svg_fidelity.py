@@ -1,6 +1,6 @@
 """How faithfully the torch rasteriser draws real icons, and whether documents survive a round trip; resvg is the judge.
 
-    python benchmarks/svg_fidelity.py --icons 2000
+    PYTHONPATH=scripts python benchmarks/svg_fidelity.py --icons 2000
 
 Draws icons at random from three sets (downloaded once with npm, see scripts/icons.py) and prints, for 128 px on white,
 the share with at least 35 dB PSNR to resvg's picture, how many documents written back unedited give resvg's picture to

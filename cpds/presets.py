@@ -54,14 +54,11 @@ METHODS = {"cpds": CPDS, "pds": PDS, "cds": CDS, "dds": DDS, "sds": SDS}
 
 
 def on_svg(preset: EditConfig) -> EditConfig:
-    """A preset's guidance for the numbers of a drawing: Adam; points and widths in px of a 512-px canvas."""
+    """A preset's method for the numbers of a drawing: Adam; points and widths in px of a 512-px canvas."""
+    guidance = replace(preset.guidance, guidance_scale=7.5, identity=0.1, w_cut=1.0)
+    lrs = {"points": 3.0, "widths": 1.0}
     return replace(
-        preset,
-        num_inference_steps=150,
-        optimizer="adam",
-        lr=0.02,
-        lr_final=0.005,
-        group_lrs={"points": 2.0, "widths": 1.0},
+        preset, guidance=guidance, num_inference_steps=150, optimizer="adam", lr=0.02, lr_final=0.005, group_lrs=lrs
     )
 
 

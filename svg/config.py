@@ -44,7 +44,7 @@ class SceneConfig:
     """Ground under the page while it is looked at, RGB in 0 ... 1; it is not written into the file."""
     resolution: int | None = None
     """Shorter side while editing, in px. Default: what the prior was trained on."""
-    smoothness: float = 24.0
+    smoothness: float = 32.0
     """Length along an outline, in px of a 512-px canvas, over which points move alike: details stay whole."""
     uncross: float = 2.0
     """Canvas px by which a curve's handles are shortened after each step while they cross."""
