@@ -1,0 +1,210 @@
+"""Gaussian splats as something to edit, view by view; the edit goes back into the .ply that it came from.
+
+Each parameter is in units of its own, so that one step size serves any scene: positions in the extent of the cameras,
+the higher spherical harmonics in twentieths (3DGS, Kerbl 2023, gives them a twentieth of the constant one's step size),
+all others as a .ply holds them. What has not moved goes back to the last bit. Nothing is added and nothing removed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from cpds.config import require
+from cpds.errors import InputError
+from cpds.pictures import working_size
+from cpds.prior import Prior
+from cpds.representation import ParamGroup
+from cpds.types import Images, Latents
+from representations.cameras import Camera, Frame, read_cameras
+from representations.ply import Gaussians, SplatFile
+from representations.rasterise import rasterization
+
+GroupName = Literal["xyz", "colour", "opacity", "scale", "rotation"]
+GROUPS: tuple[GroupName, ...] = get_args(GroupName)
+FIELDS: dict[GroupName, tuple[str, ...]] = {  # of Gaussians
+    "xyz": ("means",),
+    "colour": ("dc", "rest"),
+    "opacity": ("opacities",),
+    "scale": ("scales",),
+    "rotation": ("quats",),
+}
+
+
+@dataclass(frozen=True)
+class SplatConfig:
+    """How a splat scene is looked at, and what of it may change."""
+
+    optimise: tuple[GroupName, ...] = GROUPS
+    """What may change."""
+    view_every: int = 10
+    """Steps for which one camera is kept (PDS, Koo 2024)."""
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Colour where nothing is, RGB in 0 ... 1: the one that the scene was trained with."""
+    resolution: int | None = None
+    """Shorter side of the views, in px. Default: what the prior was trained on."""
+    shown: Literal[1, 4] = 4
+    """Views in a picture for people: one, or four in a square."""
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.optimise) - set(GROUPS))
+        require(bool(self.optimise) and not unknown, f"optimise must name some of {GROUPS}, got {self.optimise}")
+        require(self.view_every >= 1, f"view_every must be >= 1, got {self.view_every}")
+        ground = len(self.background) == 3 and all(0 <= c <= 1 for c in self.background)
+        require(ground, f"background must be three numbers in 0 ... 1, got {self.background}")
+        require(self.resolution is None or self.resolution >= 16, f"resolution must be >= 16 px, got {self.resolution}")
+        require(self.shown in (1, 4), f"shown must be 1 or 4, got {self.shown}")
+
+
+class SplatScene:
+    """A scene under edit. Views are numbers of cameras. Raises InputError where no camera sees anything."""
+
+    def __init__(
+        self,
+        file: SplatFile,
+        cameras: Sequence[Camera],
+        prior: Prior,
+        config: SplatConfig | None = None,
+        rasteriser: Callable[..., tuple[Tensor, Tensor, dict[str, Any]]] = rasterization,
+    ) -> None:
+        self.file, self.config, self.device = file, config or SplatConfig(), prior.device
+        self.rasteriser = rasteriser
+        if not cameras:
+            raise InputError("there is no camera: give at least one")
+        short = self.config.resolution or prior.native_side
+        self.cameras = [c.fitted(*working_size(c.height, c.width, short, prior.multiple)) for c in cameras]
+        self._base = {k: v.to(self.device) for k, v in vars(file.gaussians).items()}
+        self.degree = file.gaussians.degree
+        self._unit = {"means": extent(cameras, file.gaussians.means), "rest": 1 / 20}
+        chosen = [field for group in GROUPS if group in self.config.optimise for field in FIELDS[group]]
+        self._start = {f: self._base[f] / self._unit.get(f, 1.0) for f in chosen if self._base[f].numel()}
+        self._now = {f: x.clone().requires_grad_() for f, x in self._start.items()}
+        self._ground = torch.tensor([self.config.background], device=self.device)
+        self._sources: dict[int, Latents] = {}
+        if not any(self._sees(camera) for camera in self.cameras):
+            raise InputError(
+                f"none of the {len(cameras)} cameras sees a gaussian: the scene and the cameras lie in different axes; "
+                "for an export of nerfstudio's pass its dataparser_transforms.json too"
+            )
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        cameras: str | Path,
+        prior: Prior,
+        config: SplatConfig | None = None,
+        frame: str | Path | None = None,
+    ) -> SplatScene:
+        """From a .ply, a transforms.json and, for what nerfstudio trained, its dataparser_transforms.json.
+
+        Raises InputError if one of them cannot be used.
+        """
+        axes = None if frame is None else Frame.read(frame)
+        return cls(SplatFile.read(path), read_cameras(cameras, axes), prior, config)
+
+    def save(self, path: str | Path) -> None:
+        """Write the edited scene."""
+        self.file.write(path, self.gaussians())
+
+    def gaussians(self) -> Gaussians:
+        """What would be saved; without gradient."""
+        return Gaussians(**{k: v.detach().cpu() for k, v in self.values().items()})
+
+    def values(self) -> dict[str, Tensor]:
+        """The fields of Gaussians as they are now, differentiable in what may change."""
+        found = dict(self._base)
+        for f, now in self._now.items():
+            found[f] = self._base[f] + (now - self._start[f]) * self._unit.get(f, 1.0)
+        return found
+
+    def source_id(self) -> dict[str, object]:
+        """Digests and settings that a resumed run must find unchanged."""
+        cameras = b"".join(x.numpy().tobytes() for c in self.cameras for x in (c.viewmat, c.k))
+        parts = {"splats": self.file.encode(self.file.gaussians), "cameras": cameras}
+        digests = {k: hashlib.sha256(v).hexdigest() for k, v in parts.items()}
+        return {**digests, **asdict(self.config), "rasteriser": self.rasteriser.__module__}
+
+    def sample_view(self, *, generator: torch.Generator) -> int:
+        """The same camera for `view_every` steps; all of them, shuffled, before one comes again.
+
+        The editor seeds consecutive steps with consecutive numbers: the seed says where in the sequence a step is, and
+        a resumed run goes on with the camera that it had. (How many steps the first one lasts depends on the run's seed.)
+        """
+        turn, place = divmod(generator.initial_seed() // self.config.view_every, len(self.cameras))
+        order = torch.randperm(len(self.cameras), generator=torch.Generator().manual_seed(turn))
+        return int(order[place])
+
+    def latents(self, prior: Prior, view: int) -> Latents:
+        return prior.encode(self.render(self.cameras[view]))
+
+    @torch.no_grad()
+    def source_latents(self, prior: Prior, view: int) -> Latents:
+        if view not in self._sources:
+            self._sources[view] = prior.encode(self._look(self._base, self.cameras[view]))
+        return self._sources[view]
+
+    def param_groups(self) -> list[ParamGroup]:
+        return [ParamGroup(g, [self._now[f] for f in FIELDS[g] if f in self._now]) for g in GROUPS]
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Unit quaternions, where they moved."""
+        if "quats" in self._now:
+            now, start = self._now["quats"], self._start["quats"]
+            now.copy_(torch.where((now != start).any(1, keepdim=True), normalize(now, dim=1), now))
+
+    @torch.no_grad()
+    def picture(self, prior: Prior) -> Images:
+        """The scene from one camera, or from four spread over the list, at the first one's size."""
+        count, (first, *_) = min(self.config.shown, len(self.cameras)), self.cameras
+        if count < 4:
+            return self.render(first)
+        some = [self.cameras[i * (len(self.cameras) - 1) // 3] for i in range(4)]
+        views = [self.render(c.fitted(first.height, first.width)) for c in some]
+        return torch.cat([torch.cat(views[:2], 3), torch.cat(views[2:], 3)], 2)
+
+    def render(self, camera: Camera) -> Images:
+        """(1, 3, H, W) in [0, 1], differentiable in what may change."""
+        return self._look(self.values(), camera)
+
+    def _look(self, values: dict[str, Tensor], camera: Camera) -> Images:
+        drawn, _, _ = self.rasteriser(
+            means=values["means"],
+            quats=values["quats"],
+            scales=values["scales"].exp(),
+            opacities=values["opacities"][:, 0].sigmoid(),
+            colors=torch.cat([values["dc"][:, None], values["rest"]], 1),
+            viewmats=camera.viewmat[None].to(self.device),
+            Ks=camera.k[None].to(self.device),
+            width=camera.width,
+            height=camera.height,
+            sh_degree=self.degree,
+            packed=False,
+            backgrounds=self._ground,
+        )
+        return drawn.permute(0, 3, 1, 2).clamp(0, 1)
+
+    @torch.no_grad()
+    def _sees(self, camera: Camera) -> bool:
+        """Whether a gaussian's centre is in the picture."""
+        view, k = camera.viewmat.to(self.device), camera.k.to(self.device)
+        seen = (self._base["means"] @ view[:3, :3].T + view[:3, 3]) @ k.T
+        at, depth = seen[:, :2] / seen[:, 2:].clamp(min=1e-6), seen[:, 2:]
+        side = at.new_tensor([camera.width, camera.height])
+        return bool(((depth > 0.01) & (at > 0) & (at < side)).all(1).any())
+
+
+def extent(cameras: Sequence[Camera], means: Float[Tensor, "n 3"]) -> float:
+    """1.1 x the largest distance of a camera from the cameras' mean (3DGS); of one camera, that to the scene's middle."""
+    places = torch.stack([torch.linalg.inv(c.viewmat)[:3, 3] for c in cameras])
+    radius = 1.1 * float((places - places.mean(0)).norm(dim=1).max())
+    return radius if radius > 1e-6 else max(1e-6, float((means.median(0).values - places[0]).norm()))

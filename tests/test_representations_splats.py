@@ -1,0 +1,309 @@
+"""A splat scene under edit: views, units, what is saved, and an edit that goes on where it was stopped."""
+
+import json
+import math
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Recorder, randn
+from torch import Tensor
+
+from cpds.config import EditConfig, GuidanceConfig
+from cpds.diffusion import UNetPrior
+from cpds.editor import edit, run, start, step_generator
+from cpds.errors import InputError
+from cpds.presets import PRESETS
+from cpds.representation import Representation
+from representations.cameras import Camera
+from representations.ply import Gaussians, SplatFile
+from representations.rasterise import rasterization
+from representations.splats import GROUPS, SplatConfig, SplatScene, extent
+
+ADAM = EditConfig(GuidanceConfig("dds"), 6, "adam", 0.02, "none")
+
+
+def ball(n: int = 40, degree: int = 1) -> Gaussians:
+    """Gaussians near the origin; quaternions as optimisers leave them, not of unit length."""
+    k = (degree + 1) ** 2 - 1
+    spread = torch.full((n, 3), math.log(0.2)) + 0.3 * randn(2, n, 3)
+    return Gaussians(
+        0.4 * randn(0, n, 3), 2 * randn(1, n, 4), spread, randn(3, n, 1), randn(4, n, 3), 0.1 * randn(5, n, k, 3)
+    )
+
+
+def ring(count: int = 6, width: int = 60, height: int = 40, radius: float = 3.0) -> list[Camera]:
+    found = []
+    for i in range(count):
+        c, s = math.cos(2 * math.pi * i / count), math.sin(2 * math.pi * i / count)
+        view = torch.tensor([[c, 0, s, 0], [0, 1, 0, 0], [-s, 0, c, radius], [0, 0, 0, 1]])
+        k = torch.tensor([[50.0, 0, width / 2], [0, 50.0, height / 2], [0, 0, 1]])
+        found.append(Camera(f"{i}.png", view, k, width, height))
+    return found
+
+
+def scene(prior: UNetPrior, count: int = 6, **settings: Any) -> SplatScene:
+    return SplatScene(SplatFile.of(ball()), ring(count), prior, SplatConfig(**settings))
+
+
+def same(a: Gaussians, b: Gaussians) -> bool:
+    return all(torch.equal(getattr(a, f.name), getattr(b, f.name)) for f in fields(Gaussians))
+
+
+def leaves(of: SplatScene) -> dict[str, list[Tensor]]:
+    return {g.name: g.tensors for g in of.param_groups()}
+
+
+def test_is_a_representation_with_the_groups_of_the_preset(prior: UNetPrior) -> None:
+    made = scene(prior)
+    assert isinstance(made, Representation)
+    assert set(leaves(made)) == set(PRESETS["pds-splats-paper"].group_lrs) == set(GROUPS)
+    state = start(made, prior, "a", "b", PRESETS["pds-splats-paper"])
+    assert [len(g["params"]) for g in state.optimizer.param_groups] == [1, 2, 1, 1, 1]
+
+
+def test_views_are_seen_at_the_priors_size(prior: UNetPrior) -> None:
+    made = scene(prior)
+    assert all(min(c.width, c.height) == prior.native_side for c in made.cameras)
+    assert all(c.width % prior.multiple == c.height % prior.multiple == 0 for c in made.cameras)
+    assert made.cameras[0].width > made.cameras[0].height
+    height, width = made.cameras[0].height, made.cameras[0].width
+    picture = made.render(made.cameras[0])
+    assert picture.shape == (1, 3, height, width)
+    assert torch.equal(made.latents(prior, 2), prior.encode(made.render(made.cameras[2])))
+    assert torch.equal(made.source_latents(prior, 2), made.latents(prior, 2))
+    assert min(c.height for c in scene(prior, resolution=3 * prior.native_side).cameras) == 3 * prior.native_side
+
+
+def test_renders_what_the_file_says(prior: UNetPrior) -> None:
+    """Logits, logarithms and coefficients, by the rasteriser itself."""
+    made, stored = scene(prior, background=(0.3, 0.6, 0.9)), ball()
+    camera = made.cameras[1]
+    render, alphas, _ = rasterization(
+        stored.means,
+        stored.quats,
+        stored.scales.exp(),
+        torch.sigmoid(stored.opacities[:, 0]),
+        torch.cat([stored.dc[:, None], stored.rest], 1),
+        camera.viewmat[None],
+        camera.k[None],
+        camera.width,
+        camera.height,
+        sh_degree=1,
+    )
+    wanted = (render + (1 - alphas) * torch.tensor([0.3, 0.6, 0.9])).clamp(0, 1)
+    assert torch.allclose(made.render(camera)[0].permute(1, 2, 0), wanted[0], atol=1e-6)
+
+
+# ---- which view, when
+
+
+def views(made: SplatScene, steps: int, seed: int = 0) -> list[int]:
+    return [made.sample_view(generator=step_generator(seed, i)) for i in range(steps)]
+
+
+def runs(found: list[int]) -> list[int]:
+    """Lengths of runs of equal views."""
+    ends = [i for i in range(1, len(found)) if found[i] != found[i - 1]]
+    return [b - a for a, b in zip([0, *ends], [*ends, len(found)], strict=True)]
+
+
+@pytest.mark.parametrize("every", [1, 4, 10])
+def test_a_view_is_kept_for_some_steps(every: int, prior: UNetPrior) -> None:
+    found = runs(views(scene(prior, view_every=every), 60, seed=3))
+    assert all(n % every == 0 for n in found[1:-1])  # a view may come twice in a row, where the order begins anew
+    assert found[0] <= 2 * every
+
+
+def test_every_view_comes_before_one_comes_again(prior: UNetPrior) -> None:
+    found = views(scene(prior, view_every=1), 30)
+    rounds = [found[i : i + 6] for i in range(0, 30, 6)]
+    assert all(sorted(r) == list(range(6)) for r in rounds)
+    assert len({tuple(r) for r in rounds}) > 1  # shuffled
+    assert views(scene(prior, view_every=1), 30, seed=1) != found
+
+
+def test_a_view_depends_on_the_step_alone(prior: UNetPrior) -> None:
+    made = scene(prior, view_every=4)
+    assert views(made, 20)[13:] == [made.sample_view(generator=step_generator(0, i)) for i in range(13, 20)]
+
+
+def test_sources_are_cached_and_do_not_follow_the_edit(prior: UNetPrior) -> None:
+    made = scene(prior)
+    early = made.source_latents(prior, 0)
+    for x in (x for tensors in leaves(made).values() for x in tensors):
+        x.data += 0.3
+    assert made.source_latents(prior, 0) is early
+    assert not early.requires_grad
+    assert torch.equal(made.source_latents(prior, 1), scene(prior).source_latents(prior, 1))
+    assert not torch.equal(made.latents(prior, 1), made.source_latents(prior, 1))
+
+
+# ---- parameters, units, ranges
+
+
+def test_gradients_reach_all_parameters(prior: UNetPrior) -> None:
+    made = scene(prior)
+    made.latents(prior, 0).square().sum().backward()
+    for name, tensors in leaves(made).items():
+        assert all(x.grad is not None and x.grad.abs().sum() > 0 for x in tensors), name
+
+
+def test_positions_move_in_extents_and_harmonics_in_twentieths(prior: UNetPrior) -> None:
+    near, far = ball(), ball()
+    far = replace(far, means=100 * far.means, scales=far.scales + math.log(100))
+    made = [SplatScene(SplatFile.of(g), ring(radius=r), prior, SplatConfig()) for g, r in ((near, 3.0), (far, 300.0))]
+    for one in made:
+        for x in leaves(one)["xyz"] + leaves(one)["colour"]:
+            x.data += 0.01
+    moved = [one.gaussians() for one in made]
+    assert torch.allclose(moved[1].means - far.means, 100 * (moved[0].means - near.means), rtol=1e-3)
+    assert torch.allclose(moved[0].means - near.means, torch.tensor(0.01 * 1.1 * 3), rtol=1e-3)
+    assert torch.allclose(moved[0].dc - near.dc, torch.tensor(0.01), rtol=1e-3)
+    assert torch.allclose(moved[0].rest - near.rest, torch.tensor(0.01 / 20), rtol=1e-3)
+    pictures = [one.render(one.cameras[0]) for one in made]
+    assert torch.allclose(*pictures, atol=2e-3)
+
+
+def test_extent_of_a_single_camera() -> None:
+    assert extent(ring(1), ball().means) == pytest.approx(3, abs=0.5)
+    assert extent(ring(4), ball().means) == pytest.approx(3.3)
+
+
+def test_project_normalises_what_moved(prior: UNetPrior) -> None:
+    made = scene(prior)
+    (quats,) = leaves(made)["rotation"]
+    before = made.render(made.cameras[0])
+    made.project()
+    assert same(made.gaussians(), ball())  # nothing moved: nothing changes
+    quats.data[3] *= 1.5
+    made.project()
+    found = made.gaussians().quats
+    assert float(found[3].norm()) == pytest.approx(1, abs=1e-6)
+    assert torch.equal(found[4:], ball().quats[4:])
+    assert torch.allclose(made.render(made.cameras[0]), before, atol=1e-5)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_only_what_is_named_changes(group: Any, prior: UNetPrior) -> None:
+    made = scene(prior, optimise=(group,))
+    edit(made, prior, "a cat", "a dog", replace(ADAM, num_inference_steps=2))
+    after, before = made.gaussians(), ball()
+    changed = {f.name for f in fields(Gaussians) if not torch.equal(getattr(after, f.name), getattr(before, f.name))}
+    wanted = {"xyz": {"means"}, "colour": {"dc", "rest"}, "opacity": {"opacities"}, "scale": {"scales"}}
+    assert changed == wanted.get(group, {"quats"})
+
+
+# ---- edits
+
+
+def test_an_edit_goes_on_as_if_it_had_not_been_stopped(prior: UNetPrior) -> None:
+    """Stopped in the middle of a view, the run takes that view up again."""
+    whole = scene(prior, view_every=4)
+    log = Recorder(lambda state, terms: float(terms.total.detach()))
+    run(start(whole, prior, "a cat", "a dog", ADAM), [log])
+
+    saved: dict[str, Tensor] = {}
+
+    def note(state: Any, terms: Any) -> float:
+        if state.step == 3:
+            saved.update({k: v.clone() for k, v in state.tensors().items()})
+        return float(terms.total.detach())
+
+    run(start(scene(prior, view_every=4), prior, "a cat", "a dog", ADAM), [Recorder(note)])
+    resumed = scene(prior, view_every=4)
+    state = start(resumed, prior, "a cat", "a dog", ADAM)
+    state.load(saved)
+    rest = Recorder(lambda state, terms: float(terms.total.detach()))
+    run(state, [rest])
+    assert rest.notes == log.notes[3:]
+    assert same(resumed.gaussians(), whole.gaussians())
+    assert not same(whole.gaussians(), ball())
+
+
+def test_what_is_not_touched_is_saved_as_it_was(prior: UNetPrior, tmp_path: Path) -> None:
+    SplatFile.of(ball()).write(tmp_path / "in.ply", ball())
+    made = SplatScene(SplatFile.read(tmp_path / "in.ply"), ring(), prior)
+    made.save(tmp_path / "out.ply")
+    assert (tmp_path / "out.ply").read_bytes() == (tmp_path / "in.ply").read_bytes()
+    made = SplatScene(SplatFile.read(tmp_path / "in.ply"), ring(), prior, SplatConfig(optimise=("colour",)))
+    edit(made, prior, "a cat", "a dog", ADAM)
+    made.save(tmp_path / "out.ply")
+    after = SplatFile.read(tmp_path / "out.ply").gaussians
+    assert same(replace(after, dc=ball().dc, rest=ball().rest), ball())
+    assert same(after, made.gaussians())
+
+
+def test_from_files(prior: UNetPrior, tmp_path: Path) -> None:
+    SplatFile.of(ball()).write(tmp_path / "a.ply", ball())
+    pose = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 3], [0, 0, 0, 1]]
+    cameras = {"fl_x": 50, "w": 60, "h": 40, "frames": [{"transform_matrix": pose}]}
+    (tmp_path / "transforms.json").write_text(json.dumps(cameras))
+    axes = {"transform": [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]], "scale": 0.5}
+    (tmp_path / "dataparser_transforms.json").write_text(json.dumps(axes))
+    made = SplatScene.open(tmp_path / "a.ply", tmp_path, prior)
+    assert made.cameras[0].viewmat[2, 3] == 3
+    closer = SplatScene.open(tmp_path / "a.ply", tmp_path, prior, None, tmp_path / "dataparser_transforms.json")
+    assert closer.cameras[0].viewmat[2, 3] == 1.5
+
+
+# ---- pictures and settings
+
+
+def test_a_picture_shows_four_views_or_one(prior: UNetPrior) -> None:
+    made = scene(prior)
+    h, w = made.cameras[0].height, made.cameras[0].width
+    sheet = made.picture(prior)
+    assert sheet.shape == (1, 3, 2 * h, 2 * w)
+    assert torch.equal(sheet[..., :h, :w], made.render(made.cameras[0]))
+    assert torch.equal(sheet[..., h:, w:], made.render(made.cameras[5]))
+    assert not sheet.requires_grad
+    assert scene(prior, shown=1).picture(prior).shape == (1, 3, h, w)
+    assert scene(prior, count=3).picture(prior).shape == (1, 3, h, w)
+
+
+def test_cameras_of_several_sizes_share_a_sheet(prior: UNetPrior) -> None:
+    mixed = [*ring(4), *ring(4, 40, 60)]
+    made = SplatScene(SplatFile.of(ball()), mixed, prior)
+    assert made.cameras[0].width > made.cameras[0].height
+    assert made.cameras[7].width < made.cameras[7].height
+    assert made.picture(prior).shape[-2:] == (2 * made.cameras[0].height, 2 * made.cameras[0].width)
+
+
+def test_identity_follows_the_source(prior: UNetPrior) -> None:
+    plain = scene(prior).source_id()
+    json.dumps(plain)
+    assert scene(prior).source_id() == plain
+    others = [
+        scene(prior, view_every=3).source_id(),
+        scene(prior, count=5).source_id(),
+        SplatScene(SplatFile.of(ball(41)), ring(), prior).source_id(),
+    ]
+    assert all(other != plain for other in others)
+    edited = scene(prior)
+    leaves(edited)["colour"][0].data += 1
+    assert edited.source_id() == plain
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"optimise": ()}, "optimise must name some of"),
+        ({"view_every": 0}, "view_every must be >= 1, got 0"),
+        ({"background": (0.0, 0.5, 1.5)}, "background must be three numbers"),
+        ({"resolution": 8}, "resolution must be >= 16 px, got 8"),
+    ],
+)
+def test_bad_settings(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SplatConfig(**settings)
+
+
+def test_scenes_that_no_camera_sees(prior: UNetPrior) -> None:
+    file = SplatFile.of(replace(ball(), means=ball().means + torch.tensor([0.0, 500.0, 0.0])))
+    with pytest.raises(InputError, match="none of the 6 cameras sees a gaussian: .*dataparser_transforms.json too"):
+        SplatScene(file, ring(), prior)
+    with pytest.raises(InputError, match="no camera"):
+        SplatScene(SplatFile.of(ball()), [], prior)
