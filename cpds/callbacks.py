@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from PIL import Image
 from tqdm import tqdm
 
 from cpds.pictures import gif, png, strip, to_pil
-from cpds.runs import FRAMES, GIF, RESULT, STRIP, RunFolder
+from cpds.runs import EXPORT, FRAMES, GIF, RESULT, STRIP, RunFolder
 
 if TYPE_CHECKING:
     from cpds.editor import EditState
@@ -105,6 +106,25 @@ class Checkpoints:
 
     def save(self, state: EditState) -> None:
         self.run.save_checkpoint(state.tensors())
+
+
+class Exports:
+    """What is edited in its own file format (`suffix`): every `every` steps (0: never), and at the end."""
+
+    def __init__(self, run: RunFolder, encode: Callable[[], bytes], suffix: str, every: int = 0) -> None:
+        self.run, self.encode, self.suffix, self.every = run, encode, suffix, every
+
+    def started(self, state: EditState) -> None:
+        for file in (self.run.path / self.suffix).glob(f"*.{self.suffix}"):
+            if file.stem.isdecimal() and int(file.stem) > state.step:  # of steps that will be made again
+                file.unlink()
+
+    def stepped(self, state: EditState, terms: Terms) -> None:
+        if self.every and state.step % self.every == 0:
+            self.run.write(f"{self.suffix}/{state.step:06d}.{self.suffix}", self.encode())
+
+    def finished(self, state: EditState) -> None:
+        self.run.write(f"{EXPORT}.{self.suffix}", self.encode())
 
 
 class StopBetweenSteps:

@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import partial
 from io import StringIO
 from typing import Any
@@ -17,6 +17,7 @@ import tyro
 
 from cpds.cli_eval import EvalArgs, run_eval
 from cpds.cli_image import ImageArgs, run_image
+from cpds.cli_splats import SplatArgs, run_splats
 from cpds.cli_svg import SvgArgs, run_svg
 from cpds.config import EditConfig, GuidanceConfig
 from cpds.errors import InputError
@@ -43,19 +44,20 @@ Run = Callable[[Any, str], int]  # (arguments, the command line as typed) -> exi
 COMMANDS: dict[str, tuple[type, Run]] = {
     "image": (ImageArgs, lambda args, _: run_image(args)),
     "svg": (SvgArgs, lambda args, _: run_svg(args)),
+    "splats": (SplatArgs, lambda args, _: run_splats(args)),
     "eval": (EvalArgs, run_eval),
     "presets": (PresetsArgs, lambda _args, _: run_presets()),
 }
 
 
 def chosen_preset(argv: Sequence[str]) -> str:
-    """The preset that the flags start from: --preset, else the one named like --method, else cpds; svg has its own."""
+    """The preset to start from: --preset, else the one named like --method, else cpds; svg, splats have their own."""
     found = {}
     for i, word in enumerate(argv):
         flag, _, value = word.partition("=")
         if flag in ("--preset", "--method"):
             found[flag] = value or (argv[i + 1] if i + 1 < len(argv) else "")
-    own = "-svg" if argv[:1] == ["svg"] else ""
+    own = {"svg": "-svg", "splats": "-splats"}.get(argv[0] if argv else "", "")
     name = found.get("--preset") or found.get("--method", "cpds") + own
     return name if name in PRESETS else "cpds" + own  # tyro will say what is wrong with an unknown one
 
@@ -68,13 +70,15 @@ def unboxed(box: str) -> str:
     return re.sub(r"^Error parsing __\S+: ", "", "; ".join(kept).rstrip(".!") or box.strip())
 
 
-def parse(argv: Sequence[str]) -> ImageArgs | SvgArgs | EvalArgs | PresetsArgs:
+def parse(argv: Sequence[str]) -> ImageArgs | SvgArgs | SplatArgs | EvalArgs | PresetsArgs:
     """Arguments with the chosen preset's settings as defaults. InputError on a bad flag."""
     name = chosen_preset(argv)
-    commands: dict[str, Any] = {
-        command: partial(args, preset=name, edit=PRESETS[name]) if hasattr(args, "preset") else args
-        for command, (args, _) in COMMANDS.items()
-    }
+    commands: dict[str, Any] = {}
+    for command, (args, _) in COMMANDS.items():
+        # tyro makes a mess of nested settings that come from a factory: it is given the settings themselves
+        made = {f.name: f.default_factory() for f in fields(args) if f.default_factory is not MISSING}
+        chosen = {"preset": name, "edit": PRESETS[name]} if hasattr(args, "preset") else {}
+        commands[command] = partial(args, **made | chosen)
     box = StringIO()
     try:
         with redirect_stderr(box):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import tyro
 
@@ -13,12 +13,6 @@ from cpds.cli_runs import EMBEDDED_NOTE, PresetName, destinations, one_edit, req
 from cpds.config import EditConfig, require
 from cpds.presets import PRESETS
 from svg.config import SceneConfig
-
-if TYPE_CHECKING:
-    from cpds.editor import EditState
-    from cpds.guidance import Terms
-    from cpds.runs import RunFolder
-    from svg.scene import SvgScene
 
 
 @dataclass(frozen=True)
@@ -74,15 +68,17 @@ def run_svg(args: SvgArgs) -> int:
     documents = {path: Document.open(path) for path in dict.fromkeys(job.source for job in jobs)}
     mask = open_picture(args.mask).mean(1, keepdim=True) if args.mask else None
 
+    from cpds.callbacks import Exports
     from cpds.prior import load_prior
-    from cpds.runs import RESULT_SVG, Identity, RunFolder
+    from cpds.runs import EXPORT, Identity, RunFolder
     from svg.diffvg import DiffvgRaster
     from svg.raster import Raster
-    from svg.scene import SvgScene
+    from svg.scene import SvgScene, chosen
 
     drawer = {"torch": Raster, "diffvg": DiffvgRaster}[args.rasteriser]
     for path, document in documents.items():
         drawer(document.root, document.width, document.height)  # says what it cannot draw
+        chosen(document, args.scene)
         if warning := document.warning():
             print(f"cpds: warning: {path.name}: {warning}", file=sys.stderr)
     if args.prior is None:
@@ -98,34 +94,9 @@ def run_svg(args: SvgArgs) -> int:
         scene = SvgScene(documents[job.source], prior, args.scene, mask, drawer)
         identity = Identity(args.prompt + suffix, job.target + suffix, prior.identity, scene.source_id(), args.edit)
         before, again = to_pil(scene.picture(prior)), run_on(jobs)
-        extra = [Documents(RunFolder(job.folder), scene, args.svg_every)]
+        extra = [Exports(RunFolder(job.folder), scene.svg, "svg", args.svg_every)]
         code = one_edit(scene, prior, identity, job.folder, before, resume=args.resume, again=again, extra=extra)
         if code != 0:
             return code
-        print(f"{'svg':>12}: {job.folder / RESULT_SVG}")
+        print(f"{'svg':>12}: {job.folder / f'{EXPORT}.svg'}")
     return 0
-
-
-class Documents:
-    """Callback that writes the edited document every so many steps, and at the end."""
-
-    def __init__(self, run: RunFolder, scene: SvgScene, every: int) -> None:
-        self.run, self.scene, self.every = run, scene, every
-
-    def started(self, state: EditState) -> None:
-        from cpds.runs import SVGS
-
-        for file in (self.run.path / SVGS).glob("*.svg"):
-            if int(file.stem) > state.step:
-                file.unlink()
-
-    def stepped(self, state: EditState, terms: Terms) -> None:
-        from cpds.runs import SVGS
-
-        if self.every and state.step % self.every == 0:
-            self.run.write(f"{SVGS}/{state.step:06d}.svg", self.scene.svg())
-
-    def finished(self, state: EditState) -> None:
-        from cpds.runs import RESULT_SVG
-
-        self.run.write(RESULT_SVG, self.scene.svg())

@@ -154,8 +154,11 @@ def edit(
     config: EditConfig | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> EditState:
-    """Edit `representation` in place from what `prompt` says to what `target_prompt` says; default: preset cpds.
+    """Edit `representation` in place from what `prompt` says to what `target_prompt` says.
+
+    `config` is by default the preset that the representation names, else cpds.
 
     A representation of several pictures takes a prompt of each kind for every picture.
     """
-    return run(start(representation, prior, prompt, target_prompt, config or PRESETS["cpds"]), callbacks)
+    config = config or PRESETS[getattr(representation, "preset", "cpds")]
+    return run(start(representation, prior, prompt, target_prompt, config), callbacks)

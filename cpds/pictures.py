@@ -97,7 +97,7 @@ def open_mask(path: Path, like: Images) -> Float[Tensor, "1 1 H W"]:
     return mask
 
 
-def working_size(height: float, width: float, short: int, multiple: int) -> tuple[int, int]:
+def working_size(height: int | float, width: int | float, short: int, multiple: int) -> tuple[int, int]:
     """(h, w) with shorter side near `short`, the aspect ratio kept, both rounded to `multiple`. InputError if huge."""
     scale = short / min(height, width)
     h, w = (max(multiple, round(side * scale / multiple) * multiple) for side in (height, width))

@@ -62,6 +62,12 @@ def on_svg(preset: EditConfig) -> EditConfig:
     )
 
 
+def on_splats(preset: EditConfig) -> EditConfig:
+    """A preset's method for Gaussian splats: Adam with PDS's step sizes, scaled for a run of hundreds of steps."""
+    lrs = {"xyz": 1.6e-3, "colour": 0.025, "opacity": 0.05, "scale": 0.01, "rotation": 0.005}
+    return replace(on_svg(preset), num_inference_steps=600, lr=0.025, lr_final=0.006, group_lrs=lrs)
+
+
 PRESETS = {
     **METHODS,
     "dds-paper": DDS_PAPER,
@@ -72,6 +78,7 @@ PRESETS = {
     "pds-splats-paper": PDS_SPLATS,
     "pds-svg-paper": PDS_SVG,
     **{f"{name}-svg": on_svg(preset) for name, preset in METHODS.items()},
+    **{f"{name}-splats": on_splats(preset) for name, preset in METHODS.items()},
 }
 
 

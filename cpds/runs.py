@@ -17,7 +17,7 @@ from torch import Tensor
 from cpds.config import EditConfig
 from cpds.errors import InputError
 
-CONFIG, CHECKPOINT, METRICS, RESULT, STRIP, GIF, FRAMES, RESULT_SVG, SVGS = (
+CONFIG, CHECKPOINT, METRICS, RESULT, STRIP, GIF, FRAMES = (
     "config.json",
     "checkpoint.safetensors",
     "metrics.jsonl",
@@ -25,9 +25,8 @@ CONFIG, CHECKPOINT, METRICS, RESULT, STRIP, GIF, FRAMES, RESULT_SVG, SVGS = (
     "before_after.png",
     "trajectory.gif",
     "frames",
-    "result.svg",
-    "svg",
 )
+EXPORT, FORMATS = "result", ("svg", "ply")  # the edited thing in its own format: result.svg, and svg/ of the way there
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -98,7 +97,8 @@ class RunFolder:
 
     def require_free(self) -> None:
         """InputError if a run, or a file that a run would replace, is here."""
-        for name in (CONFIG, CHECKPOINT, METRICS, RESULT, STRIP, GIF, FRAMES, RESULT_SVG, SVGS):
+        exports = [name for form in FORMATS for name in (f"{EXPORT}.{form}", form)]
+        for name in (CONFIG, CHECKPOINT, METRICS, RESULT, STRIP, GIF, FRAMES, *exports):
             if os.path.exists(self.path / name):  # False, unlike Path.exists, for a name too long
                 raise InputError(
                     f"{self.path} already holds {name}: pass --resume to go on with that run, or another --save_path"

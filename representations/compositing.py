@@ -1,11 +1,13 @@
 """Alpha compositing of projected gaussians, cell by cell, with a backward pass of its own.
 
-Nothing is kept per pixel and gaussian: the backward pass computes alphas again. Cells with about as many gaussians are
-worked on together, so many that a block stays in a CPU's cache; long lists are cut, and left where no light is left.
+Large pictures keep nothing per pixel and gaussian: the backward pass computes alphas again. Cells with about as many
+gaussians are worked on together, so many that a block stays in a CPU's cache; long lists are cut, and left where no
+light is left.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +20,7 @@ from representations.tiles import LEAST, Cells
 MOST = 0.999  # the largest alpha
 DARK = 1e-4  # transmittance at which a pixel is done: the gaussian that would reach it is left out
 BLOCK = {"cpu": 2**16, "cuda": 2**24}  # pixels x gaussians worked on at once
+KEPT = 2**22  # pixels x gaussians up to which the backward pass need not compute them again
 LONGEST = 512  # gaussians of a list worked on at once
 
 
@@ -44,16 +47,10 @@ class _Composite(torch.autograd.Function):
     ) -> Tensor:
         table = _Table(means2d, conics, opacities, colours, cells)
         out = colours.new_zeros(len(cells.start), cells.side**2, table.colours.shape[-1])
-        for which, length in _groups(cells, out.device):
-            light = out.new_ones(len(which), out.shape[1])
-            total = out.new_zeros(len(which), *out.shape[1:])
-            for begin in range(0, length, LONGEST):
-                block = _Block(table, which, begin, min(length, begin + LONGEST), light)
-                total += block.weights @ block.colours
-                light = block.light()
-                if begin + LONGEST < length and not light.any():
-                    break
-            out[which] = total
+        keep = any(ctx.needs_input_grad) and len(cells.order) * cells.side**2 <= KEPT
+        ctx.blocks = list(_blocks(table)) if keep else None
+        for block in ctx.blocks or _blocks(table):
+            out[block.which] += block.weights @ block.colours
         ctx.save_for_backward(means2d, conics, opacities, colours, out)
         ctx.cells, ctx.absgrad = cells, absgrad
         return _picture(out, cells)
@@ -66,20 +63,14 @@ class _Composite(torch.autograd.Function):
         table = _Table(means2d, conics, opacities, colours, cells)
         grad = _columns(grad, cells)
         behind = (grad * out).sum(-1, dtype=table.exact)
-        number = len(table.shapes[0])
+        number = table.shapes.shape[1]
         to_shape = out.new_zeros(number, 8 if ctx.absgrad else 6, dtype=table.exact)
         to_colour = out.new_zeros(number, out.shape[-1])
-        for which, length in _groups(cells, out.device):
-            light, rest = out.new_ones(len(which), out.shape[1]), behind[which]
-            pull = grad[which]
-            for begin in range(0, length, LONGEST):
-                block = _Block(table, which, begin, min(length, begin + LONGEST), light)
-                to_colour.index_add_(0, block.index.flatten(), (block.weights.mT @ pull).flatten(0, 1))
-                exponent, rest = block.backward(pull, rest)
-                to_shape.index_add_(0, block.index.flatten(), block.moments(exponent, ctx.absgrad))
-                light = block.light()
-                if begin + LONGEST < length and not light.any():
-                    break
+        for block in ctx.blocks or _blocks(table):
+            pull = grad[block.which]
+            to_colour.index_add_(0, block.index.flatten(), (block.weights.mT @ pull).flatten(0, 1))
+            exponent, behind[block.which] = block.backward(pull, behind[block.which])
+            to_shape.index_add_(0, block.index.flatten(), block.moments(exponent, ctx.absgrad))
         to_mean, to_conic, to_opacity, absolute = to_shape[:-1].to(out).split([2, 3, 1, to_shape.shape[1] - 6], -1)
         if ctx.absgrad:
             means2d.absgrad = absolute.view_as(means2d)
@@ -98,14 +89,13 @@ class _Table:
     """All gaussians by number, and after the last one another that is not seen: it fills short lists up."""
 
     def __init__(self, means2d: Tensor, conics: Tensor, opacities: Tensor, colours: Tensor, cells: Cells) -> None:
-        nobody = means2d.new_zeros(1)
         a, b, c = conics.reshape(-1, 3).unbind(-1)
         rows = (*means2d.reshape(-1, 2).unbind(-1), -a / 2, -b, -c / 2, opacities.flatten().log())
-        self.shapes = [torch.cat([row, nobody]) for row in rows]  # x, y; the exponent's xx, xy, yy, 1
-        self.shapes[-1][-1] = -torch.inf
+        # x, y; the exponent's xx, xy, yy, 1
+        self.shapes = torch.nn.functional.pad(torch.stack(rows), (0, 1))
+        self.shapes[-1, -1] = -torch.inf
         seen = torch.nn.functional.pad(colours.flatten(0, 1), (0, 1), value=1.0)
         self.colours = torch.cat([seen, seen.new_zeros(1, seen.shape[1])])
-        self.clamps = bool((opacities > MOST).any())
         self.cells = cells
         self.exact = torch.float32 if means2d.device.type == "mps" else torch.float64  # of sums that cancel
         steps = torch.arange(cells.side, device=means2d.device, dtype=means2d.dtype) + 0.5
@@ -119,30 +109,32 @@ class _Block:
     """Part of the lists of some cells: b cells, p pixels each, g gaussians, nearest first."""
 
     def __init__(self, table: _Table, which: Int[Tensor, " b"], begin: int, end: int, light: Tensor) -> None:
-        cells = table.cells
+        cells, self.which = table.cells, which
         place = torch.arange(begin, end, device=which.device)
         listed = place < cells.count[which, None]
         found = cells.order[torch.where(listed, cells.start[which, None] + place, 0)]
         self.table = table
-        self.index = torch.where(listed, found, len(table.shapes[0]) - 1)
-        self.colours = table.colours[self.index]
+        self.index = torch.where(listed, found, table.shapes.shape[1] - 1)
+        flat, shape = self.index.flatten(), self.index.shape
+        self.colours = table.colours.index_select(0, flat).view(*shape, -1)
         corners = cells.corners(which)
-        x, y, self.xx, self.xy, self.yy, peak = (row[self.index] for row in table.shapes)
+        x, y, self.xx, self.xy, self.yy, peak = table.shapes.index_select(1, flat).view(-1, *shape)
         self.x, self.y = x - corners[:, :1], y - corners[:, 1:]  # from the cell's corner
         dx = table.steps[:, None] - self.x[:, None]
         dy = table.steps[:, None] - self.y[:, None]
         slope = torch.add((self.xy[:, None] * dy)[:, :, None], (self.xx[:, None] * dx)[:, None])
         exponent = torch.addcmul((self.yy[:, None] * dy * dy + peak[:, None])[:, :, None], slope, dx[:, None])
         alphas = exponent.exp_().flatten(1, 2)
-        self.clamped = alphas > MOST if table.clamps else None
-        if table.clamps:
+        self.clamped = None
+        if bool((peak > math.log(MOST)).any()):
+            self.clamped = alphas > MOST
             alphas.clamp_(max=MOST)
         self.alphas = torch.threshold_(alphas, LEAST, 0.0)
         b, p, g = alphas.shape
         self.lights = alphas.new_empty(b, p, g + 1)  # before each gaussian, and after the last
         self.lights[..., 0] = light
         torch.sub(1, alphas, out=self.lights[..., 1:])
-        torch.cumprod(self.lights, -1, out=self.lights)
+        self.lights.cumprod_(-1)
         self.weights = self.alphas * self.lights[..., :-1]
         self.dark = None
         if bool((self.lights[..., -1] <= DARK).any()):
@@ -159,12 +151,12 @@ class _Block:
 
         dL/dalpha_k = T_k s_k - sum_{j>k} w_j s_j / (1 - alpha_k), where s_k is the gradient in w_k.
         """
-        share = pull @ self.colours.mT
-        behind = (self.weights * share).cumsum(-1, dtype=rest.dtype)
+        seen = (pull @ self.colours.mT).mul_(self.weights)
+        behind = seen.cumsum(-1, dtype=rest.dtype)
         last = rest - behind[..., -1]
-        later = torch.sub(rest[..., None], behind).to(share.dtype)
-        later /= 1 - self.alphas
-        exponent = share.mul_(self.lights[..., :-1]).sub_(later).mul_(self.alphas)
+        later = torch.sub(rest[..., None], behind, out=behind).to(seen.dtype)
+        # alpha_k T_k s_k is w_k s_k; and the exponent's gradient is alpha's times alpha
+        exponent = seen.sub_(later.mul_(self.alphas).div_(1 - self.alphas))
         for hidden in (self.dark, self.clamped):
             if hidden is not None:
                 exponent.masked_fill_(hidden, 0)
@@ -189,6 +181,18 @@ class _Block:
         xx, xy, yy = (row[:, None, None] for row in (self.xx, self.xy, self.yy))
         slopes = (2 * xx * dx + xy * dy, xy * dx + 2 * yy * dy)
         return [(force * slope.abs()).sum((1, 2)) for slope in slopes]
+
+
+def _blocks(table: _Table) -> Iterator[_Block]:
+    """All lists, cut into blocks; those of a cell in order."""
+    for which, length in _groups(table.cells, table.shapes.device):
+        light = table.shapes.new_ones(len(which), table.cells.side**2)
+        for begin in range(0, length, LONGEST):
+            block = _Block(table, which, begin, min(length, begin + LONGEST), light)
+            yield block
+            light = block.light()
+            if begin + LONGEST < length and not light.any():
+                break
 
 
 def _groups(cells: Cells, device: torch.device) -> Iterator[tuple[Int[Tensor, " b"], int]]:

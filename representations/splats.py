@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from cpds.config import require
 from cpds.errors import InputError
 from cpds.pictures import working_size
 from cpds.prior import Prior
@@ -27,9 +26,8 @@ from cpds.types import Images, Latents
 from representations.cameras import Camera, Frame, read_cameras
 from representations.ply import Gaussians, SplatFile
 from representations.rasterise import rasterization
+from representations.splat_config import GROUPS, GroupName, SplatConfig
 
-GroupName = Literal["xyz", "colour", "opacity", "scale", "rotation"]
-GROUPS: tuple[GroupName, ...] = get_args(GroupName)
 FIELDS: dict[GroupName, tuple[str, ...]] = {  # of Gaussians
     "xyz": ("means",),
     "colour": ("dc", "rest"),
@@ -39,33 +37,10 @@ FIELDS: dict[GroupName, tuple[str, ...]] = {  # of Gaussians
 }
 
 
-@dataclass(frozen=True)
-class SplatConfig:
-    """How a splat scene is looked at, and what of it may change."""
-
-    optimise: tuple[GroupName, ...] = GROUPS
-    """What may change."""
-    view_every: int = 10
-    """Steps for which one camera is kept (PDS, Koo 2024)."""
-    background: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Colour where nothing is, RGB in 0 ... 1: the one that the scene was trained with."""
-    resolution: int | None = None
-    """Shorter side of the views, in px. Default: what the prior was trained on."""
-    shown: Literal[1, 4] = 4
-    """Views in a picture for people: one, or four in a square."""
-
-    def __post_init__(self) -> None:
-        unknown = sorted(set(self.optimise) - set(GROUPS))
-        require(bool(self.optimise) and not unknown, f"optimise must name some of {GROUPS}, got {self.optimise}")
-        require(self.view_every >= 1, f"view_every must be >= 1, got {self.view_every}")
-        ground = len(self.background) == 3 and all(0 <= c <= 1 for c in self.background)
-        require(ground, f"background must be three numbers in 0 ... 1, got {self.background}")
-        require(self.resolution is None or self.resolution >= 16, f"resolution must be >= 16 px, got {self.resolution}")
-        require(self.shown in (1, 4), f"shown must be 1 or 4, got {self.shown}")
-
-
 class SplatScene:
     """A scene under edit. Views are numbers of cameras. Raises InputError where no camera sees anything."""
+
+    preset = "cpds-splats"  # what `cpds.edit` takes unless told otherwise
 
     def __init__(
         self,
@@ -80,7 +55,8 @@ class SplatScene:
         if not cameras:
             raise InputError("there is no camera: give at least one")
         short = self.config.resolution or prior.native_side
-        self.cameras = [c.fitted(*working_size(c.height, c.width, short, prior.multiple)) for c in cameras]
+        sizes = [working_size(float(c.height), float(c.width), short, prior.multiple) for c in cameras]
+        self.cameras = [c.fitted(*size) for c, size in zip(cameras, sizes, strict=True)]
         self._base = {k: v.to(self.device) for k, v in vars(file.gaussians).items()}
         self.degree = file.gaussians.degree
         self._unit = {"means": extent(cameras, file.gaussians.means), "rest": 1 / 20}
@@ -136,8 +112,9 @@ class SplatScene:
     def sample_view(self, *, generator: torch.Generator) -> int:
         """The same camera for `view_every` steps; all of them, shuffled, before one comes again.
 
-        The editor seeds consecutive steps with consecutive numbers: the seed says where in the sequence a step is, and
-        a resumed run goes on with the camera that it had. (How many steps the first one lasts depends on the run's seed.)
+        It takes a generator of the step's own, as the editor makes them: consecutive steps have consecutive seeds. So
+        the seed says where in the sequence a step is, and a resumed run goes on with the camera that it had. How many
+        steps the first camera lasts depends on the run's seed.
         """
         turn, place = divmod(generator.initial_seed() // self.config.view_every, len(self.cameras))
         order = torch.randperm(len(self.cameras), generator=torch.Generator().manual_seed(turn))
@@ -204,7 +181,7 @@ class SplatScene:
 
 
 def extent(cameras: Sequence[Camera], means: Float[Tensor, "n 3"]) -> float:
-    """1.1 x the largest distance of a camera from the cameras' mean (3DGS); of one camera, that to the scene's middle."""
+    """1.1 x the largest distance of a camera from their mean (3DGS); with one camera, its distance to the scene."""
     places = torch.stack([torch.linalg.inv(c.viewmat)[:3, 3] for c in cameras])
     radius = 1.1 * float((places - places.mean(0)).norm(dim=1).max())
     return radius if radius > 1e-6 else max(1e-6, float((means.median(0).values - places[0]).norm()))

@@ -78,6 +78,7 @@ class Builder:
                 break
             frames[-1].out.extend(nodes)
         group = Group(nodes)
+        self.ledger.freeze_owned_by(self.copier.shown)  # it is drawn as it was, so it stays as it was
         return group, self.ledger.settle(set(uses(group)))
 
     def count(self) -> None:

@@ -69,6 +69,8 @@ class Clips:
             box = _box(boxed(), context.matrix, self.ledger)
             if box is None:
                 return NOTHING
+            for draw in draws():  # the file's clip would follow a shape that moves, and the drawn one does not
+                self.ledger.freeze(draw.geometry.key)
             left, top, right, bottom = box
             inner = replace(own, matrix=product(own.matrix, (right - left, 0.0, 0.0, bottom - top, left, top)))
         key = (path, inner.matrix, context.viewport)

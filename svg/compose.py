@@ -88,13 +88,13 @@ class _Compose(torch.autograd.Function):
     def forward(
         ctx: Any, size: tuple[int, int], tape: list[Step], rows: list[tuple[int, int]], *inputs: Tensor
     ) -> Tensor:
-        given = _Inputs(inputs[0], inputs[1], inputs[2], list(inputs[3:]))
+        given, keep = _Inputs(inputs[0], inputs[1], inputs[2], list(inputs[3:])), any(ctx.needs_input_grad)
         stack = [given.coverage.new_zeros(*size, 4)]
         met: list[Tensor | None] = []  # what each step found below it
         for step in tape:
             if isinstance(step, Fill):
                 part = stack[-1][_cut(step.box)]
-                met.append(part.clone())
+                met.append(part.clone() if keep else None)
                 colour, alpha = given.paint(step)
                 alpha = given.covered(step, rows) * (alpha * given.shown(step) * given.dim(step.opacity))
                 part.mul_(1 - alpha)
@@ -106,7 +106,7 @@ class _Compose(torch.autograd.Function):
                 met.append(None)
                 continue
             layer = stack.pop() if isinstance(step, End) else step.image
-            met.append(torch.stack([layer, stack[-1]]) if isinstance(step, End) else None)
+            met.append(torch.stack([layer, stack[-1]]) if isinstance(step, End) and keep else None)
             source = layer * _factor(step, given)
             stack[-1].mul_(1 - source[..., 3:]).add_(source)
         ctx.tape, ctx.rows, ctx.met = tape, rows, met

@@ -21,7 +21,7 @@ class Style:
 
 
 STYLES = {
-    "none": Style(("all",), ""),
+    "none": Style(("points", "colours", "widths"), ""),
     "iconography": Style(
         ("points", "colours"),
         ", minimal flat 2d vector icon, lineal color, on a white background, trending on artstation",
@@ -37,7 +37,8 @@ class SceneConfig:
     style: Literal["none", "iconography", "pixelart"] = "none"
     """iconography (points and colours) and pixelart (colours alone) also say so in both prompts."""
     optimise: tuple[Choice, ...] = ()
-    """What may change; colours are fills, strokes and gradients. Default: as the style says."""
+    """What may change; colours are fills, strokes and gradients. Default: as the style says, without one all but the
+    opacities: what is opaque stays so."""
     only: tuple[str, ...] = ()
     """Only elements with one of these ids or classes, and what they hold: '#face', '.skin', or the bare name."""
     background: tuple[float, float, float] = (1.0, 1.0, 1.0)

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from svg.model import POINTS, Geometry
 
+MEETS = 0.1  # canvas px between ends that are one point
+
 
 class Outline:
     """Index tables into a flat tensor of x, y, x, y, … that holds several paths' control points."""
@@ -21,7 +23,8 @@ class Outline:
         cubics: list[tuple[int, int, int, int]] = []
         for geometry, start, now in paths:
             for ids, shut, curves in contours(geometry.commands):
-                ends_meet = shut and len(ids) > 2 and bool((now[ids[0]] == now[ids[-1]]).all())
+                ends_meet = len(ids) > 2 and bool((now[ids[0]] - now[ids[-1]]).norm() < MEETS)
+                shut = shut or ends_meet
                 if ends_meet:
                     ties.append((start + 2 * ids[0], start + 2 * ids[-1]))
                 loop = ids[:-1] if ends_meet else ids  # the repeated point has the first one's neighbours
@@ -38,11 +41,11 @@ class Outline:
         self.ties = torch.tensor(ties, device=device).long().reshape(-1, 2)
         self.cubics = torch.tensor(cubics, device=device).long().reshape(-1, 4)
 
-    def close(self, flat: Float[Tensor, " n"]) -> None:
-        """Bring ends that were one point back together."""
+    def close(self, flat: Float[Tensor, " n"], start: Float[Tensor, " n"]) -> None:
+        """Shift ends that were one point at `start` alike."""
         for axis in (0, 1):
             ends = self.ties + axis
-            flat[ends] = flat[ends].mean(1, keepdim=True).expand(-1, 2)
+            flat[ends] = start[ends] + (flat[ends] - start[ends]).mean(1, keepdim=True)
 
     def smooth(self, flat: Float[Tensor, " n"], before: Float[Tensor, " n"], length: float, passes: int = 30) -> None:
         """Even out the points' shifts since `before` along their outlines, over about `length`.

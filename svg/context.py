@@ -28,7 +28,6 @@ class Context:
     owner: Any = None  # of what nobody has said
     font_size: float = 16.0
     uses: tuple[Any, ...] = ()  # the elements drawn through `use`, outermost first
-    depth: int = 0
 
     def said(self, name: str, default: str = "") -> str:
         """The text of a property here."""
@@ -52,7 +51,7 @@ class Context:
                     style[name] = (f"{font_size!r}px", None)
                 else:
                     style[name] = (value, None)
-        inner = replace(self, style=style, font_size=font_size, depth=self.depth + 1)
+        inner = replace(self, style=style, font_size=font_size)
         matrix = self.element_matrix(declared, attributes, font_size)
         return inner if matrix is IDENTITY else replace(inner, matrix=product(self.matrix, matrix))
 

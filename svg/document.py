@@ -24,7 +24,7 @@ from svg.uses import draws
 from svg.values import Box, fit, length, view_box
 from svg.writing import Writer
 
-MAX_SIDE = 1e6  # px
+MIN_SIDE, MAX_SIDE = 1e-3, 1e6  # px
 PLURALS = {"clip path of text": "clip paths of text", "reference to another document": "references to other documents"}
 
 
@@ -121,7 +121,8 @@ def _page(root: Any, name: str) -> tuple[tuple[float, float] | None, Box | None]
         found_height = height or (box[3] if whole else (width or 0.0) * box[3] / box[2])
         low, high = sorted((found_width, found_height))
         require(
-            low > 0 and high <= MAX_SIDE, f"{name} is {found_width:.3g} x {found_height:.3g} px large: change viewBox"
+            low >= MIN_SIDE and high <= MAX_SIDE,
+            f"{name} is {found_width:.3g} x {found_height:.3g} px large: change viewBox",
         )
         return (found_width, found_height), box
     return ((width, height) if width and height else None), box

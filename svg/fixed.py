@@ -20,6 +20,7 @@ class Copier:
 
     def __init__(self, tree: Tree, cascade: Cascade) -> None:
         self.tree, self.cascade = tree, cascade
+        self.shown: set[Any] = set()  # every element that a page shows or refers to
 
     def page(
         self, elements: list[Any], context: Context, size: tuple[float, float], outer: dict[Any, Context]
@@ -35,6 +36,7 @@ class Copier:
         for name, value in (("width", width), ("height", height), ("viewBox", f"0 0 {width} {height}")):
             root.set(name, value)
         needed = self._needed(elements, context, outer)
+        self.shown.update(part for element in [*elements, *needed] for part in element.iter("*"))
         if needed:
             defs = etree.SubElement(root, f"{{{SVG}}}defs")
             for element in needed:

@@ -183,7 +183,7 @@ class Segments:
         for i, (length, contour) in enumerate(zip(lengths, self.contour.tolist(), strict=True)):
             if contour != previous:
                 previous, part, rest = contour, 0, offset % period
-                while rest >= dashes[part]:
+                while rest > 0 and rest >= dashes[part]:
                     rest -= dashes[part]
                     part = (part + 1) % len(dashes)
                 left, dash, fresh = dashes[part] - rest, dash + 1, True

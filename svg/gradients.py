@@ -38,14 +38,15 @@ def offset_of(
     a = (to_centre * to_centre).sum() - grow * grow
     b = (p * to_centre).sum(1) + first * grow
     c = (p * p).sum(1) - first * first
+    inside = b * b - a * c >= 0  # beyond a cone that opens to one side nothing is painted
     if abs(float(a.detach())) < 1e-9:
-        t = c / (2 * b)
+        t = c / torch.where(b == 0, 1e-12, 2 * b)
     else:
         root = (b * b - a * c).clamp(min=1e-12).sqrt()
         one, other = (b + root) / a, (b - root) / a
         high, low = torch.maximum(one, other), torch.minimum(one, other)
         t = torch.where(first + high * grow >= 0, high, low)
-    return t, (first + t * grow >= 0).to(t)
+    return t, (inside & (first + t * grow >= 0)).to(t)
 
 
 def spread_over(t: Tensor, spread: str) -> Tensor:

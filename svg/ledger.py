@@ -1,7 +1,7 @@
 """The parameters found while a document is read: one for each element and property, however often it is drawn."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -45,6 +45,11 @@ class Ledger:
         """Make a parameter a constant for good."""
         self.parameters[key] = replace(self.parameters[key], group=None)
         self._clashing.add(key)
+
+    def freeze_owned_by(self, elements: Collection[Any]) -> None:
+        """Make every parameter of these elements a constant."""
+        for key in [key for key, parameter in self.parameters.items() if parameter.owner in elements]:
+            self.freeze(key)
 
     def link(self, colour: str, opacity: str) -> None:
         """Say that a colour's alpha is part of an opacity: either is only written together with the other."""

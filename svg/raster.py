@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import torch
 from jaxtyping import Float
@@ -50,6 +49,7 @@ class Raster:
         self.shapes: list[_Shape] = []
         self._of: dict[tuple[int, bool], int] = {}  # (id of a draw, stroke) -> shape
         self._clips: set[int] = set()
+        self._pictures: dict[tuple[int, int, int, torch.device], Tensor] = {}
         geometries: dict[Geometry, int] = {}
         self._collect(root, geometries)
         self.outlines = Outlines(list(geometries))
@@ -81,6 +81,15 @@ class Raster:
             self._of[id(draw), bool(stroke)] = len(self.shapes)
             self.shapes.append(_Shape(draw, geometries.setdefault(draw.geometry, len(geometries)), stroke))
 
+    def fixed(self, part: Fixed, height: int, width: int, device: torch.device) -> Float[Tensor, "H W 4"]:
+        """resvg's picture of what is not edited, premultiplied; drawn once for each size."""
+        from svg.resvg import draw
+
+        place = (id(part), height, width, device)
+        if place not in self._pictures:
+            self._pictures[place] = draw(part.svg, height, width).to(device)
+        return self._pictures[place]
+
     def render(self, values: Mapping[str, Tensor], height: int, width: int) -> RGBA:
         """The page at `height` x `width` px, transparent where nothing is drawn."""
         return render([self], [values], height, width)[0]
@@ -98,7 +107,9 @@ def _edges(page: Raster, values: Mapping[str, Tensor], matrices: Float[Tensor, "
     """All shapes' edges in canvas px."""
     shapes = page.shapes
     which = torch.tensor([s.geometry for s in shapes], dtype=torch.long, device=matrices.device)
-    norms = torch.linalg.matrix_norm(matrices[:, :2, :2], ord=2)
+    norms = torch.linalg.matrix_norm(matrices[:, :2, :2])  # Frobenius, at least the largest stretch
+    half = [float(values[s.stroke.width].detach()) / 2 if s.stroke else 0.0 for s in shapes]
+    norms = norms * (1 + norms * norms.new_tensor(half))  # a stroke's sides and caps turn about its middle line
     count = len(page.outlines.geometries)
     scales = norms.new_zeros(count).scatter_reduce(0, which, norms, "amax")
     segments = page.outlines.flatten(values, scales)
@@ -271,7 +282,7 @@ def _compose(
                 if i is not None:
                     fill(i, clip, opacity)
         elif isinstance(node, Fixed):
-            tape.append(Picture(fixed_picture(node.svg, height, width).to(device), clip))
+            tape.append(Picture(page.fixed(node, height, width, device), clip))
         else:
             mask, dim = clip_mask(node.clip), opacity_index(node.opacity)
             alone = len(node.children) == 1 and isinstance(node.children[0], Draw)
@@ -315,14 +326,6 @@ def _paints(
             map_of[i] = len(maps)
             maps.append(paint(own, values, to_user, bounds, tuple(places[i])).float())  # pyright: ignore[reportArgumentType]
     return torch.stack(colours) if colours else black.new_zeros(0, 4), maps, map_of
-
-
-@lru_cache(maxsize=64)
-def fixed_picture(svg: bytes, height: int, width: int) -> Float[Tensor, "H W 4"]:
-    """What resvg draws of a part that is not edited, premultiplied; transparent without resvg."""
-    from svg.resvg import draw
-
-    return draw(svg, height, width)
 
 
 def over(picture: Float[Tensor, "b 4 H W"], ground: Tensor) -> Float[Tensor, "b 3 H W"]:

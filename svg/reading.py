@@ -40,6 +40,7 @@ MARKUP = re.compile(
 )
 UNDECLARED = re.compile(r"Namespace prefix (\S+) ")
 SUSPECT = re.compile(r"\d[eE]\+?\d|\d{9}")
+ELSEWHERE = re.compile(r"url\([^)]*\)|--[\w-]+\s*:[^;]*")  # data of pictures, custom properties
 BARE = re.compile(rf"(?<![#\w.]){NUMBERS.pattern}")
 
 
@@ -226,7 +227,7 @@ def _check_numbers(element: Any) -> None:
     """InputError for a number that is infinite or beyond what can be drawn."""
     for attribute, value in element.attrib.items():
         if attribute in NUMERIC and SUSPECT.search(value):
-            for found in (BARE if attribute == "style" else NUMBERS).findall(value):
+            for found in (BARE if attribute == "style" else NUMBERS).findall(ELSEWHERE.sub("", value)):
                 if abs(float(found)) > LIMIT:
                     what = f"{attribute} of {describe(element)} has the number {found[:40]}"
                     raise InputError(f"{what}, beyond the limit of {LIMIT:.0e}: make it smaller")

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from cpds.errors import MissingExtra
+from cpds.errors import InputError, MissingExtra
 
 
 def draw(svg: bytes, height: int, width: int) -> Float[Tensor, "H W 4"]:
@@ -21,7 +21,10 @@ def draw(svg: bytes, height: int, width: int) -> Float[Tensor, "H W 4"]:
         raise MissingExtra(
             "resvg draws what is not edited (text, pictures, filters): install it with pip install -e '.[svg]'"
         ) from err
-    data = resvg_py.svg_to_bytes(svg_string=svg.decode(), width=width, dpi=96)  # the height follows from the page
+    try:
+        data = resvg_py.svg_to_bytes(svg_string=svg.decode(), width=width, dpi=96)  # the height follows from the page
+    except ValueError as err:
+        raise InputError(f"what is not edited cannot be drawn ({err}): remove it from the SVG") from err
     picture = Image.open(io.BytesIO(bytes(data))).convert("RGBA")
     rgba = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).view(picture.height, picture.width, 4)
     rgba = rgba.float() / 255

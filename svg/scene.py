@@ -2,8 +2,8 @@
 
 Every parameter group is one flat tensor in units of its own, so that one step size serves documents of any scale:
 points and stroke widths in px of a canvas whose longer side is 512, everything else as a fraction (colours and
-opacities of 1, gradient geometry of the canvas). A tensor that has not moved gives the document's number back to the
-last bit.
+opacities of 1, gradient geometry of the canvas or of the box that it is measured in). A tensor that has not moved gives
+the document's number back to the last bit.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -30,7 +31,8 @@ from svg.constraints import Outline
 from svg.document import Document
 from svg.model import Group, GroupName, Parameter
 from svg.raster import Raster, over
-from svg.uses import Use, page_point, uses
+from svg.uses import Use, uses
+from svg.values import scale
 
 CANVAS = 512.0  # px of the longer side, the unit of points and widths
 
@@ -41,12 +43,34 @@ class Rasteriser(Protocol):
     def render(self, values: Mapping[str, Tensor], height: int, width: int) -> Float[Tensor, "4 H W"]: ...
 
 
+def chosen(document: Document, config: SceneConfig) -> dict[GroupName, list[Parameter]]:
+    """The parameters that may change, by group. InputError for names that nothing bears, and where nothing is left."""
+    for name in config.only:
+        if not any(document.matches(p, [name]) for p in document.parameters.values()):
+            raise InputError(f"nothing of {name} in this SVG can change: name ids or classes of its shapes")
+    groups, names = config.groups, config.only
+    found: dict[GroupName, list[Parameter]] = {g: [] for g in GROUPS}
+    for p in document.parameters.values():
+        # a gradient's transparency is asked for as others are
+        asked = p.group in groups and (p.property != "stop-opacity" or "opacities" in groups)
+        if p.group and asked and (not names or document.matches(p, names)):
+            found[p.group].append(p)
+    if not any(found.values()):
+        of = f" of {' '.join(names)}" if names else ""
+        raise InputError(
+            f"nothing{of} in this SVG may change with --optimise {' '.join(groups)}: name other groups, ids or classes"
+        )
+    return found
+
+
 class SvgScene:
     """A document under edit.
 
     `mask` (1, 1, H, W), 1 = edit, is stretched over the page: outside of it points stay, and so do colours, widths and
     opacities of what lies there for the most part. Raises InputError where nothing may change.
     """
+
+    preset = "cpds-svg"  # what `cpds.edit` takes unless told otherwise
 
     def __init__(
         self,
@@ -67,13 +91,7 @@ class SvgScene:
         self._uses = uses(document.root)
         exact = torch.float32 if self.device.type == "mps" else torch.float64
         self._base = {k: torch.from_numpy(p.value).to(self.device, exact) for k, p in document.parameters.items()}
-        self._members = {g: self._choose(g) for g in GROUPS}
-        if not any(self._members.values()):
-            of = f" of {' '.join(self.config.only)}" if self.config.only else ""
-            raise InputError(
-                f"nothing{of} in this SVG may change with --optimise {' '.join(self.config.groups)}: "
-                "name other groups, ids or classes"
-            )
+        self._members = chosen(document, self.config)
         self._flat = {g: self._gather(members, self._in_units) for g, members in self._members.items()}
         self._start = {g: x.clone() for g, x in self._flat.items()}
         self._low = {g: self._gather(members, self._lowest) for g, members in self._members.items()}
@@ -147,7 +165,7 @@ class SvgScene:
             self._outline.smooth(points, self._before, self.config.smoothness)
         if self.config.uncross:
             self._outline.uncross(points, self.config.uncross)
-        self._outline.close(points)
+        self._outline.close(points, self._start["points"])
         for g, x in self._flat.items():
             x.clamp_(self._low[g], self._high[g])
             if self._free is not None:
@@ -161,21 +179,14 @@ class SvgScene:
     def _look(self, size: tuple[int, int]) -> Images:
         return over(self.raster.render(self.values(), *size)[None], self.ground)
 
-    def _choose(self, group: GroupName) -> list[Parameter]:
-        """The group's parameters that may change, where they are drawn."""
-        if group not in self.config.groups:
-            return []
-        names = self.config.only
-        found = [p for p in self.document.parameters.values() if p.group == group and p.key in self._uses]
-        return [p for p in found if not names or self.document.matches(p, names)]
-
     def _scale(self, p: Parameter) -> float:
         """Units of the flat tensor per unit of the document."""
         use = self._uses[p.key]
         if use.role in ("outline", "width"):
             return (use.scale or 1.0) * self.unit
-        if use.gradient is not None and use.role in ("linear", "radial") and use.gradient.units == "userSpaceOnUse":
-            return (use.scale or 1.0) * self.unit / CANVAS
+        if use.gradient is not None and use.role in ("linear", "radial"):
+            page = (use.scale or 1.0) * self.unit / CANVAS if use.gradient.units == "userSpaceOnUse" else 1.0
+            return page * scale(use.gradient.matrix)
         return 1.0
 
     def _gather(self, members: Sequence[Parameter], numbers: Callable[[Parameter], Tensor]) -> Float[Tensor, " n"]:
@@ -199,7 +210,7 @@ class SvgScene:
         for p in self._members["points"]:
             geometry = self._uses[p.key].geometry
             if geometry is not None and geometry.kind == "path":
-                paths.append((geometry, at, self._base[p.key].cpu()))
+                paths.append((geometry, at, self._in_units(p).cpu()))
             at += p.value.size
         return Outline(paths, self.device)
 
@@ -212,14 +223,11 @@ class SvgScene:
         points = numbers.reshape(-1, 2) if use.geometry.kind in ("path", "line") else numbers[None, :2]
         if use.geometry.kind == "rect":
             points = points + numbers[None, 2:4] / 2
-        height, width = self.mask.shape[-2:]
-        within = []
-        for x, y in points.tolist():
-            px, py = page_point(x, y, use.draw.matrix)
-            column, row = int(px / self.document.width * width), int(py / self.document.height * height)
-            on = 0 <= column < width and 0 <= row < height
-            within.append(float(on and self.mask[0, 0, row, column] > 0.5))
+        a, b, c, d, e, f = use.draw.matrix
+        page = np.stack([points @ (a, c) + e, points @ (b, d) + f], 1) / (self.document.width, self.document.height)
+        size = np.array(self.mask.shape[:-3:-1])  # what lies beside the page is held as its border is
+        column, row = np.clip(np.floor(page * size), 0, size - 1).astype(int).T
+        within = (self.mask[0, 0].cpu().numpy()[row, column] > 0.5).astype(np.float32)
         if use.role == "outline" and use.geometry.kind in ("path", "line"):
-            return torch.tensor(within, device=self.device).repeat_interleave(2)
-        free = float(sum(within) * 2 > len(within))
-        return torch.full((p.value.size,), free, device=self.device)
+            return torch.from_numpy(within).to(self.device).repeat_interleave(2)
+        return torch.full((p.value.size,), float(within.mean() > 0.5), device=self.device)

@@ -156,7 +156,7 @@ def _match_sheets(tree: Tree) -> dict[Any, list[tuple[str, str, bool]]]:
         import cssselect2
         import tinycss2
     except ImportError as err:
-        raise MissingExtra(f"SVG style sheets need {err.name}, which is missing: pip install -e '.[svg]'") from err
+        raise MissingExtra("SVG style sheets need tinycss2 and cssselect2: pip install -e '.[svg]'") from err
     matcher = cssselect2.Matcher()
     for rule in tinycss2.parse_stylesheet("\n".join(texts), skip_comments=True, skip_whitespace=True):
         if rule.type != "qualified-rule":

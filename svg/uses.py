@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from svg.model import Draw, Fixed, Geometry, Gradient, Group, Matrix, Paint
+from svg.model import Draw, Fixed, Geometry, Gradient, Group, Paint
 
 Node = Group | Draw | Fixed
 Role = Literal["outline", "colour", "share", "width", "linear", "radial"]
@@ -101,8 +101,3 @@ def uses(root: Group) -> dict[str, Use]:
                 todo.append(within)
             todo.append(clip.clip)
     return found
-
-
-def page_point(x: float, y: float, m: Matrix) -> tuple[float, float]:
-    """A point of user space on the page."""
-    return m[0] * x + m[2] * y + m[4], m[1] * x + m[3] * y + m[5]

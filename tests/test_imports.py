@@ -20,7 +20,7 @@ ROOMS = set(MAY_IMPORT)
 VENDORS = ("diffusers", "nerfstudio", "gsplat", "diffvg", "pydiffvg", "gradio", "ray")
 HOMES = {"diffusers": {"cpds/diffusion.py", "cpds/transformer.py"}}  # others: any one or two files
 COMMANDS = {f"cpds/{file.name}" for file in (ROOT / "cpds").glob("cli*.py")}  # the composition root
-SETTINGS = {"svg.config"}  # of other rooms, that --help needs
+SETTINGS = {"svg.config", "representations.splat_config"}  # of other rooms, that --help needs
 LIGHT = ("cpds/__init__.py", "cpds/config.py", "cpds/presets.py", "cpds/errors.py", *sorted(COMMANDS))
 
 

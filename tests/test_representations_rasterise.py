@@ -125,29 +125,22 @@ def close(found: Tensor, wanted: Tensor, tolerance: float) -> None:
     assert (found.double() - wanted).abs().max() <= tolerance * max(1.0, float(wanted.abs().max()))
 
 
-def both(
-    gaussians: dict[str, Tensor], width: int, height: int, dtype: torch.dtype, **settings: Any
-) -> tuple[tuple[Tensor, ...], list[Tensor], tuple[Tensor, ...], list[Tensor]]:
-    """(picture, alpha, depth) and gradients, of ours in `dtype` and of the naive one."""
+def agree(gaussians: dict[str, Tensor], width: int, height: int, antialiased: bool = False, **settings: Any) -> None:
+    """Ours and the naive one: picture, alpha, depth and all gradients, to rounding in float64, to 1e-4 in float32."""
     cams = cameras(width, height)
+    plain = {"width": width, "height": height, "near_plane": 0.2, **settings}
 
     def ours(leaves: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        at = {k: v.to(dtype) for k, v in cams.items()}
-        render, alphas, _ = rasterization(
-            **leaves,
-            **at,
-            width=width,
-            height=height,
-            near_plane=0.2,
-            render_mode="RGB+D",
-            rasterize_mode="antialiased" if settings.get("antialiased") else "classic",
-            **{k: v for k, v in settings.items() if k != "antialiased"},
-        )
+        at = {k: v.to(leaves["means"].dtype) for k, v in cams.items()}
+        mode = "antialiased" if antialiased else "classic"
+        render, alphas, _ = rasterization(**leaves, **at, **plain, render_mode="RGB+D", rasterize_mode=mode)
         return render[0, ..., :-1], alphas[0, ..., 0], render[0, ..., -1]
 
-    wanted = grads(lambda g: naive(**g, **cams, width=width, height=height, near_plane=0.2, **settings), gaussians)
-    found = grads(ours, {k: v.to(dtype) for k, v in gaussians.items()})
-    return *found, *wanted
+    wanted = grads(lambda g: naive(**g, **cams, **plain, antialiased=antialiased), gaussians)
+    for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
+        found = grads(ours, {k: v.to(dtype) for k, v in gaussians.items()})
+        for x, y in zip((*found[0], *found[1]), (*wanted[0], *wanted[1]), strict=True):
+            close(x, y, tolerance)
 
 
 CASES = {
@@ -175,30 +168,34 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_equals_the_naive_rasteriser(case: str) -> None:
     gaussians, (width, height), settings = CASES[case]
-    outs, gradients, wanted, wanted_gradients = both(gaussians, width, height, torch.float64, **settings)
-    for a, b in zip((*outs, *gradients), (*wanted, *wanted_gradients), strict=True):
-        close(a, b, 1e-9)
+    agree(gaussians, width, height, **settings)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_float32_stays_within_1e4(case: str) -> None:
-    gaussians, (width, height), settings = CASES[case]
-    outs, gradients, wanted, wanted_gradients = both(gaussians, width, height, torch.float32, **settings)
-    for a, b in zip((*outs, *gradients), (*wanted, *wanted_gradients), strict=True):
-        close(a, b, 1e-4)
+@pytest.mark.parametrize("seed", range(8))
+def test_random_scenes(seed: int) -> None:
+    """Any number, size, spread and opacity of gaussians; any picture."""
+    generator = torch.Generator().manual_seed(seed)
+    a, b, c, d, e = torch.rand(5, generator=generator).tolist()
+    gaussians = scene(20 + int(80 * a), 0.006 * 300**b, seed=seed)
+    gaussians["means"] = gaussians["means"] * (1 + 2 * e)
+    gaussians["opacities"] = gaussians["opacities"] ** (0.1 + c)
+    agree(gaussians, 1 + int(40 * c), 1 + int(40 * d), eps2d=0.5 * e)
 
 
-@pytest.mark.parametrize(("longest", "block"), [(1, 1), (7, 200), (33, 2**20)])
-def test_how_the_work_is_cut_changes_nothing(longest: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    gaussians = scene(n=300, scale=0.3)
-    cams = cameras(40, 30, 2)
+@pytest.mark.parametrize(("longest", "block", "kept"), [(5, 1, 0), (33, 2**13, 2**30), (10**6, 2**20, 0)])
+def test_how_the_work_is_cut_changes_nothing(
+    longest: int, block: int, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gaussians = scene(n=200, scale=0.3)
+    cams = cameras(30, 20, 2)
 
     def render(leaves: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        return rasterization(**leaves, **cams, width=40, height=30)[:2]
+        return rasterization(**leaves, **cams, width=30, height=20)[:2]
 
     wanted = grads(render, gaussians)
     monkeypatch.setattr(compositing, "LONGEST", longest)
     monkeypatch.setattr(compositing, "BLOCK", {"cpu": block})
+    monkeypatch.setattr(compositing, "KEPT", kept)
     found = grads(render, gaussians)
     for a, b in zip((*found[0], *found[1]), (*wanted[0], *wanted[1]), strict=True):
         close(a, b, 1e-9)
@@ -227,6 +224,19 @@ def test_cameras_are_rendered_as_if_each_were_alone() -> None:
     assert torch.equal(
         rasterization(**{**gaussians, "colors": own}, **cams, width=30, height=40, sh_degree=1)[0], together[0]
     )
+
+
+def test_poses_have_gradients() -> None:
+    gaussians, cams = scene(scale=0.2), cameras(24, 20)
+
+    def run(render: Callable[..., Tensor]) -> Tensor:
+        viewmats = cams["viewmats"].clone().requires_grad_()
+        picture = render(**gaussians, viewmats=viewmats, Ks=cams["Ks"], width=24, height=20)
+        (randn(0, *picture.shape).to(picture) * picture).sum().backward()
+        assert viewmats.grad is not None
+        return viewmats.grad
+
+    close(run(lambda **x: rasterization(**x)[0][0]), run(lambda **x: naive(**x)[0]), 1e-9)
 
 
 def test_modes_and_background() -> None:
@@ -394,8 +404,23 @@ def test_nothing_to_see() -> None:
     cams = cameras(20, 20)
     empty = {k: v[:0].requires_grad_() for k, v in scene().items()}
     for gaussians in (empty, {**scene(), "means": scene()["means"] - 50}):
-        render, alphas, _ = rasterization(**gaussians, **cams, width=20, height=20)
+        leaves = {k: v.detach().requires_grad_() for k, v in gaussians.items()}
+        render, alphas, _ = rasterization(**leaves, **cams, width=20, height=20)
         assert render.abs().sum() == alphas.sum() == 0
+        (render.sum() + alphas.sum()).backward()
+        assert all(x.grad is not None and x.grad.abs().sum() == 0 for x in leaves.values())
+
+
+def test_what_is_hidden_has_no_gradient_at_all() -> None:
+    """Not a rounding error either: Adam would make steps of it."""
+    wall = {**scene(n=3, scale=100.0), "means": torch.tensor([[0, 0, -1.0]]).double().repeat(3, 1)}
+    wall["opacities"] = torch.full((3,), 0.99).double()
+    gaussians = {k: torch.cat([x, wall[k]]).float() for k, x in scene(scale=0.2).items()}
+    gaussians["means"][:60, 2] += 5
+    cams = {k: v.float() for k, v in cameras(24, 20).items()}
+    _, gradients = grads(lambda g: rasterization(**g, **cams, width=24, height=20)[:2], gaussians)
+    assert all((x[:60] == 0).all() for x in gradients)
+    assert all((x[60:] != 0).any() for x in gradients)
 
 
 def test_degenerate_gaussians_give_no_nan() -> None:

@@ -20,7 +20,8 @@ from cpds.representation import Representation
 from representations.cameras import Camera
 from representations.ply import Gaussians, SplatFile
 from representations.rasterise import rasterization
-from representations.splats import GROUPS, SplatConfig, SplatScene, extent
+from representations.splat_config import GROUPS, SplatConfig
+from representations.splats import SplatScene, extent
 
 ADAM = EditConfig(GuidanceConfig("dds"), 6, "adam", 0.02, "none")
 
@@ -303,7 +304,7 @@ def test_bad_settings(settings: dict[str, Any], message: str) -> None:
 
 def test_scenes_that_no_camera_sees(prior: UNetPrior) -> None:
     file = SplatFile.of(replace(ball(), means=ball().means + torch.tensor([0.0, 500.0, 0.0])))
-    with pytest.raises(InputError, match="none of the 6 cameras sees a gaussian: .*dataparser_transforms.json too"):
+    with pytest.raises(InputError, match=r"none of the 6 cameras sees a gaussian: .*dataparser_transforms.json too"):
         SplatScene(file, ring(), prior)
     with pytest.raises(InputError, match="no camera"):
         SplatScene(SplatFile.of(ball()), [], prior)

@@ -1,0 +1,94 @@
+"""`cpds splats`: edit a Gaussian-splat scene by prompt. Nothing heavy is imported before it runs."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from cpds.cli_runs import EMBEDDED_NOTE, PresetName, destinations, one_edit, require_places, run_on
+from cpds.config import EditConfig, require
+from cpds.presets import PRESETS
+from representations.splat_config import SplatConfig
+
+if TYPE_CHECKING:
+    from representations.splats import SplatScene
+
+
+@dataclass(frozen=True)
+class SplatArgs:
+    """Edit a Gaussian-splat scene (.ply of 3DGS) by prompt, seen by the cameras of a transforms.json."""
+
+    scene: tyro.conf.Positional[Path]
+    """The scene: a .ply as 3D Gaussian splatting and nerfstudio's ns-export write it."""
+    cameras: Path
+    """transforms.json with the views to look from (nerfstudio's format)."""
+    prompt: str
+    """What the scene shows."""
+    trg_prompt: tuple[str, ...]
+    """What it should become; several prompts give one edit each."""
+    frame: Path | None = None
+    """dataparser_transforms.json, for scenes that nerfstudio trained: how it moved and scaled the cameras."""
+    save_path: Path | None = None
+    """Run folder for results (with several edits: the folder of run folders). Default: a new folder in runs/."""
+    preset: PresetName = "cpds-splats"  # pyright: ignore[reportInvalidTypeForm]
+    """Settings to start from; --method alone starts from that method's own. Other flags change single settings."""
+    prior: str | None = None
+    """Diffusion prior: a Hugging Face name or a local folder in diffusers' layout. Default: the embedded prior."""
+    ply_every: int = 0
+    """Steps between two scenes of the way; 0 writes the last one alone."""
+    resume: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Go on with the interrupted run(s) in --save_path."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    torch_dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """Precision of the prior. auto: fp16 on CUDA, else fp32."""
+    views: tyro.conf.OmitArgPrefixes[SplatConfig] = field(default_factory=lambda: SplatConfig())
+    edit: tyro.conf.OmitArgPrefixes[EditConfig] = field(default_factory=lambda: PRESETS["cpds-splats"])
+
+
+def encoded(scene: SplatScene) -> bytes:
+    """The scene's file as it is now."""
+    return scene.file.encode(scene.gaussians())
+
+
+def run_splats(args: SplatArgs) -> int:
+    """Every edit of `cpds splats`. All inputs are checked before the first step."""
+    require(bool(args.prompt.strip()), "the prompt is empty: say in words what the scene shows")
+    require(bool(args.trg_prompt), "there is no target prompt: say what the scene should become")
+    require(all(t.strip() for t in args.trg_prompt), "a target prompt is empty: say what the scene should become")
+    require(args.save_path is not None or not args.resume, "--resume needs --save_path: name the run to go on with")
+    require(args.ply_every >= 0, f"ply_every must be >= 0, got {args.ply_every}")
+
+    jobs = destinations(args.scene, [args.scene], args.trg_prompt, args.save_path)
+    require_places(jobs, args.resume)
+
+    from cpds.callbacks import Exports
+    from cpds.pictures import to_pil
+    from cpds.prior import load_prior
+    from cpds.runs import EXPORT, Identity, RunFolder
+    from representations.cameras import Frame, read_cameras
+    from representations.ply import SplatFile
+    from representations.splats import SplatScene
+
+    file = SplatFile.read(args.scene)
+    cameras = read_cameras(args.cameras, None if args.frame is None else Frame.read(args.frame))
+    if args.prior is None:
+        print(EMBEDDED_NOTE, file=sys.stderr)
+    prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
+    for n, job in enumerate(jobs, 1):
+        if len(jobs) > 1:
+            print(f"[{n}/{len(jobs)}] {job.source.name} -> {job.target}", file=sys.stderr)
+        scene = SplatScene(file, cameras, prior, args.views)
+        identity = Identity(args.prompt, job.target, prior.identity, scene.source_id(), args.edit)
+        before, again = to_pil(scene.picture(prior)), run_on(jobs)
+        exports = Exports(RunFolder(job.folder), partial(encoded, scene), "ply", args.ply_every)
+        code = one_edit(scene, prior, identity, job.folder, before, resume=args.resume, again=again, extra=[exports])
+        if code != 0:
+            return code
+        print(f"{'splats':>12}: {job.folder / f'{EXPORT}.ply'}")
+    return 0

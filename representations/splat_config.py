@@ -1,0 +1,34 @@
+"""Settings of a splat edit. No torch here: the command line reads these to answer --help at once."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from cpds.config import require
+
+GroupName = Literal["xyz", "colour", "opacity", "scale", "rotation"]
+GROUPS: tuple[GroupName, ...] = get_args(GroupName)
+
+
+@dataclass(frozen=True)
+class SplatConfig:
+    """How a splat scene is looked at, and what of it may change."""
+
+    optimise: tuple[GroupName, ...] = GROUPS
+    """What may change."""
+    view_every: int = 10
+    """Steps for which one camera is kept (PDS, Koo 2024)."""
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Colour where nothing is, RGB in 0 ... 1: the one that the scene was trained with."""
+    resolution: int | None = None
+    """Shorter side of the views, in px. Default: what the prior was trained on."""
+    shown: Literal[1, 4] = 4
+    """Views in a picture for people: one, or four in a square."""
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.optimise) - set(GROUPS))
+        require(bool(self.optimise) and not unknown, f"optimise must name some of {GROUPS}, got {self.optimise}")
+        require(self.view_every >= 1, f"view_every must be >= 1, got {self.view_every}")
+        ground = len(self.background) == 3 and all(0 <= c <= 1 for c in self.background)
+        require(ground, f"background must be three numbers in 0 ... 1, got {self.background}")
+        require(self.resolution is None or self.resolution >= 16, f"resolution must be >= 16 px, got {self.resolution}")
+        require(self.shown in (1, 4), f"shown must be 1 or 4, got {self.shown}")
