@@ -41,14 +41,22 @@ PDS_SVG = replace(
 )
 
 # ours: gradients of unit size, step sizes that fall; benchmarks/README.md says what else was tried
-DDS = EditConfig(GuidanceConfig("dds", normalize_gradient=True), 40, "sgd", 0.12, lr_scaling="none", lr_final=0.02)
+DDS = EditConfig(
+    GuidanceConfig("dds", guidance_scale=5.0, normalize_gradient=True),
+    80,
+    "sgd",
+    0.08,
+    lr_scaling="none",
+    lr_final=0.01,
+)
 SDS = replace(DDS, guidance=replace(DDS.guidance, method="sds"))
-CDS = replace(DDS, guidance=replace(DDS.guidance, method="cds", w_cut=3.0, n_patches=64))
-PDS = replace(DDS, guidance=replace(DDS.guidance, method="pds", identity=0.1))
+CDS = replace(DDS, guidance=replace(DDS.guidance, method="cds", w_cut=0.5, n_patches=64))
+PDS = replace(DDS, guidance=replace(DDS.guidance, method="pds", identity=0.03))
 CPDS = replace(
     PDS,
-    guidance=replace(PDS.guidance, method="cpds", w_cut=1.0, n_patches=64, patch_selector="learned", selector_every=4),
+    guidance=replace(PDS.guidance, method="cpds", w_cut=0.5, n_patches=64, patch_selector="learned", selector_every=4),
 )
+CPDS_FAST = replace(CPDS, num_inference_steps=40, lr=0.12, lr_final=0.02)
 
 METHODS = {"cpds": CPDS, "pds": PDS, "cds": CDS, "dds": DDS, "sds": SDS}
 
@@ -70,6 +78,7 @@ def on_splats(preset: EditConfig) -> EditConfig:
 
 PRESETS = {
     **METHODS,
+    "cpds-fast": CPDS_FAST,
     "dds-paper": DDS_PAPER,
     "cds-paper": CDS_PAPER,
     "cpds-reference": CPDS_REFERENCE,
