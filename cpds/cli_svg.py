@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
@@ -13,6 +13,9 @@ from cpds.cli_runs import EMBEDDED_NOTE, PresetName, destinations, one_edit, req
 from cpds.config import EditConfig, require
 from cpds.presets import PRESETS
 from svg.config import SceneConfig
+
+if TYPE_CHECKING:
+    from svg.document import Document
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,8 @@ def run_svg(args: SvgArgs) -> int:
         drawer(document.root, document.width, document.height)  # says what it cannot draw
         chosen(document, args.scene)
         if warning := document.warning():
-            print(f"cpds: warning: {path.name}: {warning}", file=sys.stderr)
+            blind = "; its text is not drawn meanwhile, for want of fonts" if text_is_lost(document) else ""
+            print(f"cpds: warning: {path.name}: {warning}{blind}", file=sys.stderr)
     if args.prior is None:
         print(EMBEDDED_NOTE, file=sys.stderr)
     prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
@@ -100,3 +104,13 @@ def run_svg(args: SvgArgs) -> int:
             return code
         print(f"{'svg':>12}: {job.folder / f'{EXPORT}.svg'}")
     return 0
+
+
+def text_is_lost(document: Document) -> bool:
+    """Whether resvg draws nothing of a text of the document."""
+    from svg import resvg
+    from svg.model import Fixed
+    from svg.uses import nodes
+
+    texts = (n for n in nodes(document.root) if isinstance(n, Fixed) and "text" in n.name)
+    return any(not resvg.draw(text.svg, 64, 64).any() for text in texts)

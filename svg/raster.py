@@ -83,11 +83,11 @@ class Raster:
 
     def fixed(self, part: Fixed, height: int, width: int, device: torch.device) -> Float[Tensor, "H W 4"]:
         """resvg's picture of what is not edited, premultiplied; drawn once for each size."""
-        from svg.resvg import draw
+        from svg import resvg
 
         place = (id(part), height, width, device)
         if place not in self._pictures:
-            self._pictures[place] = draw(part.svg, height, width).to(device)
+            self._pictures[place] = resvg.draw(part.svg, height, width).to(device)
         return self._pictures[place]
 
     def render(self, values: Mapping[str, Tensor], height: int, width: int) -> RGBA:

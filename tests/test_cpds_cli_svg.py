@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from lxml import etree
 from PIL import Image
 
@@ -281,15 +282,18 @@ def test_a_result_is_never_written_over(edit: Edit, tmp_path: Path, capsys: pyte
 
 
 def test_what_is_not_edited_is_named_once_and_kept(
-    edit: Edit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    edit: Edit, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = b"<text x='2' y='9'>hello</text>"
     (tmp_path / "cat.svg").write_bytes(PAGE.replace(b"</svg>", words + b"</svg>"))
-    assert edit() == 0
-    warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
-    assert len(warnings) == 1
-    assert "text" in warnings[0]
-    assert words in (tmp_path / "out/result.svg").read_bytes().replace(b'"', b"'")
+    for drawn in (True, False):
+        monkeypatch.setattr("svg.resvg.draw", lambda _svg, h, w, drawn=drawn: torch.full((h, w, 4), float(drawn)))
+        assert edit(save_path=tmp_path / f"{drawn}") == 0
+        warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+        assert len(warnings) == 1
+        assert "1 text element" in warnings[0]
+        assert ("for want of fonts" in warnings[0]) == (not drawn)
+        assert words in (tmp_path / f"{drawn}/result.svg").read_bytes().replace(b'"', b"'")
 
 
 def test_the_script_is_the_same_command(
