@@ -78,7 +78,7 @@ def parse(argv: Sequence[str]) -> ImageArgs | SvgArgs | SplatArgs | EvalArgs | P
         # tyro makes a mess of nested settings that come from a factory: it is given the settings themselves
         made = {f.name: f.default_factory() for f in fields(args) if f.default_factory is not MISSING}
         chosen = {"preset": name, "edit": PRESETS[name]} if hasattr(args, "preset") else {}
-        commands[command] = partial(args, **made | chosen)
+        commands[command] = partial(args, **made | chosen) if made else args
     box = StringIO()
     try:
         with redirect_stderr(box):
