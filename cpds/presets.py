@@ -71,9 +71,9 @@ def on_svg(preset: EditConfig) -> EditConfig:
 
 
 def on_splats(preset: EditConfig) -> EditConfig:
-    """A preset's method for Gaussian splats: Adam with PDS's step sizes, scaled for a run of hundreds of steps."""
-    lrs = {"xyz": 1.6e-3, "colour": 0.025, "opacity": 0.05, "scale": 0.01, "rotation": 0.005}
-    return replace(on_svg(preset), num_inference_steps=600, lr=0.025, lr_final=0.006, group_lrs=lrs)
+    """A preset's method for Gaussian splats: Adam, step sizes in the units of SplatScene, for hundreds of steps."""
+    lrs = {"xyz": 6.4e-4, "colour": 0.01, "opacity": 0.02, "scale": 0.004, "rotation": 0.002}
+    return replace(on_svg(preset), num_inference_steps=600, lr=0.01, lr_final=0.0024, group_lrs=lrs)
 
 
 PRESETS = {
