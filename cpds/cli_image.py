@@ -9,7 +9,7 @@ from typing import Literal
 
 import tyro
 
-from cpds.cli_runs import EMBEDDED_NOTE, PresetName, destinations, one_edit, require_places, run_on
+from cpds.cli_runs import EMBEDDED_NOTE, PresetName, destinations, one_edit, require_places, require_words, run_on
 from cpds.config import EditConfig, require
 from cpds.presets import PRESETS
 
@@ -47,9 +47,7 @@ class ImageArgs:
 
 def run_image(args: ImageArgs) -> int:
     """Every edit of `cpds image`. All inputs are checked before the first step."""
-    require(bool(args.prompt.strip()), "the prompt is empty: say in words what the picture shows")
-    require(bool(args.trg_prompt), "there is no target prompt: say what the picture should become")
-    require(all(t.strip() for t in args.trg_prompt), "a target prompt is empty: say what the picture should become")
+    require_words(args.prompt, args.trg_prompt, "picture")
     require(args.save_path is not None or not args.resume, "--resume needs --save_path: name the run to go on with")
 
     from cpds.pictures import find_pictures, open_mask, open_picture, to_pil, working_size

@@ -72,6 +72,13 @@ def destinations(given: Path, sources: Sequence[Path], targets: Sequence[str], s
     return jobs
 
 
+def require_words(prompt: str, targets: Sequence[str], what: str) -> None:
+    """InputError for an empty prompt; `what` is what is edited."""
+    require(bool(prompt.strip()), f"the prompt is empty: say in words what the {what} shows")
+    require(bool(targets), f"there is no target prompt: say what the {what} should become")
+    require(all(t.strip() for t in targets), f"a target prompt is empty: say what the {what} should become")
+
+
 def require_places(jobs: Sequence[Job], resume: bool) -> None:
     """InputError unless every folder is free or, with `resume`, holds a run; a sole job has one to resume."""
     from cpds.runs import RunFolder

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from cpds.cli_runs import EMBEDDED_NOTE, PresetName, destinations, one_edit, require_places, run_on
+from cpds.cli_runs import EMBEDDED_NOTE, PresetName, destinations, one_edit, require_places, require_words, run_on
 from cpds.config import EditConfig, require
 from cpds.presets import PRESETS
 from representations.splat_config import SplatConfig
@@ -58,9 +58,7 @@ def encoded(scene: SplatScene) -> bytes:
 
 def run_splats(args: SplatArgs) -> int:
     """Every edit of `cpds splats`. All inputs are checked before the first step."""
-    require(bool(args.prompt.strip()), "the prompt is empty: say in words what the scene shows")
-    require(bool(args.trg_prompt), "there is no target prompt: say what the scene should become")
-    require(all(t.strip() for t in args.trg_prompt), "a target prompt is empty: say what the scene should become")
+    require_words(args.prompt, args.trg_prompt, "scene")
     require(args.save_path is not None or not args.resume, "--resume needs --save_path: name the run to go on with")
     require(args.ply_every >= 0, f"ply_every must be >= 0, got {args.ply_every}")
 

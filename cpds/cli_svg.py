@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from cpds.cli_runs import EMBEDDED_NOTE, PresetName, destinations, one_edit, require_places, run_on
+from cpds.cli_runs import EMBEDDED_NOTE, PresetName, destinations, one_edit, require_places, require_words, run_on
 from cpds.config import EditConfig, require
 from cpds.presets import PRESETS
 from svg.config import SceneConfig
@@ -52,9 +52,7 @@ class SvgArgs:
 
 def run_svg(args: SvgArgs) -> int:
     """Every edit of `cpds svg`. All inputs are checked before the first step."""
-    require(bool(args.prompt.strip()), "the prompt is empty: say in words what the drawing shows")
-    require(bool(args.trg_prompt), "there is no target prompt: say what the drawing should become")
-    require(all(t.strip() for t in args.trg_prompt), "a target prompt is empty: say what the drawing should become")
+    require_words(args.prompt, args.trg_prompt, "drawing")
     require(args.save_path is not None or not args.resume, "--resume needs --save_path: name the run to go on with")
     require(args.svg_every >= 0, f"svg_every must be >= 0, got {args.svg_every}")
 

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from svg.model import POINTS, Geometry
+from svg import geometry
+from svg.model import Geometry
 
 MEETS = 0.1  # canvas px between ends that are one point
 
@@ -21,8 +22,8 @@ class Outline:
         point, before, after = [], [], []
         ties: list[tuple[int, int]] = []
         cubics: list[tuple[int, int, int, int]] = []
-        for geometry, start, now in paths:
-            for ids, shut, curves in contours(geometry.commands):
+        for path, start, now in paths:
+            for ids, shut, curves in contours(path.commands):
                 ends_meet = len(ids) > 2 and bool((now[ids[0]] - now[ids[-1]]).norm() < MEETS)
                 shut = shut or ends_meet
                 if ends_meet:
@@ -84,27 +85,11 @@ class Outline:
 
 def contours(commands: str) -> list[tuple[list[int], bool, list[tuple[int, int, int, int]]]]:
     """[(indices of its points in order, closed, its cubics)] of a path."""
-    found: list[tuple[list[int], bool, list[tuple[int, int, int, int]]]] = []
-    ids: list[int] = []
-    curves: list[tuple[int, int, int, int]] = []
-    at = first = pen = 0
-    for c in commands:
-        if c == "M" and ids:
-            found.append((ids, False, curves))
-            ids, curves = [], []
-        if c == "Z":
-            found.append((ids or [first], True, curves))
-            ids, curves, at = [], [], first
-            continue
-        new = list(range(pen, pen + POINTS[c]))
-        if c == "C":
-            curves.append((at, new[0], new[1], new[2]))
-        if c == "M":
-            first = new[0]
-        elif not ids:  # goes on from where the last contour was closed
-            ids = [at]
-        ids, pen, at = ids + new, pen + POINTS[c], new[-1]
-    return [*found, (ids, False, curves)] if ids else found
+    found = []
+    for curves, closed in geometry.contours(Geometry("path", "", commands)):
+        ids = list(dict.fromkeys(i for curve in curves for i in curve[:4]))
+        found.append((ids, closed, [(a, b, c, d) for a, b, c, d, degree in curves if degree == 3]))
+    return found
 
 
 def crossing(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:

@@ -46,6 +46,42 @@ def ellipse_points(numbers: Float[Tensor, "n 4"]) -> Float[Tensor, "n 12 2"]:
     return numbers[:, None, :2] + numbers[:, None, 2:] * numbers.new_tensor(unit)
 
 
+def contours(geometry: Geometry) -> list[tuple[list[Curve], bool]]:
+    """[(curves, closed)] of a geometry, closing lines included; points are counted from 0."""
+    if geometry.kind == "rect":
+        sides = [(k, k, k + 1, k + 1, 1) for k in range(0, 16, 4)]
+        corners = [(k + 1, k + 2, k + 3, (k + 4) % 16, 3) for k in range(0, 16, 4)]
+        round_trip = [curve for pair in zip(sides, corners, strict=True) for curve in pair]
+        return [(round_trip, True)]
+    if geometry.kind in ("ellipse", "circle"):
+        quarters = [(k, k + 1, k + 2, (k + 3) % 12, 3) for k in range(0, 12, 3)]
+        return [(quarters, True)]
+    commands = "ML" if geometry.kind == "line" else geometry.commands
+    found: list[tuple[list[Curve], bool]] = []
+    curves: list[Curve] = []
+    at = first = 0
+    pen = -1  # index of the latest point
+    for c in commands:
+        last = pen
+        pen += POINTS[c]
+        if c == "M":
+            if curves:
+                found.append((curves, False))
+            curves, first = [], pen
+        elif c == "Z":
+            if at != first:
+                curves.append((at, at, first, first, 1))
+            found.append((curves or [(first, first, first, first, 1)], True))
+            curves = []
+        else:
+            one = {"L": (at, at, pen, pen), "Q": (at, last + 1, last + 1, pen), "C": (at, last + 1, last + 2, pen)}
+            curves.append((*one[c], POINTS[c]))
+        at = first if c == "Z" else pen
+    if curves:
+        found.append((curves, False))
+    return found
+
+
 class Outlines:
     """The curves of many geometries; everything that does not depend on numbers is worked out once."""
 
@@ -61,8 +97,9 @@ class Outlines:
         curves: list[tuple[int, int, int, int, int, int, int]] = []  # p0 p1 p2 p3 degree contour geometry
         closed: list[bool] = []
         for i, geometry in enumerate(self.geometries):
-            for contour, shut in self._contours(geometry, base[i]):
-                curves += [(*curve, len(closed), i) for curve in contour]
+            for contour, shut in contours(geometry):
+                b = base[i]
+                curves += [(b + p0, b + p1, b + p2, b + p3, n, len(closed), i) for p0, p1, p2, p3, n in contour]
                 closed.append(shut)
         table = torch.tensor(curves, dtype=torch.long).reshape(-1, 7)
         self.control, self.degree, self.contour, self.geometry = table[:, :4], table[:, 4], table[:, 5], table[:, 6]
@@ -72,42 +109,6 @@ class Outlines:
     def _points(geometry: Geometry) -> int:
         sizes = {"rect": 16, "ellipse": 12, "circle": 12, "line": 2}
         return sizes.get(geometry.kind) or sum(POINTS[c] for c in geometry.commands)
-
-    @staticmethod
-    def _contours(geometry: Geometry, base: int) -> list[tuple[list[Curve], bool]]:
-        """[(curves, closed)] of one geometry."""
-        if geometry.kind == "rect":
-            sides = [(k, k, k + 1, k + 1, 1) for k in range(0, 16, 4)]
-            corners = [(k + 1, k + 2, k + 3, (k + 4) % 16, 3) for k in range(0, 16, 4)]
-            round_trip = [curve for pair in zip(sides, corners, strict=True) for curve in pair]
-            return [([(base + a, base + b, base + c, base + d, n) for a, b, c, d, n in round_trip], True)]
-        if geometry.kind in ("ellipse", "circle"):
-            quarters = [(k, k + 1, k + 2, (k + 3) % 12) for k in range(0, 12, 3)]
-            return [([(base + a, base + b, base + c, base + d, 3) for a, b, c, d in quarters], True)]
-        commands = "ML" if geometry.kind == "line" else geometry.commands
-        found: list[tuple[list[Curve], bool]] = []
-        curves: list[Curve] = []
-        at = first = base
-        pen = base - 1  # index of the latest point
-        for c in commands:
-            last = pen
-            pen += POINTS[c]
-            if c == "M":
-                if curves:
-                    found.append((curves, False))
-                curves, first = [], pen
-            elif c == "Z":
-                if at != first:
-                    curves.append((at, at, first, first, 1))
-                found.append((curves or [(first, first, first, first, 1)], True))
-                curves = []
-            else:
-                one = {"L": (at, at, pen, pen), "Q": (at, last + 1, last + 1, pen), "C": (at, last + 1, last + 2, pen)}
-                curves.append((*one[c], POINTS[c]))
-            at = first if c == "Z" else pen
-        if curves:
-            found.append((curves, False))
-        return found
 
     def points(self, values: Mapping[str, Tensor]) -> Float[Tensor, "p 2"]:
         """All control points in user units."""

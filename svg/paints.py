@@ -100,8 +100,7 @@ class Gradients:
             said = self.cascade(at).get(name)
             if said is not None and said.value.lower() == "currentcolor":
                 name = "color"
-                continue_here = self.cascade(at).get(name)
-                said = continue_here
+                said = self.cascade(at).get(name)
             if said is not None and said.value not in ("inherit", "unset", "revert"):
                 return colour(said.value) or black
             if said is None and name == "stop-color":

@@ -53,6 +53,9 @@ class Raster:
         geometries: dict[Geometry, int] = {}
         self._collect(root, geometries)
         self.outlines = Outlines(list(geometries))
+        identity = torch.eye(3, dtype=torch.float64)
+        frames = [affine(s.draw.matrix, identity) for s in self.shapes]
+        self.frames = torch.stack(frames) if frames else identity.new_zeros(0, 3, 3)  # of each shape, to the page's px
 
     def _collect(self, node: Group | Draw | Fixed | Clip, geometries: dict[Geometry, int]) -> None:
         if isinstance(node, Group):
@@ -106,6 +109,9 @@ class _Edges:
 def _edges(page: Raster, values: Mapping[str, Tensor], matrices: Float[Tensor, "s 3 3"]) -> _Edges:
     """All shapes' edges in canvas px."""
     shapes = page.shapes
+    if not shapes:
+        none = matrices.new_zeros(0, 2)
+        return _Edges(matrices.new_zeros(0, 2, 2), none.long()[:, 0], none, none)
     which = torch.tensor([s.geometry for s in shapes], dtype=torch.long, device=matrices.device)
     norms = torch.linalg.matrix_norm(matrices[:, :2, :2])  # Frobenius, at least the largest stretch
     half = [float(values[s.stroke.width].detach()) / 2 if s.stroke else 0.0 for s in shapes]
@@ -192,26 +198,18 @@ def render(
     """Several pages at one size, each with its own numbers; premultiplied RGBA. Edges of all are covered at once."""
     found, matrices = [], []
     for page, own in zip(pages, values, strict=True):
-        like = next((v for v in own.values()), torch.zeros(())).detach()
-        like = like.new_zeros((), dtype=torch.float64 if like.device.type != "mps" else torch.float32)
+        device = next((v.device for v in own.values()), torch.device("cpu"))
+        like = torch.zeros((), device=device, dtype=torch.float32 if device.type == "mps" else torch.float64)
         view = affine((width / page.width, 0.0, 0.0, height / page.height, 0.0, 0.0), like)
-        m = [view @ affine(s.draw.matrix, like) for s in page.shapes]
-        matrices.append(torch.stack(m) if m else like.new_zeros(0, 3, 3))
-        numbers = {k: v.to(like) for k, v in own.items()}
-        found.append(_edges(page, numbers, matrices[-1]) if m else None)
+        matrices.append(view @ page.frames.to(like))
+        found.append(_edges(page, {k: v.to(like) for k, v in own.items()}, matrices[-1]))
     offsets = [sum(len(p.shapes) for p in pages[:i]) for i in range(len(pages) + 1)]
     shapes = [s for page in pages for s in page.shapes]
-    drawn = [(f.edges, f.owner + o) for f, o in zip(found, offsets, strict=False) if f is not None]
-    if not drawn:
-        return torch.stack(
-            [
-                _compose(p, v, None, [], [], m, None, height, width)
-                for p, v, m in zip(pages, values, matrices, strict=True)
-            ]
-        )
+    drawn = [(f.edges, f.owner + o) for f, o in zip(found, offsets, strict=False)]
     edges, owner = torch.cat([e for e, _ in drawn]), torch.cat([o for _, o in drawn])
     boxes = boxes_of(edges, owner, len(shapes), width, height)
-    evenodd = torch.tensor([s.stroke is None and s.draw.fill_rule == "evenodd" for s in shapes], device=edges.device)
+    rules = [s.stroke is None and s.draw.fill_rule == "evenodd" for s in shapes]
+    evenodd = torch.tensor(rules, dtype=torch.bool, device=edges.device)
     flat = coverage(edges, owner, boxes, evenodd).float()
     rows = list(zip(boxes.start.tolist(), boxes.stride.tolist(), strict=True))
     places = torch.stack([boxes.left, boxes.top, boxes.width, boxes.height], 1).tolist()
@@ -225,17 +223,16 @@ def render(
 def _compose(
     page: Raster,
     values: Mapping[str, Tensor],
-    flat: Tensor | None,
+    flat: Tensor,
     rows: list[tuple[int, int]],
     places: list[list[int]],
     matrices: Tensor,
-    edges: _Edges | None,
+    edges: _Edges,
     height: int,
     width: int,
 ) -> RGBA:
     """Paint a page's shapes and layers in order."""
     device = matrices.device
-    flat = torch.zeros(1, device=device) if flat is None else flat
     colours, maps, map_of = _paints(page, values, places, matrices, edges, device)
     opacities: list[Tensor] = []
     tape: list[Step] = []
@@ -308,7 +305,7 @@ def _paints(
     values: Mapping[str, Tensor],
     places: list[list[int]],
     matrices: Tensor,
-    edges: _Edges | None,
+    edges: _Edges,
     device: torch.device,
 ) -> tuple[Tensor, list[Tensor], dict[int, int]]:
     """Every shape's colour and opacity, the gradients' pictures, and which shape has which."""
@@ -319,7 +316,7 @@ def _paints(
         colour = values[own.key].reshape(3).float() if isinstance(own, Solid) else black
         opacity = values[s.opacity].reshape(1).float() if s.opacity is not None else one
         colours.append(torch.cat([colour, opacity]))
-        if isinstance(own, Gradient) and edges is not None and places[i][2] > 0:
+        if isinstance(own, Gradient) and places[i][2] > 0:
             low, high = edges.low[s.geometry].tolist(), edges.high[s.geometry].tolist()
             bounds = (low[0], low[1], high[0] - low[0], high[1] - low[1])
             to_user = torch.linalg.inv(matrices[i])
