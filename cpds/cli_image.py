@@ -9,8 +9,17 @@ from typing import Literal
 
 import tyro
 
-from cpds.cli_runs import EMBEDDED_NOTE, PresetName, destinations, one_edit, require_places, require_words, run_on
-from cpds.config import EditConfig, require
+from cpds.cli_runs import (
+    EMBEDDED_NOTE,
+    Job,
+    Opened,
+    PresetName,
+    destinations,
+    require_places,
+    require_request,
+    run_jobs,
+)
+from cpds.config import EditConfig
 from cpds.presets import PRESETS
 
 
@@ -47,8 +56,7 @@ class ImageArgs:
 
 def run_image(args: ImageArgs) -> int:
     """Every edit of `cpds image`. All inputs are checked before the first step."""
-    require_words(args.prompt, args.trg_prompt, "picture")
-    require(args.save_path is not None or not args.resume, "--resume needs --save_path: name the run to go on with")
+    require_request(args, "picture")
 
     from cpds.pictures import find_pictures, open_mask, open_picture, to_pil, working_size
 
@@ -62,7 +70,6 @@ def run_image(args: ImageArgs) -> int:
             open_mask(args.mask, image)
 
     from cpds.prior import load_prior
-    from cpds.runs import Identity
     from representations.latent import LatentImage, LatentImageConfig
 
     config = LatentImageConfig(args.resolution, args.keep_unchanged)
@@ -71,12 +78,9 @@ def run_image(args: ImageArgs) -> int:
     prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
     for height, width in sizes:
         working_size(height, width, args.resolution or prior.native_side, prior.multiple)
-    for n, job in enumerate(jobs, 1):
-        if len(jobs) > 1:
-            print(f"[{n}/{len(jobs)}] {job.source.name} -> {job.target}", file=sys.stderr)
+
+    def opened(job: Job) -> Opened:
         image = LatentImage.open(job.source, prior, config, args.mask)
-        identity = Identity(args.prompt, job.target, prior.identity, image.source_id(), args.edit)
-        before, again = to_pil(image.image), run_on(jobs)
-        if (code := one_edit(image, prior, identity, job.folder, before, resume=args.resume, again=again)) != 0:
-            return code
-    return 0
+        return Opened(image, to_pil(image.image))
+
+    return run_jobs(args, jobs, prior, opened)

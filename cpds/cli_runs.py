@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -15,7 +15,7 @@ from cpds.presets import PRESETS
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from cpds.callbacks import Callback
+    from cpds.callbacks import Callback, Exports
     from cpds.prior import Prior
     from cpds.representation import Representation
     from cpds.runs import Identity
@@ -72,11 +72,12 @@ def destinations(given: Path, sources: Sequence[Path], targets: Sequence[str], s
     return jobs
 
 
-def require_words(prompt: str, targets: Sequence[str], what: str) -> None:
-    """InputError for an empty prompt; `what` is what is edited."""
-    require(bool(prompt.strip()), f"the prompt is empty: say in words what the {what} shows")
-    require(bool(targets), f"there is no target prompt: say what the {what} should become")
-    require(all(t.strip() for t in targets), f"a target prompt is empty: say what the {what} should become")
+def require_request(args: Any, what: str) -> None:
+    """InputError for an empty prompt, or a run to resume without a name; `what` is what is edited."""
+    require(bool(args.prompt.strip()), f"the prompt is empty: say in words what the {what} shows")
+    require(bool(args.trg_prompt), f"there is no target prompt: say what the {what} should become")
+    require(all(t.strip() for t in args.trg_prompt), f"a target prompt is empty: say what the {what} should become")
+    require(args.save_path is not None or not args.resume, "--resume needs --save_path: name the run to go on with")
 
 
 def require_places(jobs: Sequence[Job], resume: bool) -> None:
@@ -89,9 +90,29 @@ def require_places(jobs: Sequence[Job], resume: bool) -> None:
             require(len(jobs) > 1 or not resume, f"there is no run to resume in {job.folder}: check --save_path")
 
 
-def run_on(jobs: Sequence[Job]) -> str:
-    """The flags to go on with the jobs."""
-    return f"--resume --save_path {jobs[0].folder if len(jobs) == 1 else jobs[0].folder.parent}"
+class Opened(NamedTuple):
+    """What one edit starts from."""
+
+    representation: Representation[Any]
+    before: Image  # for people
+    exports: Sequence[Exports] = ()
+
+
+def run_jobs(args: Any, jobs: Sequence[Job], prior: Prior, opened: Callable[[Job], Opened], suffix: str = "") -> int:
+    """All edits, one after the other; the first exit code that is not 0. `suffix` ends both prompts."""
+    from cpds.runs import Identity
+
+    again = f"--resume --save_path {jobs[0].folder if len(jobs) == 1 else jobs[0].folder.parent}"
+    for n, job in enumerate(jobs, 1):
+        if len(jobs) > 1:
+            print(f"[{n}/{len(jobs)}] {job.source.name} -> {job.target}", file=sys.stderr)
+        thing, before, exports = opened(job)
+        prompts = (args.prompt + suffix, job.target + suffix)
+        identity = Identity(*prompts, prior.identity, thing.source_id(), args.edit)  # pyright: ignore[reportAttributeAccessIssue]
+        code = one_edit(thing, prior, identity, job.folder, before, resume=args.resume, again=again, extra=exports)
+        if code != 0:
+            return code
+    return 0
 
 
 def one_edit(
@@ -110,9 +131,9 @@ def one_edit(
     `before` is the source for people, `again` the flags to go on with the run. The callbacks in `extra` come before
     the one that writes the result picture: what they write at the end is whole when the run counts as finished.
     """
-    from cpds.callbacks import Checkpoints, MetricsLog, Pictures, ProgressBar, StopBetweenSteps
+    from cpds.callbacks import Checkpoints, Exports, MetricsLog, Pictures, ProgressBar, StopBetweenSteps
     from cpds.editor import EditDiverged, run, start
-    from cpds.runs import GIF, RESULT, STRIP, RunFolder
+    from cpds.runs import EXPORT, GIF, RESULT, STRIP, RunFolder
 
     place = RunFolder(folder)
     state = start(representation, prior, identity.prompt, identity.target_prompt, identity.edit)
@@ -149,6 +170,8 @@ def one_edit(
         raise InputError(f"{folder} cannot be written ({err.strerror}): make room and go on with {again}") from err
     finally:
         stopper.restore()
-    for label, name in {"result": RESULT, "before/after": STRIP, "trajectory": GIF}.items():
+    made = {"result": RESULT, "before/after": STRIP, "trajectory": GIF}
+    made |= {one.suffix: f"{EXPORT}.{one.suffix}" for one in extra if isinstance(one, Exports)}
+    for label, name in made.items():
         print(f"{label:>12}: {folder / name}")
     return 130 if stopper.asked else 0  # Ctrl-C while the last pictures were written

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import tyro
 
-from cpds.cli_runs import EMBEDDED_NOTE, PresetName, destinations, one_edit, require_places, require_words, run_on
+from cpds.cli_runs import (
+    EMBEDDED_NOTE,
+    Job,
+    Opened,
+    PresetName,
+    destinations,
+    require_places,
+    require_request,
+    run_jobs,
+)
 from cpds.config import EditConfig, require
 from cpds.presets import PRESETS
 from representations.splat_config import SplatConfig
-
-if TYPE_CHECKING:
-    from representations.splats import SplatScene
 
 
 @dataclass(frozen=True)
@@ -51,15 +56,9 @@ class SplatArgs:
     edit: tyro.conf.OmitArgPrefixes[EditConfig] = field(default_factory=lambda: PRESETS["cpds-splats"])
 
 
-def encoded(scene: SplatScene) -> bytes:
-    """The scene's file as it is now."""
-    return scene.file.encode(scene.gaussians())
-
-
 def run_splats(args: SplatArgs) -> int:
     """Every edit of `cpds splats`. All inputs are checked before the first step."""
-    require_words(args.prompt, args.trg_prompt, "scene")
-    require(args.save_path is not None or not args.resume, "--resume needs --save_path: name the run to go on with")
+    require_request(args, "scene")
     require(args.ply_every >= 0, f"ply_every must be >= 0, got {args.ply_every}")
 
     jobs = destinations(args.scene, [args.scene], args.trg_prompt, args.save_path)
@@ -68,7 +67,7 @@ def run_splats(args: SplatArgs) -> int:
     from cpds.callbacks import Exports
     from cpds.pictures import to_pil
     from cpds.prior import load_prior
-    from cpds.runs import EXPORT, Identity, RunFolder
+    from cpds.runs import RunFolder
     from representations.cameras import Frame, read_cameras
     from representations.ply import SplatFile
     from representations.splats import SplatScene
@@ -78,15 +77,10 @@ def run_splats(args: SplatArgs) -> int:
     if args.prior is None:
         print(EMBEDDED_NOTE, file=sys.stderr)
     prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
-    for n, job in enumerate(jobs, 1):
-        if len(jobs) > 1:
-            print(f"[{n}/{len(jobs)}] {job.source.name} -> {job.target}", file=sys.stderr)
+
+    def opened(job: Job) -> Opened:
         scene = SplatScene(file, cameras, prior, args.views)
-        identity = Identity(args.prompt, job.target, prior.identity, scene.source_id(), args.edit)
-        before, again = to_pil(scene.picture(prior)), run_on(jobs)
-        exports = Exports(RunFolder(job.folder), partial(encoded, scene), "ply", args.ply_every)
-        code = one_edit(scene, prior, identity, job.folder, before, resume=args.resume, again=again, extra=[exports])
-        if code != 0:
-            return code
-        print(f"{'splats':>12}: {job.folder / f'{EXPORT}.ply'}")
-    return 0
+        exports = Exports(RunFolder(job.folder), scene.encode, "ply", args.ply_every)
+        return Opened(scene, to_pil(scene.picture(prior)), [exports])
+
+    return run_jobs(args, jobs, prior, opened)

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from cpds.cli_runs import EMBEDDED_NOTE, PresetName, destinations, one_edit, require_places, require_words, run_on
+from cpds.cli_runs import (
+    EMBEDDED_NOTE,
+    Job,
+    Opened,
+    PresetName,
+    destinations,
+    require_places,
+    require_request,
+    run_jobs,
+)
 from cpds.config import EditConfig, require
 from cpds.presets import PRESETS
 from svg.config import SceneConfig
@@ -52,8 +61,7 @@ class SvgArgs:
 
 def run_svg(args: SvgArgs) -> int:
     """Every edit of `cpds svg`. All inputs are checked before the first step."""
-    require_words(args.prompt, args.trg_prompt, "drawing")
-    require(args.save_path is not None or not args.resume, "--resume needs --save_path: name the run to go on with")
+    require_request(args, "drawing")
     require(args.svg_every >= 0, f"svg_every must be >= 0, got {args.svg_every}")
 
     from cpds.pictures import find_files, open_picture, to_pil, working_size
@@ -71,7 +79,7 @@ def run_svg(args: SvgArgs) -> int:
 
     from cpds.callbacks import Exports
     from cpds.prior import load_prior
-    from cpds.runs import EXPORT, Identity, RunFolder
+    from cpds.runs import RunFolder
     from svg.diffvg import DiffvgRaster
     from svg.raster import Raster
     from svg.scene import SvgScene, chosen
@@ -89,19 +97,13 @@ def run_svg(args: SvgArgs) -> int:
     short = args.scene.resolution or prior.native_side
     for document in documents.values():
         working_size(document.height, document.width, short, prior.multiple)
-    suffix = args.scene.suffix
-    for n, job in enumerate(jobs, 1):
-        if len(jobs) > 1:
-            print(f"[{n}/{len(jobs)}] {job.source.name} -> {job.target}", file=sys.stderr)
+
+    def opened(job: Job) -> Opened:
         scene = SvgScene(documents[job.source], prior, args.scene, mask, drawer)
-        identity = Identity(args.prompt + suffix, job.target + suffix, prior.identity, scene.source_id(), args.edit)
-        before, again = to_pil(scene.picture(prior)), run_on(jobs)
-        extra = [Exports(RunFolder(job.folder), scene.svg, "svg", args.svg_every)]
-        code = one_edit(scene, prior, identity, job.folder, before, resume=args.resume, again=again, extra=extra)
-        if code != 0:
-            return code
-        print(f"{'svg':>12}: {job.folder / f'{EXPORT}.svg'}")
-    return 0
+        exports = Exports(RunFolder(job.folder), scene.svg, "svg", args.svg_every)
+        return Opened(scene, to_pil(scene.picture(prior)), [exports])
+
+    return run_jobs(args, jobs, prior, opened, args.scene.suffix)
 
 
 def text_is_lost(document: Document) -> bool:

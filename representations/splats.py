@@ -87,6 +87,10 @@ class SplatScene:
         axes = None if frame is None else Frame.read(frame)
         return cls(SplatFile.read(path), read_cameras(cameras, axes), prior, config)
 
+    def encode(self) -> bytes:
+        """The edited scene as a .ply."""
+        return self.file.encode(self.gaussians())
+
     def save(self, path: str | Path) -> None:
         """Write the edited scene."""
         self.file.write(path, self.gaussians())

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from cpds.errors import InputError, MissingExtra
 from svg.geometry import Outlines
-from svg.gradients import affine
 from svg.model import IDENTITY, Draw, Fixed, Gradient, Group, Paint, Solid, Stroke
+from svg.shading import affine
 
 REMEDY = "leave --rasteriser at torch"
 MOST_OVERLAPS = 256  # shapes on one spot, after which diffvg aborts the process

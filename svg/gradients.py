@@ -1,97 +1,147 @@
-"""Gradients as pictures: straight-alpha colours at pixel centres, differentiable in geometry, offsets and stops."""
+"""Gradients: from the elements of a chain of hrefs to the model."""
 
-from __future__ import annotations
+from typing import Any, Literal
 
-from collections.abc import Mapping
+from svg.ledger import Ledger
+from svg.model import Gradient, Stop
+from svg.reading import Tree, tag
+from svg.styles import Cascade
+from svg.values import colour, fraction, invertible, length, scale, transform
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from svg.model import Gradient, Matrix
-
-
-def affine(m: Matrix, like: Tensor) -> Float[Tensor, "3 3"]:
-    """SVG's a b c d e f as a matrix for column vectors."""
-    a, b, c, d, e, f = m
-    return like.new_tensor([[a, c, e], [b, d, f], [0, 0, 1]])
+GRADIENTS = ("linearGradient", "radialGradient")
+GEOMETRY = {
+    "linearGradient": {"x1": "0%", "y1": "0%", "x2": "100%", "y2": "0%"},
+    "radialGradient": {"cx": "50%", "cy": "50%", "r": "50%", "fx": "", "fy": "", "fr": "0%"},
+}
 
 
-def offset_of(
-    gradient: Gradient, numbers: Tensor, points: Float[Tensor, "n 2"]
-) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """Where each point lies along the gradient (before spreading), and whether (0, 1) it is painted at all."""
-    if gradient.kind == "linear":
-        start, along = numbers[:2], numbers[2:] - numbers[:2]
-        square = (along * along).sum()
-        on = ((points - start) * along).sum(1) / square if float(square.detach()) > 0 else points.new_ones(len(points))
-        return on, torch.ones_like(on)
-    centre, radius, focus, first = numbers[:2], numbers[2], numbers[3:5], numbers[5]
-    if float(radius.detach()) <= 0:
-        return points.new_ones(len(points)), points.new_ones(len(points))
-    way = focus - centre
-    far = float((way.norm() / radius).detach())
-    if far > 0.9999 and float(first.detach()) == 0:  # a focus outside lies on the rim
-        focus = centre + way * (0.9999 / far)
-    # the circle through p: |p - f - t (c - f)| = r0 + t (r - r0), the larger t with a radius >= 0
-    to_centre, grow, p = centre - focus, radius - first, points - focus
-    a = (to_centre * to_centre).sum() - grow * grow
-    b = (p * to_centre).sum(1) + first * grow
-    c = (p * p).sum(1) - first * first
-    inside = b * b - a * c >= 0  # beyond a cone that opens to one side nothing is painted
-    if abs(float(a.detach())) < 1e-9:
-        t = c / torch.where(b == 0, 1e-12, 2 * b)
-    else:
-        root = (b * b - a * c).clamp(min=1e-12).sqrt()
-        one, other = (b + root) / a, (b - root) / a
-        high, low = torch.maximum(one, other), torch.minimum(one, other)
-        t = torch.where(first + high * grow >= 0, high, low)
-    return t, (inside & (first + t * grow >= 0)).to(t)
+def gradient_chain(tree: Tree, element: Any) -> list[Any]:
+    """The gradient and those that it takes from by href, nearest first."""
+    chain: list[Any] = []
+    while element is not None and tag(element) in GRADIENTS and element not in chain:
+        chain.append(element)
+        element = tree.linked(element)
+    return chain
 
 
-def spread_over(t: Tensor, spread: str) -> Tensor:
-    """Offsets folded into [0, 1] as spreadMethod says."""
-    if spread == "repeat":
-        return t - t.detach().floor()
-    if spread == "reflect":
-        t = t - 2 * (t.detach() / 2).floor()
-        return torch.where(t > 1, 2 - t, t)
-    return t.clamp(0, 1)
+def geometry_source(chain: list[Any], name: str) -> Any:
+    """The element of a chain that says a coordinate, or None: only gradients of the same kind pass them on."""
+    for element in chain:
+        if tag(element) != tag(chain[0]):
+            return None
+        if element.get(name) is not None:
+            return element
+    return None
 
 
-def paint(
-    gradient: Gradient,
-    values: Mapping[str, Tensor],
-    to_user: Float[Tensor, "3 3"],
-    bounds: tuple[float, float, float, float],
-    box: tuple[int, int, int, int],
-) -> Float[Tensor, "h w 4"]:
-    """The gradient's colours in a box (x, y, w, h) of pixels.
+class Gradients:
+    """Reads gradients into the ledger."""
 
-    `to_user` leads from canvas px to the shape's user units; `bounds` (x, y, w, h) are its outline's there, as
-    objectBoundingBox wants them.
-    """
-    x, y, w, h = box
-    numbers = values[gradient.key].to(to_user)
-    frame = affine(gradient.matrix, to_user)
-    if gradient.units == "objectBoundingBox":
-        frame = affine((bounds[2], 0.0, 0.0, bounds[3], bounds[0], bounds[1]), to_user) @ frame
-    colours = torch.stack(
-        [torch.cat([values[s.color].reshape(3), values[s.opacity].reshape(1)]) for s in gradient.stops]
-    ).to(to_user)
-    if len(colours) == 1 or abs(float(torch.linalg.det(frame[:2, :2]))) < 1e-20:  # no area to spread over
-        return colours[-1].expand(h, w, 4)
-    inverse = torch.linalg.inv(frame) @ to_user
-    rows, columns = torch.meshgrid(
-        torch.arange(y, y + h, device=to_user.device), torch.arange(x, x + w, device=to_user.device), indexing="ij"
-    )
-    points = torch.stack([columns.flatten() + 0.5, rows.flatten() + 0.5], 1).to(to_user)
-    t, painted = offset_of(gradient, numbers, points @ inverse[:2, :2].T + inverse[:2, 2])
-    t = spread_over(t, gradient.spread)
-    offsets = torch.stack([values[s.offset].reshape(()) for s in gradient.stops]).to(to_user).clamp(0, 1)
-    offsets = offsets.cummax(0).values  # none lies before the one ahead of it
-    right = torch.searchsorted(offsets.detach().contiguous(), t.detach(), right=True).clamp(1, len(offsets) - 1)
-    before, after = offsets[right - 1], offsets[right]
-    share = ((t - before) / (after - before).clamp(min=1e-9)).clamp(0, 1)[:, None]
-    colour = colours[right - 1] * (1 - share) + colours[right] * share
-    return torch.cat([colour[:, :3], colour[:, 3:] * painted[:, None]], 1).view(h, w, 4)
+    def __init__(self, tree: Tree, cascade: Cascade, ledger: Ledger) -> None:
+        self.tree, self.cascade, self.ledger = tree, cascade, ledger
+
+    def read(self, element: Any, viewport: tuple[float, float], font_size: float, px: float) -> Gradient | None:
+        """The gradient, or None where it has no stops. px: page px for a user unit of what it paints."""
+        chain = gradient_chain(self.tree, element)
+        matrix = transform(_said(chain, "gradientTransform", ""))
+        box = in_box(chain)
+        stops = self._stops(chain, px)
+        if not stops or (matrix is not None and not invertible(matrix)):
+            return None
+        numbers = _geometry(chain, None if box else viewport, font_size)
+        matrix = matrix or (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
+        linear = tag(element) == "linearGradient"
+        empty = numbers[:2] == numbers[2:] if linear else numbers[2] <= 0
+        if empty or len(stops) == 1:  # painted with the last stop's colour
+            stops = stops[-1:]
+        size = px * scale(matrix) * (max(viewport) if box else 1.0)
+        key = self.ledger.add(element, "gradient", numbers, None if len(stops) == 1 else "gradients", size)
+        spread = _said(chain, "spreadMethod", "pad")
+        return Gradient(
+            kind="linear" if linear else "radial",
+            key=key,
+            stops=tuple(stops),
+            units="objectBoundingBox" if box else "userSpaceOnUse",
+            matrix=matrix,
+            spread=_SPREADS.get(spread, "pad"),
+        )
+
+    def _stops(self, chain: list[Any], px: float) -> list[Stop]:
+        """The stops of the first gradient in the chain that has some."""
+        stops, lowest = [], 0.0
+        for element in chain:
+            for stop in element.iterchildren("*"):
+                if tag(stop) != "stop":
+                    continue
+                offset = fraction(stop.get("offset", "0")) or 0.0
+                lowest = max(lowest, offset)
+                rgb, alpha = self._colour(stop)
+                said = self.cascade(stop).get("stop-opacity")
+                opacity = fraction(said.value) if said else None
+                opacity = 1.0 if opacity is None else opacity
+                add = self.ledger.add
+                keys = Stop(
+                    add(stop, "offset", lowest, "gradients", 100 * px),
+                    add(stop, "stop-color", rgb, "gradients"),
+                    add(stop, "stop-opacity", opacity * alpha, "gradients"),
+                )
+                if alpha != 1:
+                    self.ledger.link(keys.color, keys.opacity)
+                stops.append(keys)
+            if stops:
+                break
+        return stops
+
+    def _colour(self, stop: Any) -> tuple[tuple[float, float, float], float]:
+        """A stop's colour and alpha."""
+        black = ((0.0, 0.0, 0.0), 1.0)
+        name, at = "stop-color", stop
+        while at is not None:
+            said = self.cascade(at).get(name)
+            if said is not None and said.value.lower() == "currentcolor":
+                name = "color"
+                said = self.cascade(at).get(name)
+            if said is not None and said.value not in ("inherit", "unset", "revert"):
+                return colour(said.value) or black
+            if said is None and name == "stop-color":
+                return black
+            at = at.getparent()
+        return black
+
+
+_SPREADS: dict[str, Literal["pad", "reflect", "repeat"]] = {"pad": "pad", "reflect": "reflect", "repeat": "repeat"}
+
+
+def in_box(chain: list[Any]) -> bool:
+    """Whether a gradient's coordinates are fractions of the outline's box."""
+    return _said(chain, "gradientUnits", "") != "userSpaceOnUse"
+
+
+def _said(chain: list[Any], name: str, default: str) -> str:
+    """An attribute of the first gradient in the chain that has it."""
+    for element in chain:
+        if (value := element.get(name)) is not None:
+            return value.strip()
+    return default
+
+
+def _geometry(chain: list[Any], viewport: tuple[float, float] | None, font_size: float) -> list[float]:
+    """The coordinates in the order of model.Parameter; of the unit box where there is no viewport."""
+    width, height = viewport or (1.0, 1.0)
+    diagonal = ((width**2 + height**2) / 2) ** 0.5
+    found: dict[str, float] = {}
+    for name, default in GEOMETRY[tag(chain[0])].items():
+        reference = width if "x" in name else height if "y" in name else diagonal
+        source = geometry_source(chain, name)
+        value = length(source.get(name), reference, font_size) if source is not None else None
+        if value is None:
+            value = found[f"c{name[1]}"] if name in ("fx", "fy") else length(default, reference)
+        found[name] = value or 0.0
+    if "fr" in found:
+        found["fr"] = max(found["fr"], 0.0)
+    return list(found.values())
+
+
+def gradient_texts(chain: list[Any]) -> tuple[str, ...]:
+    """The names of a gradient's coordinates, in the order of model.Parameter."""
+    return tuple(GEOMETRY[tag(chain[0])])

@@ -4,9 +4,9 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from svg.context import CONSTANT, Context
+from svg.gradients import GRADIENTS, Gradients, gradient_chain, in_box
 from svg.ledger import Ledger
 from svg.model import Draw, Geometry, Gradient, GroupName, Paint, Solid, Stroke
-from svg.paints import GRADIENTS, Gradients, gradient_chain, in_box
 from svg.reading import Tree, tag
 from svg.shapes import Shape
 from svg.styles import Cascade

@@ -9,36 +9,19 @@ Anti-aliasing is exact area coverage (svg/coverage.py); pictures agree with resv
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from svg.compose import Begin, Box, End, Fill, Picture, Step, compose
-from svg.coverage import boxes_of, coverage, spread
-from svg.geometry import Outlines, Segments, stroke_edges
-from svg.gradients import affine, paint
-from svg.model import Clip, Draw, Fixed, Geometry, Gradient, Group, Paint, Solid, Stroke
+from svg.coverage import boxes_of, coverage
+from svg.edges import PageEdges, Shape, page_edges
+from svg.geometry import Outlines
+from svg.model import Clip, Draw, Fixed, Geometry, Gradient, Group, Solid, Stroke
+from svg.shading import affine, paint
 
 RGBA = Float[Tensor, "4 H W"]  # premultiplied
-
-
-@dataclass(frozen=True)
-class _Shape:
-    """One outline to cover: a draw's fill or its stroke."""
-
-    draw: Draw
-    geometry: int
-    stroke: Stroke | None
-
-    @property
-    def paint(self) -> Paint | None:
-        return self.stroke.paint if self.stroke else self.draw.fill
-
-    @property
-    def opacity(self) -> str | None:
-        return self.stroke.opacity if self.stroke else self.draw.fill_opacity
 
 
 class Raster:
@@ -46,7 +29,7 @@ class Raster:
 
     def __init__(self, root: Group, width: float, height: float) -> None:
         self.root, self.width, self.height = root, width, height
-        self.shapes: list[_Shape] = []
+        self.shapes: list[Shape] = []
         self._of: dict[tuple[int, bool], int] = {}  # (id of a draw, stroke) -> shape
         self._clips: set[int] = set()
         self._pictures: dict[tuple[int, int, int, torch.device], Tensor] = {}
@@ -82,7 +65,7 @@ class Raster:
     def _add(self, draw: Draw, stroke: Stroke | None, geometries: dict[Geometry, int]) -> None:
         if (id(draw), bool(stroke)) not in self._of:
             self._of[id(draw), bool(stroke)] = len(self.shapes)
-            self.shapes.append(_Shape(draw, geometries.setdefault(draw.geometry, len(geometries)), stroke))
+            self.shapes.append(Shape(draw, geometries.setdefault(draw.geometry, len(geometries)), stroke))
 
     def fixed(self, part: Fixed, height: int, width: int, device: torch.device) -> Float[Tensor, "H W 4"]:
         """resvg's picture of what is not edited, premultiplied; drawn once for each size."""
@@ -98,100 +81,6 @@ class Raster:
         return render([self], [values], height, width)[0]
 
 
-@dataclass(frozen=True)
-class _Edges:
-    edges: Tensor
-    owner: Tensor
-    low: Tensor  # bounds of each geometry in its own units
-    high: Tensor
-
-
-def _edges(page: Raster, values: Mapping[str, Tensor], matrices: Float[Tensor, "s 3 3"]) -> _Edges:
-    """All shapes' edges in canvas px."""
-    shapes = page.shapes
-    if not shapes:
-        none = matrices.new_zeros(0, 2)
-        return _Edges(matrices.new_zeros(0, 2, 2), none.long()[:, 0], none, none)
-    which = torch.tensor([s.geometry for s in shapes], dtype=torch.long, device=matrices.device)
-    norms = torch.linalg.matrix_norm(matrices[:, :2, :2])  # Frobenius, at least the largest stretch
-    half = [float(values[s.stroke.width].detach()) / 2 if s.stroke else 0.0 for s in shapes]
-    norms = norms * (1 + norms * norms.new_tensor(half))  # a stroke's sides and caps turn about its middle line
-    count = len(page.outlines.geometries)
-    scales = norms.new_zeros(count).scatter_reduce(0, which, norms, "amax")
-    segments = page.outlines.flatten(values, scales)
-    both = torch.cat([segments.start, segments.end]).detach()
-    of = segments.geometry.repeat(2)[:, None].expand(-1, 2)
-    low = both.new_full((count, 2), torch.inf).scatter_reduce(0, of, both, "amin")
-    high = both.new_full((count, 2), -torch.inf).scatter_reduce(0, of, both, "amax")
-
-    fills = [i for i, s in enumerate(shapes) if s.stroke is None]
-    parts: list[tuple[Tensor, Tensor]] = []
-    if fills:
-        loops, geometry = segments.fill_edges()
-        shape = torch.tensor(fills, device=which.device)
-        chosen, place = _members(geometry, count, which[shape])
-        parts.append((loops[chosen], shape[place]))
-    styles: dict[Stroke, list[int]] = {}
-    for i, s in enumerate(shapes):
-        if s.stroke:
-            own = ("", i) if s.stroke.dashes else ("", "")  # dashes are cut shape by shape
-            style = replace(s.stroke, paint=Solid(str(own)), opacity="", width="")
-            styles.setdefault(style, []).append(i)
-    for style, members in styles.items():
-        shape = torch.tensor(members, device=which.device)
-        chosen, place = _members(segments.geometry, count, which[shape])
-        own = _copies(segments, chosen, place, len(members))
-        if style.dashes:
-            own = own.dashed(style.dashes, style.dash_offset)
-            place = torch.zeros_like(own.contour)
-        own, kept = _with_length(own, style.cap != "butt")
-        place = place[kept]
-        if len(place):
-            half = torch.stack([values[shapes[i].stroke.width].reshape(()) for i in members]).to(both) / 2  # pyright: ignore[reportOptionalMemberAccess]
-            px = matrices[shape][:, :2, :2].det().abs().sqrt()
-            edges, segment = stroke_edges(own, half[place], px[place], style)
-            parts.append((edges, shape[place[segment]]))
-    if not parts:
-        return _Edges(both.new_zeros(0, 2, 2), which[:0], low, high)
-    edges, owner = torch.cat([e for e, _ in parts]), torch.cat([o for _, o in parts])
-    m = matrices[owner]
-    return _Edges(torch.einsum("eij,epj->epi", m[:, :2, :2], edges) + m[:, None, :2, 2], owner, low, high)
-
-
-def _members(group: Tensor, groups: int, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Indices of all elements of each wanted group, one group after the other, and which of the wanted it is."""
-    order = torch.argsort(group, stable=True)
-    counts = torch.bincount(group, minlength=groups)
-    first = counts.cumsum(0) - counts
-    place, k = spread(counts[wanted])
-    return order[first[wanted][place] + k], place
-
-
-def _copies(segments: Segments, chosen: Tensor, place: Tensor, copies: int) -> Segments:
-    """Chosen segments, each copy's contours numbered on their own."""
-    part = segments.where(chosen)
-    return replace(part, contour=part.contour + place * len(segments.closed), closed=segments.closed.repeat(copies))
-
-
-def _with_length(segments: Segments, dots: bool) -> tuple[Segments, Tensor]:
-    """Segments that have a length; with `dots`, contours without any become a speck that caps can enclose."""
-    length = (segments.end - segments.start).detach().norm(dim=1)
-    real = length > 1e-9
-    if dots and not bool(real.all()):
-        has = torch.zeros(len(segments.closed), dtype=torch.bool, device=real.device)
-        has[segments.contour[real]] = True
-        first, _ = segments.ends()
-        speck = first[~has[segments.contour[first]]]
-        closed = segments.closed.clone()
-        closed[segments.contour[speck]] = False
-        end = segments.end.clone()
-        end[speck, 0] += 1e-6
-        real[speck] = True
-        segments = replace(segments, end=end, closed=closed)
-    kept = real.nonzero()[:, 0]
-    return segments.where(kept), kept
-
-
 def render(
     pages: Sequence[Raster], values: Sequence[Mapping[str, Tensor]], height: int, width: int
 ) -> Float[Tensor, "b 4 H W"]:
@@ -202,7 +91,7 @@ def render(
         like = torch.zeros((), device=device, dtype=torch.float32 if device.type == "mps" else torch.float64)
         view = affine((width / page.width, 0.0, 0.0, height / page.height, 0.0, 0.0), like)
         matrices.append(view @ page.frames.to(like))
-        found.append(_edges(page, {k: v.to(like) for k, v in own.items()}, matrices[-1]))
+        found.append(page_edges(page.shapes, page.outlines, {k: v.to(like) for k, v in own.items()}, matrices[-1]))
     offsets = [sum(len(p.shapes) for p in pages[:i]) for i in range(len(pages) + 1)]
     shapes = [s for page in pages for s in page.shapes]
     drawn = [(f.edges, f.owner + o) for f, o in zip(found, offsets, strict=False)]
@@ -227,7 +116,7 @@ def _compose(
     rows: list[tuple[int, int]],
     places: list[list[int]],
     matrices: Tensor,
-    edges: _Edges,
+    edges: PageEdges,
     height: int,
     width: int,
 ) -> RGBA:
@@ -305,7 +194,7 @@ def _paints(
     values: Mapping[str, Tensor],
     places: list[list[int]],
     matrices: Tensor,
-    edges: _Edges,
+    edges: PageEdges,
     device: torch.device,
 ) -> tuple[Tensor, list[Tensor], dict[int, int]]:
     """Every shape's colour and opacity, the gradients' pictures, and which shape has which."""

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from svg.gradients import geometry_source, gradient_chain, gradient_texts
 from svg.ledger import Ledger
 from svg.model import Parameter
-from svg.paints import geometry_source, gradient_chain, gradient_texts
 from svg.reading import MARKUP, Tree, tag
 from svg.shapes import shape_attributes
 from svg.styles import Cascade, change_style, read_style

@@ -1,7 +1,10 @@
 """A tiny Stable Diffusion pipeline built from configs, with random weights, in a folder of its own."""
 
 import json
-from collections.abc import Callable
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from transformers import (
     ViTModel,
 )
 
+from cpds.callbacks import MetricsLog
 from cpds.cli import main
 from cpds.diffusion import UNetPrior
 from cpds.editor import EditState
@@ -244,3 +248,23 @@ def command(tiny_folder: Path, picture: Path, tmp_path: Path) -> Callable[..., l
 def edit(command: Callable[..., list[str]]) -> Callable[..., int]:
     """Run `cpds image` in this process; its exit code."""
     return lambda **changes: main(command(**changes))
+
+
+@pytest.fixture
+def pressed(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Any]:
+    """`with pressed(3):` presses Ctrl-C after a run's third step."""
+
+    @contextmanager
+    def press(at: int) -> Iterator[None]:
+        stepped = MetricsLog.stepped
+
+        def and_press(self: MetricsLog, state: EditState, terms: Terms) -> None:
+            stepped(self, state, terms)
+            if state.step == at:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(MetricsLog, "stepped", and_press)
+            yield
+
+    return press

@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import signal
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -14,7 +12,6 @@ import pytest
 import torch
 from conftest import randn
 
-from cpds.callbacks import MetricsLog
 from cpds.cli import main, parse
 from cpds.cli_splats import SplatArgs
 from cpds.presets import PRESETS
@@ -92,17 +89,9 @@ def test_run_folder_holds_everything(edit: Edit, tmp_path: Path) -> None:
     assert again.rest.shape == (30, 3, 3)
 
 
-def test_stopped_and_resumed_equals_uninterrupted(edit: Edit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_and_resumed_equals_uninterrupted(edit: Edit, tmp_path: Path, pressed: Callable[[int], Any]) -> None:
     assert edit(save_path=tmp_path / "whole") == 0
-    with monkeypatch.context() as patch:
-        stepped = MetricsLog.stepped
-
-        def press(self: MetricsLog, state: Any, terms: Any) -> None:
-            stepped(self, state, terms)
-            if state.step == 3:
-                os.kill(os.getpid(), signal.SIGINT)
-
-        patch.setattr(MetricsLog, "stepped", press)
+    with pressed(3):
         assert edit() == 130
     assert not (tmp_path / "out/result.ply").exists()
     assert edit(resume=True) == 0

@@ -1,10 +1,8 @@
 """`cpds svg` from the command line to its run folder: what it writes, what its flags do, what it refuses."""
 
 import gzip
-import os
 import re
 import runpy
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -16,7 +14,6 @@ import torch
 from lxml import etree
 from PIL import Image
 
-from cpds.callbacks import MetricsLog
 from cpds.cli import main, parse
 from cpds.cli_svg import SvgArgs
 from cpds.presets import PRESETS
@@ -88,18 +85,10 @@ def test_same_seed_same_bytes_other_seed_other_bytes(edit: Edit, tmp_path: Path)
 
 
 def test_stopped_and_resumed_equals_uninterrupted(
-    edit: Edit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    edit: Edit, tmp_path: Path, pressed: Callable[[int], Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert edit(save_path=tmp_path / "whole") == 0
-    with monkeypatch.context() as patch:
-        stepped = MetricsLog.stepped
-
-        def press(self: MetricsLog, state: Any, terms: Any) -> None:
-            stepped(self, state, terms)
-            if state.step == 3:
-                os.kill(os.getpid(), signal.SIGINT)
-
-        patch.setattr(MetricsLog, "stepped", press)
+    with pressed(3):
         assert edit() == 130
     assert "Stopped after step 3" in capsys.readouterr().err
     assert not (tmp_path / "out/result.svg").exists()
