@@ -13,6 +13,10 @@ $(VENV)/.installed: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: install one, or set PYTHON=/path/to/python"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e .
+	touch $@
+
+$(VENV)/.checks: $(VENV)/.installed
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[dev]'
 	touch $@
 
@@ -20,7 +24,7 @@ demo: $(VENV)/.installed
 	OMP_NUM_THREADS=$$(nproc 2>/dev/null || echo 2) $(BIN)/cpds image --img_path cpds/assets/demo/cat.png \
 	  --prompt "a cat face on a blue background" --trg_prompt "a dog face on a blue background"
 
-test: $(VENV)/.installed
+test: $(VENV)/.checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright

@@ -14,7 +14,7 @@ import torch
 from cpds.config import GuidanceConfig
 from cpds.contrast import cut_loss
 from cpds.errors import InputError
-from cpds.objectives import OBJECTIVES, EditPair, Guided, PosteriorSettings, pull
+from cpds.objectives import OBJECTIVES, EditPair, Guided, PosteriorSettings, anchor_loss, pull
 from cpds.patches import make_selector
 from cpds.prior import Prior, Text
 from cpds.schedule import TIMESTEP_SAMPLERS
@@ -53,14 +53,10 @@ class Guidance:
         prompts, targets = ([p] if isinstance(p, str) else list(p) for p in (prompt, target_prompt))
         if len(prompts) != len(targets):
             raise InputError(f"{len(prompts)} prompts but {len(targets)} target prompts: give one of each for an edit")
-        for name, texts in {"prompt": prompts, "target prompt": targets}.items():
-            if not all(text.strip() for text in texts):
-                raise InputError(f"the {name} is empty: say in words what the picture shows")
         self.prior, self.config, self.steps = prior, config, steps
         self.objective = OBJECTIVES[config.method]
         self.edits = len(prompts)
-        embeds = prior.embed([*prompts, *targets, config.negative_prompt]).embeds
-        self.source_text, self.target_text, self.uncond = (Text(e) for e in embeds.split([self.edits, self.edits, 1]))
+        self.say(prompts, targets)
         length = len(prior.schedule)
         self.low, self.high = math.ceil(config.t_min * length), math.floor(config.t_max * length)
         if self.low > self.high:
@@ -77,21 +73,31 @@ class Guidance:
             for _ in prompts
         ]
 
+    def say(self, prompts: Sequence[str], targets: Sequence[str]) -> None:
+        """Ask for other edits from the next step on, as many as before. Raises InputError for an empty prompt."""
+        for name, texts in {"prompt": prompts, "target prompt": targets}.items():
+            if not all(text.strip() for text in texts):
+                raise InputError(f"the {name} is empty: say in words what the picture shows")
+        embeds = self.prior.embed([*prompts, *targets, self.config.negative_prompt]).embeds
+        self.source_text, self.target_text, self.uncond = (Text(e) for e in embeds.split([self.edits, self.edits, 1]))
+
     def step(self, source: Latents, target: Latents, step: int, generator: torch.Generator) -> Terms:
         """Losses of one step; gradients reach `target`. `source` is constant. All randomness from `generator` (CPU)."""
         config, schedule = self.config, self.prior.schedule
         if len(source) % self.edits:
             raise ValueError(f"{len(source)} views cannot be shared out among {self.edits} edits")
+        source = source.detach()
+        losses = {"anchor": config.anchor * anchor_loss(source, target, config.anchor_scale)} if config.anchor else {}
         if config.normalize_gradient and target.requires_grad:
             target = target.clone()  # a node of its own, whose hook sees the sum of all losses' gradients
-            target.register_hook(self._unit_rms)
+            target.register_hook(self._unit_rms)  # of all but the anchor's
         t = TIMESTEP_SAMPLERS[config.timesteps](self.low, self.high, step, self.steps, generator)
-        pair = EditPair.draw(source.detach(), target, t, generator, self.edits)
+        pair = EditPair.draw(source, target, t, generator, self.edits)
         guided, before, after = self._predict(pair)
         posterior = PosteriorSettings(config.stride, config.identity)
         with torch.no_grad():
             direction = self.objective.direction(pair, guided, schedule, posterior)
-        losses = {config.method: config.w_dds * pull(target, direction)}
+        losses[config.method] = config.w_dds * pull(target, direction)
         metrics = {
             "timestep": float(t),
             "direction": float(direction.square().mean().sqrt()),
@@ -151,8 +157,12 @@ class Guidance:
         return (flat / rms.clamp(min=1e-30)).view_as(gradient)
 
     def _mix(self, cond: Latents, uncond: Latents) -> Latents:
-        """eps_uncond + omega (eps_cond - eps_uncond)  (Ho & Salimans 2021)."""
-        return uncond + self.config.guidance_scale * (cond - uncond)
+        return mixed(cond, uncond, self.config.guidance_scale)
+
+
+def mixed(cond: Latents, uncond: Latents, scale: float) -> Latents:
+    """eps_uncond + omega (eps_cond - eps_uncond)  (Ho & Salimans 2021)."""
+    return uncond + scale * (cond - uncond)
 
 
 def mean_figures(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:

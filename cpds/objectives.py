@@ -89,3 +89,13 @@ OBJECTIVES = {
 def pull(x: Latents, direction: Latents) -> Scalar:
     """A scalar whose gradient in `x` is `direction`."""
     return (x * direction.detach()).sum()
+
+
+def anchor_loss(source: Latents, target: Latents, scale: float) -> Scalar:
+    """Sum over the latents' cells of rho(|z_tgt - z_src|), rho(x) = x²/2 / (1 + x²/scale²)  (Geman & McClure 1985).
+
+    Its gradient, dz / (1 + |dz|²/scale²)², holds cells back that have moved little and lets go of those that an edit
+    has moved by more than `scale`.
+    """
+    moved = (target - source).square().sum(1)
+    return (moved / 2 / (1 + moved / scale**2)).sum()

@@ -57,6 +57,10 @@ class NoiseSchedule:
         """x_t = alpha_t z + sigma_t eps  (DDPM, Eq. 4)."""
         return self._at(self.alpha, t, z) * z + self._at(self.sigma, t, z) * eps
 
+    def denoised(self, x_t: Latents, eps: Latents, t: Timesteps) -> Latents:
+        """z = (x_t - sigma_t eps) / alpha_t."""
+        return (x_t - self._at(self.sigma, t, x_t) * eps) / self._at(self.alpha, t, x_t)
+
     def to_epsilon(self, output: Latents, x_t: Latents, t: Timesteps) -> Latents:
         """The network's raw output as a noise prediction, whatever it was trained to predict.
 

@@ -1,1 +1,1 @@
-"""Scene editing inside nerfstudio; import the submodules by name."""
+"""Editing inside nerfstudio: methods for `ns-train`, whose results all of nerfstudio's own commands take."""

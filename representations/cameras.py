@@ -73,6 +73,12 @@ class Frame:
         return moved
 
 
+def view_at(step: int, every: int, count: int) -> int:
+    """Which of `count` cameras a step looks through: each for `every` steps, all of them, shuffled, in every round."""
+    turn, place = divmod(step // every, count)
+    return int(torch.randperm(count, generator=torch.Generator().manual_seed(turn))[place])
+
+
 def read_cameras(path: str | Path, frame: Frame | None = None) -> list[Camera]:
     """One camera for each frame of a transforms.json, or of the one in a folder, in its order; float32.
 

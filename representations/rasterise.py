@@ -3,6 +3,7 @@
 For machines without CUDA and for modest scenes; where gsplat runs, it is faster.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,7 +16,19 @@ from representations.projection import Quats, centres, project
 from representations.tiles import cells_of, tile_ranges
 
 MODES = ("RGB", "D", "ED", "RGB+D", "RGB+ED")
+Rasteriser = Callable[..., tuple[Tensor, Tensor, dict[str, Any]]]
 CELL = 8  # px; tiles are cut into cells of this side where it divides them
+
+
+def rasteriser_for(device: torch.device) -> Rasteriser:
+    """gsplat's on CUDA where it is installed and works, else ours."""
+    if device.type == "cuda":
+        try:
+            from gsplat.rendering import rasterization as theirs
+        except Exception:  # it compiles when imported, and raises what its compiler raises
+            return rasterization
+        return theirs
+    return rasterization
 
 
 def rasterization(

@@ -8,10 +8,9 @@ all others as a .ply holds them. What has not moved goes back to the last bit. N
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -23,9 +22,9 @@ from cpds.pictures import working_size
 from cpds.prior import Prior
 from cpds.representation import ParamGroup
 from cpds.types import Images, Latents
-from representations.cameras import Camera, Frame, read_cameras
+from representations.cameras import Camera, Frame, read_cameras, view_at
 from representations.ply import Gaussians, SplatFile
-from representations.rasterise import rasterization
+from representations.rasterise import Rasteriser, rasteriser_for
 from representations.splat_config import GROUPS, GroupName, SplatConfig
 
 FIELDS: dict[GroupName, tuple[str, ...]] = {  # of Gaussians
@@ -48,10 +47,10 @@ class SplatScene:
         cameras: Sequence[Camera],
         prior: Prior,
         config: SplatConfig | None = None,
-        rasteriser: Callable[..., tuple[Tensor, Tensor, dict[str, Any]]] = rasterization,
+        rasteriser: Rasteriser | None = None,
     ) -> None:
         self.file, self.config, self.device = file, config or SplatConfig(), prior.device
-        self.rasteriser = rasteriser
+        self.rasteriser = rasteriser or rasteriser_for(self.device)
         if not cameras:
             raise InputError("there is no camera: give at least one")
         short = self.config.resolution or prior.native_side
@@ -120,9 +119,7 @@ class SplatScene:
         the seed says where in the sequence a step is, and a resumed run goes on with the camera that it had. How many
         steps the first camera lasts depends on the run's seed.
         """
-        turn, place = divmod(generator.initial_seed() // self.config.view_every, len(self.cameras))
-        order = torch.randperm(len(self.cameras), generator=torch.Generator().manual_seed(turn))
-        return int(order[place])
+        return view_at(generator.initial_seed(), self.config.view_every, len(self.cameras))
 
     def latents(self, prior: Prior, view: int) -> Latents:
         return prior.encode(self.render(self.cameras[view]))

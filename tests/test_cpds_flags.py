@@ -31,6 +31,8 @@ PIXELS: dict[str, tuple[str, str]] = {
     "w_dds": ("", "--w_dds 0.5"),
     "w_cut": ("", "--w_cut 3"),
     "identity": ("", "--identity 1"),
+    "anchor": ("", "--anchor 3"),
+    "anchor_scale": ("--anchor 3", "--anchor_scale 0.01"),
     "stride": ("", "--stride 20"),
     "patch_size": ("--patch_size 1", "--patch_size 1 2"),
     "n_patches": ("", "--n_patches 4"),

@@ -1,6 +1,7 @@
 """Edit steps on the tiny pipeline, against the plain formula: whole UNet passes, one sample each, all with gradient."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -320,3 +321,28 @@ def test_normalised_zero_gradient_stays_zero(prior: UNetPrior) -> None:
     guidance.step(z, live, 0, torch.Generator().manual_seed(0)).total.backward()
     assert live.grad is not None
     assert live.grad.abs().max() == 0
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_the_anchor_is_added_to_the_edit(prior: UNetPrior, normalize: bool) -> None:
+    """Beside a gradient of unit size, and not as a part of it."""
+    z_src, z_tgt = randn(0, 2, 4, 8, 8), randn(1, 2, 4, 8, 8)
+    plain = GuidanceConfig("cpds", n_patches=8, normalize_gradient=normalize)
+    terms, with_anchor = step(prior, replace(plain, anchor=3.0, anchor_scale=0.7), z_src, z_tgt)
+    _, without = step(prior, plain, z_src, z_tgt)
+    moved = z_tgt - z_src
+    wanted = 3.0 * moved / (1 + moved.square().sum(1, keepdim=True) / 0.7**2) ** 2
+    torch.testing.assert_close(with_anchor - without, wanted, rtol=1e-4, atol=1e-4)
+    assert set(terms.losses) == {"anchor", "cpds", "cut"}
+
+
+def test_other_prompts_from_the_next_step_on(prior: UNetPrior) -> None:
+    z_src, z_tgt = randn(0, 1, 4, 8, 8), randn(1, 1, 4, 8, 8)
+    guidance = Guidance(prior, "a", "b", GuidanceConfig("dds"), steps=10)
+    guidance.say([SOURCE], [TARGET])
+    z = z_tgt.clone().requires_grad_()
+    guidance.step(z_src, z, 0, torch.Generator().manual_seed(0)).total.backward()
+    _, wanted = step(prior, GuidanceConfig("dds"), z_src, z_tgt)
+    assert torch.equal(z.grad, wanted)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match="the target prompt is empty"):
+        guidance.say([SOURCE], [" "])

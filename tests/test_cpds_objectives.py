@@ -6,7 +6,7 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from cpds.objectives import OBJECTIVES, EditPair, Guided, PosteriorSettings, pull
+from cpds.objectives import OBJECTIVES, EditPair, Guided, PosteriorSettings, anchor_loss, pull
 from cpds.schedule import NoiseSchedule
 
 SCHEDULE = NoiseSchedule.scaled_linear()
@@ -104,3 +104,26 @@ def test_a_pair_shares_one_seeded_noise_and_timestep() -> None:
 def test_shapes_that_would_broadcast_are_refused(parts: dict[str, torch.Tensor]) -> None:
     with pytest.raises(TypeCheckError):
         replace(PAIR, **parts)
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 5.0])
+def test_anchor_holds_what_is_near_and_lets_go_of_what_is_far(scale: float) -> None:
+    source, target = latents(0), latents(1).requires_grad_()
+    loss = anchor_loss(source, target, scale)
+    (gradient,) = torch.autograd.grad(loss, target)
+    moved = (target - source).detach()
+    squares = (moved**2).sum(1, keepdim=True)
+    torch.testing.assert_close(gradient, moved / (1 + squares / scale**2) ** 2)  # the docstring's
+    size = lambda x: float(anchor_pull(x, scale))  # noqa: E731
+    assert size(1e-3 * scale) == pytest.approx(1e-3 * scale, rel=1e-4)  # a spring near by
+    assert size(scale / 3**0.5) > size(0.9 * scale / 3**0.5)  # strongest at scale / sqrt(3)
+    assert size(scale / 3**0.5) > size(1.1 * scale / 3**0.5)
+    assert size(30 * scale) < 1e-3 * size(scale)
+
+
+def anchor_pull(distance: float, scale: float) -> torch.Tensor:
+    """Gradient of the anchor on one cell that has moved by `distance` along one channel."""
+    z = torch.zeros(1, 4, 1, 1, dtype=torch.float64)
+    z[0, 2] = distance
+    z.requires_grad_()
+    return torch.autograd.grad(anchor_loss(torch.zeros_like(z), z, scale), z)[0][0, 2, 0, 0]

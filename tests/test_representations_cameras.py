@@ -11,7 +11,7 @@ from conftest import randn
 from PIL import Image
 
 from cpds.errors import InputError
-from representations.cameras import Camera, Frame, read_cameras
+from representations.cameras import Camera, Frame, read_cameras, view_at
 
 IDENTITY = torch.eye(4).tolist()
 
@@ -183,3 +183,14 @@ def test_bad_frames_of_a_scene(content: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "d.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"dataparser_transforms.json|finite 3x4 transform"):
         Frame.read(tmp_path / "d.json")
+
+
+@pytest.mark.parametrize(("every", "count"), [(1, 5), (3, 4), (10, 1)])
+def test_every_camera_has_its_turn(every: int, count: int) -> None:
+    seen = [view_at(step, every, count) for step in range(4 * every * count)]
+    for turn in range(4):
+        part = seen[turn * every * count : (turn + 1) * every * count]
+        assert sorted(part) == sorted(list(range(count)) * every)
+        assert all(len(set(part[i * every : (i + 1) * every])) == 1 for i in range(count))
+    if count == 5:
+        assert len({tuple(seen[t * 5 : t * 5 + 5]) for t in range(4)}) > 1  # shuffled anew

@@ -1,0 +1,112 @@
+"""Runs of nerfstudio on disk: the scene that an edit starts from, and the run that it goes on with.
+
+nerfstudio 1.1.5 saves numpy scalars in its checkpoints (its schedulers' doing), which torch's safe loading rejects
+since 2.6: none of its commands can read its own files. `allow_numpy_scalars` adds the three harmless types to what safe
+loading accepts. All of nerfstudio's commands load our methods, and with them this.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import yaml
+
+from cpds.errors import InputError
+
+if TYPE_CHECKING:
+    from nerfstudio.engine.trainer import TrainerConfig
+
+
+def allow_numpy_scalars() -> None:
+    """Let torch.load(weights_only=True) read numpy's float64 scalars, in this process, under numpy 1's name or 2's."""
+    scalar: Any = np.float64(0).__reduce__()[0]
+    names = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    torch.serialization.add_safe_globals([*names, np.dtype, np.dtypes.Float64DType])
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """A folder that `ns-train` wrote: how the scene was trained, and its checkpoint."""
+
+    folder: Path
+    config: TrainerConfig
+    checkpoint: Path
+
+    def state(self) -> dict[str, Any]:
+        """What the checkpoint holds, on the CPU. Raises InputError for a file that cannot be used."""
+        try:
+            found = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, pickle.UnpicklingError) as err:
+            first = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
+            raise InputError(
+                f"checkpoint {self.checkpoint} is damaged ({first}): train again, or take an earlier one by --load-step"
+            ) from err
+        if not isinstance(found, dict) or not {"pipeline", "step"} <= found.keys():
+            raise InputError(f"checkpoint {self.checkpoint} holds no scene: give a run of ns-train")
+        return found
+
+
+def checkpoints(folder: Path) -> dict[int, Path]:
+    """The checkpoints in a folder, by step, in order."""
+    found = (f for f in folder.glob("step-*.ckpt") if f.stem.removeprefix("step-").isdecimal())
+    return dict(sorted((int(f.stem.removeprefix("step-")), f) for f in found))
+
+
+def open_run(given: Path, step: int | None = None, flag: str = "--load-dir") -> SavedRun:
+    """The run whose folder, or whose folder of checkpoints, `given` is; its latest checkpoint unless told which.
+
+    Raises InputError where there is none, or none that can be read.
+    """
+    if not given.is_dir():
+        raise InputError(
+            f"{flag} {given} is no folder: give the nerfstudio_models folder of a scene trained by ns-train"
+        )
+    folder = given if (given / "config.yml").is_file() else given.parent
+    if not (folder / "config.yml").is_file():
+        raise InputError(
+            f"{flag} {given} has no config.yml beside it: give the nerfstudio_models folder of a trained scene"
+        )
+    config = read_config(folder / "config.yml")
+    place = folder / config.relative_model_dir if given == folder else given
+    found = checkpoints(place)
+    if not found:
+        raise InputError(f"{place} holds no checkpoint (step-….ckpt): train the scene first, or check {flag}")
+    if step is not None and step not in found:
+        steps = ", ".join(map(str, sorted(found)))
+        raise InputError(f"{place} has no checkpoint of step {step}: it has {steps}")
+    return SavedRun(folder, config, found[max(found) if step is None else step])
+
+
+def read_config(path: Path) -> TrainerConfig:
+    """A run's settings as nerfstudio wrote them. Raises InputError."""
+    from nerfstudio.engine.trainer import TrainerConfig
+
+    try:
+        config = yaml.load(path.read_text(), Loader=yaml.Loader)
+    except (OSError, ValueError, yaml.YAMLError, AttributeError, ImportError, TypeError) as err:
+        raise InputError(f"{path} cannot be read ({str(err).splitlines()[0]}): train the scene again") from err
+    if not isinstance(config, TrainerConfig):
+        raise InputError(f"{path} is not the config of a run of ns-train: check --load-dir")
+    return config
+
+
+@contextmanager
+def whole(folder: Path) -> Iterator[Path]:
+    """A folder to write files in that join `folder` when all of them are whole."""
+    part = folder.with_name(f".{folder.name}.part")
+    part.mkdir(parents=True, exist_ok=True)
+    for file in part.iterdir():  # of a run that was killed
+        file.unlink()
+    yield part
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in part.iterdir():
+        file.replace(folder / file.name)
+    part.rmdir()

@@ -1,0 +1,144 @@
+"""The methods for `ns-train`: cpds and cpds-refine for nerfacto's scenes, cpds-splat and cpds-splat-refine for splats.
+
+    ns-train nerfacto --data scene --pipeline.model.use-appearance-embedding False
+    ns-train cpds --load-dir outputs/…/nerfstudio_models --pipeline.prompt "a cat" --pipeline.trg-prompt "a dog"
+    ns-train cpds-refine --load-dir outputs/…/cpds/…/nerfstudio_models --pipeline.trg-prompt "a dog"
+
+splatfacto-cpu trains the splats that cpds-splat edits on machines where splatfacto does not run.
+"""
+
+from nerfstudio.configs.base_config import ViewerConfig
+from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
+from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanagerConfig
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from nerfstudio.engine.optimizers import AdamOptimizerConfig
+from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
+from nerfstudio.engine.trainer import TrainerConfig
+from nerfstudio.models.nerfacto import NerfactoModelConfig
+from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
+from nerfstudio.plugins.types import MethodSpecification
+
+from cpds.presets import PDS_REFINE_NERF, PDS_REFINE_SPLATS
+from nerf_plugin.checkpoints import allow_numpy_scalars
+from nerf_plugin.pipeline import CpdsPipelineConfig
+from nerf_plugin.refinement import RefinePipelineConfig
+from nerf_plugin.splatfacto import CpdsSplatModelConfig
+from nerf_plugin.trainer import CpdsTrainerConfig
+
+allow_numpy_scalars()
+
+EDIT_STEPS = 600
+RATES = {  # 3DGS (Kerbl 2023) as splatfacto has them
+    "means": (1.6e-4, 1.6e-6),
+    "features_dc": (2.5e-3, None),
+    "features_rest": (2.5e-3 / 20, None),
+    "opacities": (0.05, None),
+    "scales": (0.005, None),
+    "quats": (0.001, None),
+}
+
+
+def adam(lr: float, lr_final: float | None, steps: int) -> dict[str, object]:
+    """Adam whose step size falls exponentially over the run."""
+    scheduler = None if lr_final is None else ExponentialDecaySchedulerConfig(lr_final=lr_final, max_steps=steps)
+    return {"optimizer": AdamOptimizerConfig(lr=lr, eps=1e-15), "scheduler": scheduler}
+
+
+def rays(sample_from: int) -> VanillaDataManagerConfig:
+    """Training pictures for models that render rays; `sample_from` of them are held in memory, all for -1."""
+    return VanillaDataManagerConfig(
+        dataparser=NerfstudioDataParserConfig(),
+        train_num_rays_per_batch=4096,
+        eval_num_rays_per_batch=4096,
+        train_num_images_to_sample_from=sample_from,
+    )
+
+
+def pictures() -> FullImageDatamanagerConfig:
+    """Training pictures for splats."""
+    return FullImageDatamanagerConfig(
+        dataparser=NerfstudioDataParserConfig(load_3D_points=True), cache_images_type="uint8"
+    )
+
+
+def trainer(name: str, steps: int, every: int, pipeline: object, optimizers: dict[str, object]) -> CpdsTrainerConfig:
+    """A method that begins from a trained scene. There is nothing to evaluate it against while it trains."""
+    return CpdsTrainerConfig(
+        method_name=name,
+        max_num_iterations=steps,
+        steps_per_save=every,
+        steps_per_eval_batch=0,
+        steps_per_eval_image=0,
+        steps_per_eval_all_images=0,
+        mixed_precision=False,
+        pipeline=pipeline,  # pyright: ignore[reportArgumentType]
+        optimizers=optimizers,
+        viewer=ViewerConfig(num_rays_per_chunk=1 << 15),
+        vis="viewer+tensorboard",
+    )
+
+
+def splat_optimizers(steps: int) -> dict[str, object]:
+    """A step size for each kind of number."""
+    return {name: adam(lr, final, steps) for name, (lr, final) in RATES.items()}
+
+
+cpds = MethodSpecification(
+    trainer(
+        "cpds",
+        EDIT_STEPS,
+        100,
+        CpdsPipelineConfig(datamanager=rays(1), model=NerfactoModelConfig()),
+        {"proposal_networks": adam(1e-2, 1e-3, EDIT_STEPS), "fields": adam(1e-2, 1e-3, EDIT_STEPS)},
+    ),
+    "Edit a nerfacto scene by text: CPDS, PDS, CDS, DDS or SDS.",
+)
+cpds_refine = MethodSpecification(
+    trainer(
+        "cpds-refine",
+        PDS_REFINE_NERF.iterations,
+        500,
+        RefinePipelineConfig(datamanager=rays(-1), model=NerfactoModelConfig()),
+        {
+            "proposal_networks": adam(1e-2, 1e-4, PDS_REFINE_NERF.iterations),
+            "fields": adam(1e-2, 1e-4, PDS_REFINE_NERF.iterations),
+        },
+    ),
+    "Sharpen an edited nerfacto scene by SDEdit on its views.",
+)
+cpds_splat = MethodSpecification(
+    trainer(
+        "cpds-splat",
+        EDIT_STEPS,
+        100,
+        CpdsPipelineConfig(datamanager=pictures(), model=CpdsSplatModelConfig()),
+        splat_optimizers(EDIT_STEPS),
+    ),
+    "Edit a splatfacto scene by text: CPDS, PDS, CDS, DDS or SDS.",
+)
+cpds_splat_refine = MethodSpecification(
+    trainer(
+        "cpds-splat-refine",
+        PDS_REFINE_SPLATS.iterations,
+        500,
+        RefinePipelineConfig(datamanager=pictures(), model=CpdsSplatModelConfig()),
+        splat_optimizers(PDS_REFINE_SPLATS.iterations),
+    ),
+    "Sharpen an edited splatfacto scene by SDEdit on its views.",
+)
+splatfacto_cpu = MethodSpecification(
+    TrainerConfig(
+        method_name="splatfacto-cpu",
+        max_num_iterations=2000,
+        steps_per_save=1000,
+        steps_per_eval_batch=0,
+        steps_per_eval_image=0,
+        steps_per_eval_all_images=0,
+        mixed_precision=False,
+        pipeline=VanillaPipelineConfig(datamanager=pictures(), model=CpdsSplatModelConfig(num_downscales=0)),
+        optimizers=splat_optimizers(2000),
+        viewer=ViewerConfig(num_rays_per_chunk=1 << 15),
+        vis="viewer+tensorboard",
+    ),
+    "Splatfacto for small scenes on any device: one gaussian for each point of the sparse cloud.",
+)

@@ -1,0 +1,34 @@
+"""What nerfstudio's viewer shows beside its own controls; pausing is among those."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+from nerfstudio.viewer.viewer_elements import ViewerElement
+
+
+class BeforeAfter(ViewerElement[str]):
+    """A picture in the viewer: a view's source and its edit."""
+
+    gui_handle: Any
+
+    def __init__(self) -> None:
+        super().__init__("Source and edit")
+
+    @property
+    def shown(self) -> bool:
+        """Whether a viewer is there to show it."""
+        return self.gui_handle is not None
+
+    def _create_gui_handle(self, viser_server: Any) -> None:
+        self.gui_handle = viser_server.gui.add_markdown("", image_root=Path())
+
+    def install(self, viser_server: Any) -> None:
+        self._create_gui_handle(viser_server)
+
+    def show(self, picture: bytes) -> None:
+        """Show a PNG, if there is a viewer."""
+        if self.shown:
+            self.gui_handle.content = f"![{self.name}](data:image/png;base64,{base64.b64encode(picture).decode()})"

@@ -1,0 +1,274 @@
+"""The edit as a pipeline of nerfstudio: a training view, the prior's guidance, losses for nerfstudio's own trainer."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
+from nerfstudio.models.splatfacto import SplatfactoModel
+from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+from nerfstudio.utils import writer
+from nerfstudio.viewer.viewer_elements import ViewerSlider, ViewerText
+from torch import Tensor
+
+from cpds.config import GuidanceConfig, require
+from cpds.editor import step_generator
+from cpds.errors import InputError
+from cpds.guidance import Guidance
+from cpds.pictures import open_picture, png, to_pil
+from cpds.presets import PRESETS
+from cpds.prior import Prior, load_prior, resolve_device
+from cpds.types import Images, Latents
+from nerf_plugin.controls import BeforeAfter
+from nerf_plugin.records import around, gradient_picture, save, save_turntable, save_views, side_by_side
+from nerf_plugin.rendering import evaluating, render_rays, render_splats, seeded
+from nerf_plugin.trainer import Start
+from nerf_plugin.views import Views
+from representations.cameras import view_at
+
+OUTSIDE = 1000.0  # weight of what a mask keeps
+
+
+@dataclass
+class ScenePipelineConfig(VanillaPipelineConfig):
+    """What editing and refining have in common."""
+
+    trg_prompt: str = ""
+    """What the scene should become."""
+    prior: str | None = None
+    """Folder in diffusers' layout, or a name on the Hugging Face hub; none takes the embedded prior."""
+    torch_dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """Precision of the prior; auto takes fp16 on CUDA and fp32 elsewhere."""
+    guidance_device: str | None = None
+    """Where the prior runs (cuda:1, ...); none takes the scene's device."""
+    resolution: int | None = None
+    """Shorter side of the views that the prior sees, in px; none takes what it was trained on."""
+    rays_per_chunk: int = 4096
+    """Rays that are rendered at a time: the memory that a view takes grows with this, not with the view's size."""
+    log_every: int = 100
+    """Steps between two strips in strips/ and in TensorBoard; 0 leaves them out."""
+    turntable_frames: int = 60
+    """Frames of the video past all training views that is made at the end where ffmpeg is; 0 leaves it out."""
+
+    def check(self) -> None:
+        """Raise InputError for values that cannot be used."""
+        require(
+            bool(self.trg_prompt.strip()),
+            "the target prompt is empty: say what the scene should become (--pipeline.trg-prompt)",
+        )
+        require(self.resolution is None or self.resolution >= 16, f"resolution must be >= 16 px, got {self.resolution}")
+        require(self.rays_per_chunk >= 1, f"rays_per_chunk must be >= 1, got {self.rays_per_chunk}")
+        require(self.log_every >= 0, f"log_every must be >= 0, got {self.log_every}")
+        require(self.turntable_frames >= 0, f"turntable_frames must be >= 0, got {self.turntable_frames}")
+        if self.guidance_device is not None:
+            resolve_device(self.guidance_device)
+
+
+@dataclass
+class CpdsPipelineConfig(ScenePipelineConfig):
+    """How a scene is edited."""
+
+    _target: type = field(default_factory=lambda: CpdsPipeline)
+    prompt: str = ""
+    """What the scene shows."""
+    guidance: GuidanceConfig = field(default_factory=lambda: PRESETS["cpds-splats"].guidance)
+    """How the edit direction is found."""
+    source: Literal["picture", "render"] = "render"
+    """What a view is compared with: the dataset's picture of it, or the base scene's render."""
+    masks: Path | None = None
+    """Folder of pictures named like the training pictures, white where the scene may change."""
+    view_every: int = 10
+    """Steps for which one view is kept (PDS, Koo 2024)."""
+    loss_weight: float = 1.0
+    """Weight of the guidance beside the model's own losses."""
+
+    def check(self) -> None:
+        require(bool(self.prompt.strip()), "the prompt is empty: say what the scene shows (--pipeline.prompt)")
+        super().check()
+        require(self.view_every >= 1, f"view_every must be >= 1, got {self.view_every}")
+        weight = self.loss_weight
+        require(0 < weight < math.inf, f"loss_weight must be > 0 and finite, got {weight}")
+        require(self.masks is None or self.masks.is_dir(), f"masks {self.masks} is no folder: check --pipeline.masks")
+
+
+class ScenePipeline(VanillaPipeline):
+    """A trained scene, its training views and a prior. The prior and the sources are no part of its state."""
+
+    config: ScenePipelineConfig
+    first_step = 0  # of the run, as nerfstudio counts; the checkpoint's, when a run goes on
+
+    def get_param_groups(self) -> dict[str, list[Any]]:
+        """The scene's; cameras stay where they are."""
+        return {k: v for k, v in super().get_param_groups().items() if k != "camera_opt"}
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What a run needs beside the scene to go on."""
+        return {"first_step": self.first_step}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.first_step = state.get("first_step", 0)
+
+    def begin(self, start: Start) -> None:
+        """Load the prior and look at the views. Raises InputError."""
+        model: Any = self.model
+        self.run, self.first_step = start, start.first
+        model.camera_optimizer.requires_grad_(False)
+        self.prior: Prior = load_prior(
+            self.config.prior, device=self.config.guidance_device or str(self.device), dtype=self.config.torch_dtype
+        )
+        ground = getattr(model, "background_color", torch.zeros(3))
+        short = self.config.resolution or self.prior.native_side
+        self.views = Views(self.datamanager, short, self.prior.multiple, ground)
+        for view, camera in enumerate(self.views.cameras):  # where training found them to be
+            camera.metadata = {"cam_idx": view}
+            camera.camera_to_worlds = model.camera_optimizer.apply_to_camera(camera).detach()
+            camera.metadata = None
+
+    def render(self, view: int) -> tuple[Images, dict[str, Tensor]]:
+        """A training view, differentiable in the scene, and losses of the model's own where it is in training mode."""
+        camera = self.views.cameras[view].to(self.device)
+        if isinstance(self.model, SplatfactoModel):
+            return render_splats(self.model, camera), {}
+        return render_rays(self.model, camera, self.config.rays_per_chunk)
+
+    @torch.no_grad()
+    def look(self, view: int) -> Images:
+        """A training view as people see it."""
+        with evaluating(self.model):
+            return self.render(view)[0]
+
+    def before(self, view: int) -> Images:
+        """What a view is to be compared with."""
+        raise NotImplementedError
+
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
+        finish = TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], self.finish)
+        return [*super().get_training_callbacks(training_callback_attributes), finish]
+
+    def finish(self, step: int) -> None:
+        """All views, before/after pairs and the video past them, in eval_outputs/."""
+        place = self.run.folder / "eval_outputs"
+        save_views(place, self.views.names, self.before, self.look)
+        count = self.config.turntable_frames
+        with evaluating(self.model):
+            way = around(self.views.cameras, count) if count else []
+            frames = [self.frame(way[i : i + 1]) for i in range(len(way))]
+        if count and not save_turntable(place / "turntable.mp4", frames):
+            print("no turntable.mp4: install ffmpeg to get one", file=sys.stderr)
+        print(f"views and before/after pairs: {place}")
+
+    def frame(self, camera: Any) -> Images:
+        """What any camera sees."""
+        rgb = self.model.get_outputs_for_camera(camera.to(self.device))["rgb"]
+        return rgb.permute(2, 0, 1)[None].clamp(0, 1).cpu()
+
+
+class CpdsPipeline(ScenePipeline):
+    """Each step looks at the scene through a training camera and asks the prior which way the edit lies."""
+
+    config: CpdsPipelineConfig
+
+    def __init__(self, config: CpdsPipelineConfig, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)
+        self.prompt_field = ViewerText("Prompt", config.prompt)
+        self.target_field = ViewerText("Target prompt", config.trg_prompt)
+        self.scale_slider = ViewerSlider("Guidance scale", config.guidance.guidance_scale, 0.0, 100.0, 0.5)
+        self.now_and_then = BeforeAfter()
+        self.selectors: dict[str, Tensor] = {}  # the checkpoint's, when a run goes on
+
+    def get_extra_state(self) -> dict[str, Any]:
+        guidance = getattr(self, "guidance", None)
+        selectors = guidance.selectors[0].state() if guidance else self.selectors
+        return {**super().get_extra_state(), "selectors": selectors}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        super().set_extra_state(state)
+        self.selectors = state.get("selectors", {})
+
+    def begin(self, start: Start) -> None:
+        super().begin(start)
+        model: Any = self.model
+        model.camera_optimizer.config = replace(model.camera_optimizer.config, mode="off")  # the views have it in them
+        if hasattr(model, "proposal_sampler"):  # chunks of a view must not differ in what they train
+            model.proposal_sampler.update_sched = lambda step: -1
+        config = self.config
+        self.said = (config.prompt, config.trg_prompt)
+        self.guidance = Guidance(self.prior, *self.said, config.guidance, steps=start.steps, seed=start.seed)
+        if start.earlier and self.selectors:
+            state = {k: v.to(self.prior.device) for k, v in self.selectors.items()}
+            self.guidance.selectors[0].load_state(state)
+        self.masks = self.views.masks(config.masks) if config.masks else None
+        self.source_latents: dict[int, Latents] = {}
+        if config.source == "render":
+            for view, name in enumerate(self.views.names):
+                self.keep_source(view, Path("source") / f"{name}.png")
+
+    def keep_source(self, view: int, name: Path) -> None:
+        """The base scene's render of a view, in the run's folder: an interrupted run finds it there."""
+        there, earlier = self.run.folder / name, self.run.earlier
+        if earlier is None:
+            save(there, png(to_pil(self.look(view))))
+        elif not (earlier / name).is_file():
+            raise InputError(f"{earlier / name} is gone, so the run cannot go on: begin again from the base scene")
+        elif earlier.resolve() != self.run.folder.resolve():
+            save(there, (earlier / name).read_bytes())
+
+    def before(self, view: int) -> Images:
+        if self.config.source == "picture":
+            return self.views.picture(view)
+        return open_picture(self.run.folder / "source" / f"{self.views.names[view]}.png")
+
+    def listen(self) -> None:
+        """Take over what was changed in the viewer."""
+        asked = (self.prompt_field.value, self.target_field.value)
+        if asked != self.said and all(text.strip() for text in asked):
+            self.guidance.say([asked[0]], [asked[1]])
+            self.said = asked
+        if self.scale_slider.value != self.guidance.config.guidance_scale:
+            self.guidance.config = replace(self.guidance.config, guidance_scale=self.scale_slider.value)
+
+    def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Tensor], dict[str, Any]]:
+        """One edit step; the losses of the guidance and the model's own."""
+        self.listen()
+        done = step - self.run.first
+        generator = step_generator(self.run.seed, done)
+        view = view_at(generator.initial_seed(), self.config.view_every, len(self.views))
+        with seeded(generator.initial_seed(), self.device):
+            image, losses = self.render(view)
+        image.register_hook(partial(self.seen, view, done, image.detach()))
+        source = self.before(view).to(image)
+        if self.masks is not None:
+            mask = self.masks[view].to(image)
+            losses["outside"] = OUTSIDE * ((1 - mask) * (image - source)).square().mean()
+            image = source + mask * (image - source)
+        if view not in self.source_latents:
+            with torch.no_grad():
+                self.source_latents[view] = self.prior.encode(source.to(self.prior.device))
+        latents = self.prior.encode(image.to(self.prior.device))
+        latents.register_hook(lambda gradient: self.config.loss_weight * gradient)
+        terms = self.guidance.step(self.source_latents[view], latents, done, generator)
+        return {"rgb": image}, terms.losses | losses, terms.metrics
+
+    def seen(self, view: int, done: int, image: Images, gradient: Images) -> None:
+        """Show a step's view, and the gradient that reached it. Raises InputError where it is not finite."""
+        if not bool(torch.isfinite(gradient).all()):
+            raise InputError(
+                f"step {done + 1} gave NaN or infinite gradients and was not applied: lower guidance_scale or the step "
+                "sizes, or use --pipeline.torch-dtype fp32"
+            )
+        every = self.config.log_every
+        logged = bool(every) and (done + 1) % every == 0
+        if logged or (self.now_and_then.shown and done % 10 == 0):
+            row = [self.before(view), image.cpu(), gradient_picture(gradient.cpu())]
+            self.now_and_then.show(side_by_side(row[:2]))
+        if logged:
+            save(self.run.folder / "strips" / f"{done + 1:06d}.png", side_by_side(row))
+            writer.put_image("source | edit | gradient", torch.cat(row, 3)[0].permute(1, 2, 0), self.run.first + done)

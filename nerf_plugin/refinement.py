@@ -1,0 +1,117 @@
+"""Refinement of an edited scene: its training pictures become what SDEdit makes of its views, one after the other.
+
+Iterative dataset update (Instruct-NeRF2NeRF, Haque 2023) with SDEdit (Meng 2022), after PDS (Koo 2024, Sec. 4.2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from cpds.config import require
+from cpds.editor import step_generator
+from cpds.pictures import open_picture, png, to_pil
+from cpds.presets import PDS_REFINE_NERF
+from cpds.sdedit import sdedit
+from cpds.types import Images
+from nerf_plugin.pipeline import ScenePipeline, ScenePipelineConfig
+from nerf_plugin.records import save
+from nerf_plugin.trainer import Start
+
+
+@dataclass
+class RefinePipelineConfig(ScenePipelineConfig):
+    """How a scene is refined; by default the paper's schedule."""
+
+    _target: type = field(default_factory=lambda: RefinePipeline)
+    guidance_scale: float = PDS_REFINE_NERF.guidance_scale
+    """Classifier-free guidance of the denoising."""
+    negative_prompt: str = ""
+    """What the unconditional branch is told instead of nothing."""
+    denoising_steps: int = PDS_REFINE_NERF.denoising_steps
+    """Steps of a whole denoising."""
+    skip: tuple[float, float] = PDS_REFINE_NERF.skip
+    """Share of them that is skipped, drawn from this range: the more, the closer to the view."""
+    update_every: int = PDS_REFINE_NERF.every
+    """Training steps between two pictures that are replaced."""
+
+    def check(self) -> None:
+        super().check()
+        low, high = self.skip
+        require(self.guidance_scale >= 0, f"guidance_scale must be >= 0, got {self.guidance_scale}")
+        require(self.denoising_steps >= 1, f"denoising_steps must be >= 1, got {self.denoising_steps}")
+        require(0 <= low <= high < 1, f"skip must be two shares, 0 <= low <= high < 1, got {self.skip}")
+        require(self.update_every >= 1, f"update_every must be >= 1, got {self.update_every}")
+
+
+class RefinePipeline(ScenePipeline):
+    """Trains the scene as it was trained, on its own views, which SDEdit sharpens."""
+
+    config: RefinePipelineConfig
+
+    def begin(self, start: Start) -> None:
+        super().begin(start)
+        self.text, self.uncond = (self.prior.embed([t]) for t in (self.config.trg_prompt, self.config.negative_prompt))
+        for view, name in enumerate(self.views.names):
+            place = (start.earlier or start.folder) / "pictures" / f"{name}.png"
+            self.keep(
+                view, open_picture(place) if start.earlier and place.is_file() else self.look(view).cpu(), "pictures"
+            )
+            if not (start.folder / "source" / f"{name}.png").is_file():
+                save(start.folder / "source" / f"{name}.png", png(to_pil(self.look(view))))
+
+    def before(self, view: int) -> Images:
+        return open_picture(self.run.folder / "source" / f"{self.views.names[view]}.png")
+
+    def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        """Replace a picture when its turn has come, and train on all of them."""
+        turn, rest = divmod(step - self.run.first, self.config.update_every)
+        if rest == 0:
+            self.keep(turn % len(self.views), self.refined(turn % len(self.views), step - self.run.first), "pictures")
+        return super().get_train_loss_dict(step)
+
+    @torch.no_grad()
+    def refined(self, view: int, done: int) -> Images:
+        """What SDEdit makes of a view of the scene as it is now."""
+        generator = step_generator(self.run.seed, done)
+        low, high = self.config.skip
+        skip = low + (high - low) * float(torch.rand(1, generator=generator))
+        latents = sdedit(
+            self.prior,
+            self.prior.encode(self.look(view).to(self.prior.device)),
+            self.text,
+            self.uncond,
+            guidance_scale=self.config.guidance_scale,
+            steps=self.config.denoising_steps,
+            skip=skip,
+            generator=generator,
+        )
+        return self.prior.decode(latents).cpu()
+
+    def keep(self, view: int, image: Images, folder: str) -> None:
+        """Put a picture in the place of the dataset's, and into the run's folder."""
+        save(self.run.folder / folder / f"{self.views.names[view]}.png", png(to_pil(image)))
+        replace_picture(self.datamanager, view, image)
+
+
+def replace_picture(datamanager: Any, view: int, image: Images) -> None:
+    """Train on `image` where the dataset's picture of a view was; it takes that one's size and kind."""
+    if hasattr(datamanager, "cached_train"):
+        cached = datamanager.cached_train[view]
+        cached["image"] = like(cached["image"], image)
+        return
+    batch = datamanager.train_image_dataloader.cached_collated_batch
+    row = batch["image_idx"].tolist().index(view)
+    batch["image"][row] = like(batch["image"][row], image)
+
+
+def like(old: Tensor, image: Images) -> Tensor:
+    """(H, W, c) as `old`, opaque, from a picture of any size."""
+    fitted = interpolate(image, old.shape[:2], mode="bicubic", antialias=True).clamp(0, 1)[0].permute(1, 2, 0)
+    if old.shape[2] == 4:
+        fitted = torch.cat([fitted, torch.ones_like(fitted[..., :1])], 2)
+    return (fitted * 255).round().to(old) if old.dtype == torch.uint8 else fitted.to(old)

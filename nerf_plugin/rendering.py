@@ -1,0 +1,91 @@
+"""Views of a scene, differentiable in it, on a bounded budget of memory.
+
+Deferred back-propagation: a view is rendered in chunks of rays that keep nothing but their colours; when the
+guidance's gradient comes back, chunk after chunk is rendered again, with gradient this time. The numbers are those of
+rendering all at once (ARF, Zhang 2022; here through torch.utils.checkpoint, which replays the sampling noise too).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from cpds.types import Images
+
+
+def resized(camera: Any, height: int, width: int) -> Any:
+    """The cameras at another size, each axis scaled on its own."""
+    found = copy(camera)
+    across, down = width / camera.width, height / camera.height
+    found.fx, found.cx = camera.fx * across, camera.cx * across
+    found.fy, found.cy = camera.fy * down, camera.cy * down
+    found.width, found.height = torch.full_like(camera.width, width), torch.full_like(camera.height, height)
+    return found
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """torch's global randomness from `seed`, and what it was before when done: models draw from nothing else."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """The model in eval mode, and back in the mode that it was in."""
+    before = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(before)
+
+
+def render_rays(model: Any, camera: Any, chunk: int, defer: bool = True) -> tuple[Images, dict[str, Tensor]]:
+    """A view (1, 3, H, W) in [0, 1] of a model that renders rays, and in training mode the losses that it asks for.
+
+    `camera` is one camera at the size wanted. At most `chunk` rays are rendered with gradient at a time, unless `defer`
+    is off; a view that fits is rendered once.
+    """
+    height, width = int(camera.height), int(camera.width)
+    rays = camera.generate_rays(camera_indices=0, keep_shape=True)
+    names: list[str] = []
+
+    def render(start: int) -> tuple[Tensor, Tensor]:
+        part = rays.get_row_major_sliced_ray_bundle(start, start + chunk)
+        outputs = model(part)
+        losses = own_losses(model, outputs) if model.training else {}
+        names[:] = losses
+        share = len(part) / (height * width)
+        return outputs["rgb"], share * torch.stack(list(losses.values())) if losses else outputs["rgb"].new_zeros(0)
+
+    starts = range(0, height * width, chunk)
+    again = defer and torch.is_grad_enabled() and len(starts) > 1
+    parts: list[Any] = [checkpoint(render, s, use_reentrant=False) if again else render(s) for s in starts]
+    image = torch.cat([rgb for rgb, _ in parts]).view(1, height, width, 3).permute(0, 3, 1, 2)
+    return image.clamp(0, 1), dict(zip(names, torch.stack([loss for _, loss in parts]).sum(0), strict=True))
+
+
+def own_losses(model: Any, outputs: dict[str, Any]) -> dict[str, Tensor]:
+    """What the model asks for beside likeness to a picture: that its proposals follow its density, and the like."""
+    batch = {"image": outputs["rgb"].detach()}
+    found = model.get_loss_dict(outputs, batch, model.get_metrics_dict(outputs, batch))
+    return {k: v for k, v in found.items() if k != "rgb_loss"}
+
+
+def render_splats(model: Any, camera: Any, defer: bool = True) -> Images:
+    """A view (1, 3, H, W) in [0, 1] of a splat model, all at once: it is the guidance that needs the memory."""
+
+    def render() -> Tensor:
+        with evaluating(model):  # one background, all harmonics
+            return model.get_outputs(camera)["rgb"]
+
+    image: Any = checkpoint(render, use_reentrant=False) if defer and torch.is_grad_enabled() else render()
+    return image.permute(2, 0, 1)[None].clamp(0, 1)

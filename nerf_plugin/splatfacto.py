@@ -1,0 +1,94 @@
+"""Splatfacto that runs on any device, and whose gaussians stay as many as they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from nerfstudio.models.splatfacto import RGB2SH, SplatfactoModel, SplatfactoModelConfig
+from torch import Tensor
+from torch.nn import Parameter
+
+from nerf_plugin.rendering import resized
+from representations.cameras import OPENGL
+from representations.rasterise import rasteriser_for
+
+
+@dataclass
+class CpdsSplatModelConfig(SplatfactoModelConfig):
+    """Splatfacto's settings; those of its densification are not used."""
+
+    _target: type = field(default_factory=lambda: CpdsSplatModel)
+
+
+class FixedNumber:
+    """In the place of gsplat's densification: nothing is added and nothing removed."""
+
+    absgrad = False
+
+    def step_pre_backward(self, *args: Any, **kwargs: Any) -> None:
+        """Does nothing."""
+
+    def step_post_backward(self, *args: Any, **kwargs: Any) -> None:
+        """Does nothing."""
+
+
+class CpdsSplatModel(SplatfactoModel):
+    """Drawn by gsplat on CUDA and by our own rasteriser elsewhere, where the stock model does not run."""
+
+    config: CpdsSplatModelConfig
+
+    def populate_modules(self) -> None:
+        seeds = self.seed_points
+        if seeds is not None:
+            self.seed_points = (seeds[0], seeds[1][:0])  # the stock model would send their colours to CUDA
+        super().populate_modules()
+        if seeds is not None and len(seeds[1]) and not self.config.random_init:
+            rgb = seeds[1] / 255
+            colours = RGB2SH(rgb) if self.config.sh_degree > 0 else torch.logit(rgb, eps=1e-10)
+            self.gauss_params["features_dc"] = Parameter(colours.float())
+        self.strategy = FixedNumber()
+
+    def get_outputs(self, camera: Any) -> dict[str, Any]:
+        """rgb (H, W, 3), depth and accumulation (H, W, 1) and the background, before one camera."""
+        poses = self.camera_optimizer.apply_to_camera(camera) if self.training else camera.camera_to_worlds
+        kept = None if self.training or self.crop_box is None else self.crop_box.within(self.means).reshape(-1)
+        shrink = self._get_downscale_factor()
+        height, width = int(camera.height) // shrink, int(camera.width) // shrink
+        if kept is not None and not bool(kept.any()):
+            return self.get_empty_outputs(width, height, self.background_color)  # pyright: ignore[reportReturnType]
+        values = {k: v if kept is None else v[kept] for k, v in self.gauss_params.items()}
+        colours, degree = torch.cat([values["features_dc"][:, None], values["features_rest"]], 1), self.config.sh_degree
+        if degree == 0:
+            colours = colours[:, 0].sigmoid()
+        elif self.training:
+            degree = min(self.step // self.config.sh_degree_interval, degree)
+        drawn, alpha, self.info = rasteriser_for(self.device)(
+            means=values["means"],
+            quats=values["quats"],
+            scales=values["scales"].exp(),
+            opacities=values["opacities"][:, 0].sigmoid(),
+            colors=colours,
+            viewmats=viewmats(poses),
+            Ks=resized(camera, height, width).get_intrinsics_matrices().to(poses),
+            width=width,
+            height=height,
+            packed=False,
+            render_mode="RGB+ED",
+            sh_degree=degree if self.config.sh_degree > 0 else None,
+            rasterize_mode=self.config.rasterize_mode,
+        )
+        ground = self._get_background_color()
+        rgb = (drawn[0, ..., :3] + (1 - alpha[0]) * ground).clamp(0, 1)
+        if self.config.use_bilateral_grid and self.training and "cam_idx" in (camera.metadata or {}):
+            rgb = self._apply_bilateral_grid(rgb[None], camera.metadata["cam_idx"], height, width)[0]
+        depth = torch.where(alpha[0] > 0, drawn[0, ..., 3:], drawn[..., 3:].detach().max())
+        wide = ground if self.training else ground.expand(height, width, 3)
+        return {"rgb": rgb, "depth": depth, "accumulation": alpha[0], "background": wide}
+
+
+def viewmats(camera_to_worlds: Tensor) -> Tensor:
+    """World to camera in OpenCV's axes (c, 4, 4), from nerfstudio's camera to world in OpenGL's (c, 3, 4)."""
+    bottom = camera_to_worlds.new_tensor([[[0, 0, 0, 1]]]).expand(len(camera_to_worlds), 1, 4)
+    return OPENGL.to(camera_to_worlds) @ torch.linalg.inv(torch.cat([camera_to_worlds, bottom], 1))

@@ -1,0 +1,72 @@
+"""The views that a scene was trained on, at the size that a prior works at."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from cpds.errors import InputError
+from cpds.pictures import SUFFIXES, open_picture, working_size
+from cpds.types import Images
+from nerf_plugin.rendering import resized
+
+
+class Views:
+    """A datamanager's training pictures and cameras. Raises InputError where there is none.
+
+    `ground` (3,) lies behind pictures that are transparent.
+    """
+
+    def __init__(self, datamanager: Any, short: int, multiple: int, ground: Float[Tensor, " 3"]) -> None:
+        self._data, self._ground = datamanager.train_dataset, ground.cpu()
+        self._cached = getattr(datamanager, "cached_train", None)  # undistorted, which changes the cameras: first
+        cameras = getattr(datamanager, "train_cameras", self._data.cameras)
+        if not len(cameras):
+            raise InputError(f"{datamanager.get_datapath()} has no training view: check --data")
+        stems = [Path(f).stem for f in self._data.image_filenames]
+        once = max(Counter(stems).values()) == 1
+        self.names = stems if once else [f"{i:04d}_{stem}" for i, stem in enumerate(stems)]
+        self.cameras = []
+        for i in range(len(cameras)):
+            one = cameras[i : i + 1]
+            self.cameras.append(resized(one, *working_size(float(one.height), float(one.width), short, multiple)))
+
+    def __len__(self) -> int:
+        return len(self.cameras)
+
+    def size(self, view: int) -> tuple[int, int]:
+        """(H, W) of a view."""
+        return int(self.cameras[view].height), int(self.cameras[view].width)
+
+    def picture(self, view: int) -> Images:
+        """What the dataset shows there, on the CPU."""
+        data = self._data.get_data(view) if self._cached is None else self._cached[view]
+        image = data["image"].cpu()
+        image = image / 255 if image.dtype == torch.uint8 else image
+        if image.shape[-1] == 4:
+            image = image[..., :3] * image[..., 3:] + self._ground * (1 - image[..., 3:])
+        return self.fitted(image.permute(2, 0, 1)[None], view)
+
+    def fitted(self, image: Float[Tensor, "1 c h w"], view: int) -> Float[Tensor, "1 c H W"]:
+        """A picture of a view at the view's size."""
+        return interpolate(image, self.size(view), mode="bicubic", antialias=True).clamp(0, 1)
+
+    def masks(self, folder: Path) -> list[Float[Tensor, "1 1 H W"]]:
+        """Where each view may change (1), from pictures in `folder` that are named like the training pictures.
+
+        Raises InputError where one is missing or cannot be read.
+        """
+        found = []
+        for view, name in enumerate(self.names):
+            files = [folder / f"{name}{suffix}" for suffix in SUFFIXES]
+            file = next((f for f in files if f.is_file()), None)
+            if file is None:
+                raise InputError(f"there is no mask for the training picture {name}: put {name}.png into {folder}")
+            found.append(self.fitted(open_picture(file).mean(1, keepdim=True), view))
+        return found

@@ -1,0 +1,491 @@
+"""Editing and refining scenes inside nerfstudio, in this process, on scenes of a few pixels."""
+
+import json
+import shutil
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("nerfstudio")
+import scenes
+from nerfstudio.utils.eval_utils import eval_setup
+from scenes import SMALL, VIEWS, configured, make_dataset, train
+
+from cpds.config import Method, SelectorName
+from cpds.prior import load_prior
+from nerf_plugin.checkpoints import checkpoints, open_run
+from nerf_plugin.rendering import evaluating, render_rays, render_splats, resized, seeded
+from representations.cameras import Frame, read_cameras
+from representations.rasterise import rasterization
+
+TRAINING = range(VIEWS - 1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def offline() -> Any:
+    """No AlexNet from the network."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torchmetrics.image.lpip.LearnedPerceptualImagePatchSimilarity", scenes.NoLpips)
+        yield
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_dataset(tmp_path_factory.mktemp("data") / "scene")
+
+
+@pytest.fixture(scope="module")
+def bases(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Trained scenes by the method that edits them: their folders of checkpoints."""
+    out = tmp_path_factory.mktemp("bases")
+    field = configured("nerfacto", dataset, out, max_num_iterations=5, steps_per_eval_image=0, **SMALL)
+    field.pipeline.datamanager = configured("cpds", dataset, out).pipeline.datamanager
+    field.pipeline.datamanager.data = dataset
+    splats = configured("splatfacto_cpu", dataset, out, max_num_iterations=5)
+    return {"cpds": train(field).checkpoint_dir, "cpds_splat": train(splats).checkpoint_dir}
+
+
+@pytest.fixture
+def edit(bases: dict[str, Path], dataset: Path, tiny_folder: Path, tmp_path: Path) -> Callable[..., Any]:
+    """Run a short edit; the trainer."""
+
+    def go(name: str = "cpds", **changes: Any) -> Any:
+        kind = "cpds_splat" if "splat" in name else "cpds"
+        plain = {
+            "load_dir": bases[kind],
+            "max_num_iterations": 3,
+            "pipeline__trg_prompt": "a dog",
+            "pipeline__prior": str(tiny_folder),
+            "pipeline__resolution": 16,
+            "pipeline__rays_per_chunk": 100,
+            "pipeline__log_every": 2,
+            "pipeline__turntable_frames": 0,
+        }
+        if "refine" not in name:
+            plain["pipeline__prompt"] = "a cat"
+        where = changes.pop("out", tmp_path / "out")
+        return train(configured(name, changes.pop("data", dataset), where, **plain | changes))
+
+    return go
+
+
+def with_guidance(trainer_config: Any, **changes: Any) -> Any:
+    from dataclasses import replace
+
+    return replace(trainer_config.pipeline.guidance, **changes)
+
+
+def scene_state(trainer: Any) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in trainer.pipeline.model.state_dict().items()}
+
+
+def saved_model(folder: Path) -> dict[str, torch.Tensor]:
+    state = open_run(folder).state()["pipeline"]
+    return {k.removeprefix("_model."): v for k, v in state.items() if k.startswith("_model.")}
+
+
+def test_methods_are_registered() -> None:
+    names = entry_points(group="nerfstudio.method_configs").names
+    assert {"cpds", "cpds-refine", "cpds-splat", "cpds-splat-refine", "splatfacto-cpu"} <= names
+
+
+@pytest.mark.parametrize("kind", ["cpds", "cpds_splat"])
+@pytest.mark.parametrize("method", get_args(Method))
+def test_every_method_edits(kind: str, method: str, edit: Callable[..., Any], bases: dict[str, Path]) -> None:
+    guidance = with_guidance(configured(kind, None, Path()), method=method, n_patches=4, patch_selector="random")
+    trainer = edit(kind, pipeline__guidance=guidance)
+    before, after = saved_model(bases[kind]), scene_state(trainer)
+    assert before.keys() == after.keys()  # and so the prior is no part of them
+    moved = [k for k in after if after[k].is_floating_point() and not torch.equal(before[k], after[k])]
+    assert any("field." in k or "gauss_params" in k for k in moved)
+    assert all(torch.isfinite(after[k]).all() for k in moved)
+
+
+@pytest.mark.parametrize("selector", get_args(SelectorName))
+def test_every_selector_edits(selector: str, edit: Callable[..., Any]) -> None:
+    guidance = with_guidance(
+        configured("cpds", None, Path()), patch_selector=selector, selector_every=2, n_patches=4, patch_size=(1,)
+    )
+    trainer = edit("cpds_splat", pipeline__guidance=guidance)
+    state = trainer.pipeline.get_extra_state()["selectors"]
+    assert bool(state) == (selector != "random")
+
+
+def test_an_edit_leaves_views_strips_and_a_checkpoint(edit: Callable[..., Any]) -> None:
+    trainer = edit(pipeline__log_every=2)
+    folder = trainer.base_dir
+    assert sorted(f.name for f in (folder / "strips").iterdir()) == ["000002.png"]
+    assert Image.open(folder / "strips" / "000002.png").size == (16 * 3 + 2 * 8, 16)
+    names = sorted(f.name for f in (folder / "eval_outputs").glob("*.png"))
+    assert names == [f"view_{i}.png" for i in TRAINING]
+    edited = np.asarray(Image.open(folder / "eval_outputs" / "view_1.png")).astype(float)
+    pair = np.asarray(Image.open(folder / "eval_outputs" / "pairs" / "view_1.png")).astype(float)
+    assert np.array_equal(pair[:, 24:], edited)
+    source = np.asarray(Image.open(folder / "source" / "view_1.png")).astype(float)
+    assert np.array_equal(pair[:, :16], source)
+    assert not np.array_equal(source, edited)
+    first = open_run(trainer.origin.folder).state()["step"] + 1
+    assert list(checkpoints(trainer.checkpoint_dir)) == [first + 2]
+    assert any(f.name.startswith("events.out.tfevents") for f in folder.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["cpds", "cpds_splat"])
+def test_source_pictures_can_be_the_datasets(kind: str, edit: Callable[..., Any]) -> None:
+    trainer = edit(kind, pipeline__source="picture")
+    assert not (trainer.base_dir / "source").exists()
+    pipeline = trainer.pipeline
+    with Image.open(trainer.config.pipeline.datamanager.data / "images" / "view_2.png") as file:
+        shown = torch.from_numpy(np.array(file.resize((16, 16), Image.Resampling.BICUBIC))).float() / 255
+    assert (pipeline.before(2)[0].permute(1, 2, 0) - shown).abs().max() < 0.02
+    render = edit(kind, out=trainer.config.output_dir / "other").pipeline
+    assert (render.before(2) - pipeline.before(2)).abs().max() > 0.1  # of a scene that has hardly been trained
+
+
+@pytest.mark.parametrize("kind", ["cpds", "cpds_splat"])
+def test_a_resumed_run_ends_where_an_unbroken_one_does(kind: str, edit: Callable[..., Any], tmp_path: Path) -> None:
+    guidance = with_guidance(
+        configured(kind, None, Path()), patch_selector="learned", selector_every=2, n_patches=4, normalize_gradient=True
+    )
+    whole = edit(kind, out=tmp_path / "whole", max_num_iterations=4, pipeline__guidance=guidance)
+    part = edit(
+        kind,
+        out=tmp_path / "part",
+        max_num_iterations=4,
+        steps_per_save=1,
+        pipeline__guidance=guidance,
+        save_only_latest_checkpoint=False,
+    )
+    first = min(checkpoints(part.checkpoint_dir))
+    for step, file in checkpoints(part.checkpoint_dir).items():
+        if step > first + 1:
+            file.unlink()
+    again = train(open_run(part.base_dir).config)  # ns-train --load-config
+    assert list(checkpoints(again.checkpoint_dir)) == [first, first + 1, first + 2, first + 3]
+    assert list(checkpoints(whole.checkpoint_dir)) == [first + 3]
+    a, b = scene_state(whole), scene_state(again)
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    ours, theirs = (t.pipeline.get_extra_state()["selectors"] for t in (whole, again))
+    assert all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def test_masks_keep_the_rest(edit: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    for i in TRAINING:
+        Image.new("L", (20, 20), 0).save(tmp_path / "masks" / f"view_{i}.png")
+    trainer = edit("cpds_splat", pipeline__masks=tmp_path / "masks", max_num_iterations=6)
+    free = edit("cpds_splat", out=tmp_path / "free", max_num_iterations=6)
+    for view in TRAINING:
+        moved = (trainer.pipeline.look(view) - trainer.pipeline.before(view)).abs().max()
+        assert moved < 0.2 * (free.pipeline.look(view) - free.pipeline.before(view)).abs().max()
+
+
+def test_the_viewer_changes_what_is_asked_for(edit: Callable[..., Any]) -> None:
+    pipeline = edit().pipeline
+    texts = pipeline.guidance.target_text.embeds.clone()
+    pipeline.target_field.default_value = "a pig"
+    pipeline.scale_slider.default_value = 3.0
+    pipeline.listen()
+    assert not torch.equal(pipeline.guidance.target_text.embeds, texts)
+    assert pipeline.guidance.config.guidance_scale == 3.0
+    pipeline.target_field.default_value = " "  # being typed
+    pipeline.listen()
+    assert pipeline.said[1] == "a pig"
+
+
+class FakeGui:
+    """As much of viser as the picture needs."""
+
+    def add_markdown(self, content: str, image_root: Path) -> Any:
+        self.handle = type("Handle", (), {"content": content})()
+        return self.handle
+
+
+def test_the_viewer_shows_source_and_edit(edit: Callable[..., Any]) -> None:
+    pipeline = edit().pipeline
+    server = type("Server", (), {"gui": FakeGui()})()
+    pipeline.now_and_then.install(server)
+    pipeline.train()
+    step = pipeline.run.first
+    sum(pipeline.get_train_loss_dict(step)[1].values()).backward()
+    assert server.gui.handle.content.startswith("![Source and edit](data:image/png;base64,")
+
+
+@pytest.mark.parametrize("kind", ["cpds", "cpds_splat"])
+def test_nerfstudios_own_commands_load_the_result(kind: str, edit: Callable[..., Any]) -> None:
+    trainer = edit(kind)
+    _, pipeline, _, step = eval_setup(trainer.base_dir / "config.yml")
+    assert step == max(checkpoints(trainer.checkpoint_dir))
+    assert not hasattr(pipeline, "prior")
+    a, b = scene_state(trainer), pipeline.model.state_dict()
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    figures = pipeline.get_average_eval_image_metrics()
+    assert 0 < figures["psnr"] < 100
+
+
+@pytest.mark.parametrize("kind", ["cpds", "cpds_splat"])
+def test_refinement_replaces_pictures_in_turn(kind: str, edit: Callable[..., Any]) -> None:
+    edited = edit(kind)
+    trainer = edit(
+        f"{kind}_refine", load_dir=edited.checkpoint_dir, max_num_iterations=3, pipeline__update_every=1,
+        pipeline__denoising_steps=4, pipeline__skip=(0.5, 0.5),
+    )  # fmt: skip
+    source, pictures = trainer.base_dir / "source", trainer.base_dir / "pictures"
+    for view in TRAINING:
+        a, b = (np.asarray(Image.open(place / f"view_{view}.png")) for place in (source, pictures))
+        assert np.array_equal(a, b) == (view == 3)  # three of four were replaced
+    manager = trainer.pipeline.datamanager
+    if kind == "cpds":
+        batch = manager.train_image_dataloader.cached_collated_batch
+        held = [batch["image"][batch["image_idx"].tolist().index(v)] for v in TRAINING]
+    else:
+        held = [manager.cached_train[v]["image"] / 255 for v in TRAINING]
+    for view in TRAINING:
+        with Image.open(pictures / f"view_{view}.png") as file:
+            shown = torch.from_numpy(np.array(file.resize((20, 20), Image.Resampling.BICUBIC))).float() / 255
+        assert (held[view] - shown).abs().mean() < 0.01
+    a, b = saved_model(edited.base_dir), scene_state(trainer)
+    assert any(not torch.equal(a[k], b[k]) for k in a)
+
+
+def test_refinement_goes_on(edit: Callable[..., Any], tmp_path: Path) -> None:
+    edited = edit("cpds_splat")
+    common = {"load_dir": edited.checkpoint_dir, "pipeline__update_every": 1, "pipeline__denoising_steps": 2}
+    common |= {"max_num_iterations": 4, "steps_per_save": 1, "save_only_latest_checkpoint": False}
+    part = edit("cpds_splat_refine", out=tmp_path / "part", **common)
+    last = max(checkpoints(part.checkpoint_dir))
+    checkpoints(part.checkpoint_dir)[last].unlink()
+    kept = (part.base_dir / "pictures" / "view_2.png").read_bytes()
+    again = train(open_run(part.base_dir).config)
+    assert max(checkpoints(again.checkpoint_dir)) == last
+    assert (again.base_dir / "pictures" / "view_2.png").read_bytes() == kept
+    assert (again.base_dir / "source" / "view_2.png").is_file()
+
+
+def gradients(model: Any, image: torch.Tensor, losses: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    weights = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
+    total = (image * weights).sum() + sum(losses.values())
+    parameters = [p for p in model.parameters() if p.requires_grad and p.numel()]
+    return [g for g in torch.autograd.grad(total, parameters, allow_unused=True) if g is not None]
+
+
+def test_deferred_gradients_are_the_direct_ones(edit: Callable[..., Any]) -> None:
+    pipeline = edit().pipeline
+    pipeline.train()
+    found = []
+    for defer in (True, False):
+        with seeded(3, torch.device("cpu")):
+            image, losses = render_rays(pipeline.model, pipeline.views.cameras[0], 100, defer)
+        found.append((image, losses, gradients(pipeline.model, image, losses)))
+    (a, la, ga), (b, lb, gb) = found
+    assert la.keys() == lb.keys() == {"interlevel_loss", "distortion_loss"}
+    assert torch.equal(a, b)
+    assert len(ga) == len(gb) > 4
+    assert all(torch.allclose(x, y, rtol=1e-5, atol=1e-8) for x, y in zip(ga, gb, strict=True))
+    with evaluating(pipeline.model), torch.no_grad():  # and the picture does not depend on the chunks
+        whole, parts = (render_rays(pipeline.model, pipeline.views.cameras[0], n)[0] for n in (256, 60))
+    assert torch.allclose(whole, parts, atol=1e-6)
+
+
+def test_deferred_rendering_holds_one_chunk(edit: Callable[..., Any]) -> None:
+    pipeline = edit().pipeline
+    pipeline.train()
+
+    def held(chunk: int, defer: bool) -> int:
+        saved: dict[int, int] = {}
+
+        def pack(x: torch.Tensor) -> torch.Tensor:
+            saved[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            kept = render_rays(pipeline.model, pipeline.views.cameras[0], chunk, defer)
+        del kept
+        return sum(saved.values())
+
+    assert held(32, True) < 0.1 * held(32, False)
+
+
+def test_deferred_splats_are_the_direct_ones(edit: Callable[..., Any]) -> None:
+    pipeline = edit("cpds_splat").pipeline
+    pipeline.train()
+    found = []
+    for defer in (True, False):
+        image = render_splats(pipeline.model, pipeline.views.cameras[1], defer)
+        found.append([image, *gradients(pipeline.model, image, {})])
+    assert len(found[0]) == 7
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert pipeline.model.training
+
+
+def test_resized_cameras_see_the_same(edit: Callable[..., Any]) -> None:
+    pipeline = edit().pipeline
+    camera = pipeline.datamanager.train_dataset.cameras[:1]
+    small = resized(camera, 10, 5)
+    wide = camera.generate_rays(camera_indices=0, keep_shape=True).directions
+    rays = small.generate_rays(camera_indices=0, keep_shape=True).directions
+    assert rays.shape == (10, 5, 3)
+    centre = torch.nn.functional.normalize(wide[4:6, 4:8].mean((0, 1)), dim=0)  # of the 2 x 4 px that it covers
+    assert torch.allclose(rays[2, 1], centre, atol=2e-3)
+
+
+def test_splatfacto_draws_what_our_rasteriser_draws(edit: Callable[..., Any], dataset: Path) -> None:
+    trainer = edit("cpds_splat")
+    model = trainer.pipeline.model.eval()
+    camera = trainer.pipeline.datamanager.train_dataset.cameras[1:2]
+    shown = model.get_outputs_for_camera(camera)
+    frame = Frame.read(trainer.base_dir / "dataparser_transforms.json")
+    ours = read_cameras(dataset, frame)[1]
+    p = {k: v.detach() for k, v in model.gauss_params.items()}
+    drawn, alpha, _ = rasterization(
+        p["means"], p["quats"], p["scales"].exp(), p["opacities"][:, 0].sigmoid(),
+        torch.cat([p["features_dc"][:, None], p["features_rest"]], 1), ours.viewmat[None], ours.k[None],
+        ours.width, ours.height, sh_degree=3,
+    )  # fmt: skip
+    wanted = (drawn[0] + (1 - alpha[0]) * model.background_color).clamp(0, 1)
+    assert torch.allclose(shown["rgb"], wanted, atol=1e-4)
+    assert torch.allclose(shown["accumulation"], alpha[0], atol=1e-4)
+
+
+def test_nothing_is_added_or_removed(edit: Callable[..., Any], bases: dict[str, Path]) -> None:
+    before = saved_model(bases["cpds_splat"])["gauss_params.means"]
+    assert scene_state(edit("cpds_splat"))["gauss_params.means"].shape == before.shape == (40, 3)
+
+
+def test_transparent_pictures_lie_over_the_ground(
+    tmp_path: Path, bases: dict[str, Path], edit: Callable[..., Any]
+) -> None:
+    other = make_dataset(tmp_path / "rgba", channels=4)
+    pipeline = edit("cpds", data=other, pipeline__source="picture").pipeline
+    opaque = edit("cpds", out=tmp_path / "rgb", pipeline__source="picture").pipeline
+    assert torch.allclose(pipeline.before(0), opaque.before(0), atol=1e-6)
+
+
+def damaged(bases: Path, tmp_path: Path) -> Path:
+    copied = shutil.copytree(bases.parent, tmp_path / "damaged")
+    file = next((copied / bases.name).glob("*.ckpt"))
+    file.write_bytes(file.read_bytes()[:1000])
+    return copied / bases.name
+
+
+def with_appearance(bases: Path, tmp_path: Path) -> Path:
+    copied = shutil.copytree(bases.parent, tmp_path / "appearance")
+    text = (copied / "config.yml").read_text()
+    assert "use_appearance_embedding: false" in text
+    (copied / "config.yml").write_text(
+        text.replace("use_appearance_embedding: false", "use_appearance_embedding: true")
+    )
+    return copied / bases.name
+
+
+def no_checkpoint(bases: Path, tmp_path: Path) -> Path:
+    copied = shutil.copytree(bases.parent, tmp_path / "bare")
+    next((copied / bases.name).glob("*.ckpt")).unlink()
+    return copied / bases.name
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "no scene": ({"load_dir": None}, "there is no scene to begin from"),
+    "missing folder": ({"load_dir": Path("nowhere")}, "--load-dir nowhere is no folder"),
+    "no prompt": ({"pipeline__prompt": " "}, "the prompt is empty"),
+    "no target": ({"pipeline__trg_prompt": ""}, "the target prompt is empty"),
+    "alias that nothing reads": ({"prompt": "a cat"}, "--prompt is not read"),
+    "missing dataset": ({"data": Path("gone")}, "dataset gone does not exist"),
+    "not a prior": ({"pipeline__prior": str(Path(__file__).parent)}, "has no model_index.json"),
+    "missing masks": ({"pipeline__masks": Path("nowhere")}, "masks nowhere is no folder"),
+    "mixed precision": ({"mixed_precision": True}, "leave it off"),
+    "step that is not there": ({"load_step": 77}, "has no checkpoint of step 77"),
+    "view_every": ({"pipeline__view_every": 0}, "view_every must be >= 1, got 0"),
+    "rays_per_chunk": ({"pipeline__rays_per_chunk": 0}, "rays_per_chunk must be >= 1, got 0"),
+    "loss_weight": ({"pipeline__loss_weight": 0.0}, "loss_weight must be > 0 and finite, got 0.0"),
+    "model that does not fit": ({"pipeline__model__hidden_dim": 16}, "does not fit --pipeline.model"),
+    "guidance device": ({"pipeline__guidance_device": "tpu"}, "device 'tpu' is not usable"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD.values(), ids=list(BAD))
+def test_bad_input(changes: dict[str, Any], message: str, edit: Callable[..., Any], capsys: Any) -> None:
+    with pytest.raises(SystemExit) as stop:
+        edit(**changes)
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("ns-train: error:") == 1
+    assert message in said
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (damaged, "is damaged"),
+        (with_appearance, "has an appearance embedding"),
+        (no_checkpoint, "holds no checkpoint"),
+    ],
+)
+def test_bad_scenes(
+    spoil: Callable[[Path, Path], Path], message: str, edit: Callable[..., Any], bases: dict[str, Path],
+    tmp_path: Path, capsys: Any
+) -> None:  # fmt: skip
+    with pytest.raises(SystemExit) as stop:
+        edit(load_dir=spoil(bases["cpds"], tmp_path))
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_scene_of_another_kind(edit: Callable[..., Any], bases: dict[str, Path], capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        edit(load_dir=bases["cpds_splat"])
+    assert "was trained by splatfacto-cpu, but cpds edits those of nerfacto" in capsys.readouterr().err
+
+
+def test_a_dataset_of_another_scene(edit: Callable[..., Any], tmp_path: Path, capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        edit(data=make_dataset(tmp_path / "other", turn=0.4))
+    assert "lies in other axes, or at another scale" in capsys.readouterr().err
+
+
+def test_a_dataset_without_views(edit: Callable[..., Any], dataset: Path, tmp_path: Path, capsys: Any) -> None:
+    copied = shutil.copytree(dataset, tmp_path / "empty")
+    meta = json.loads((copied / "transforms.json").read_text())
+    (copied / "transforms.json").write_text(json.dumps({**meta, "frames": []}))
+    with pytest.raises(SystemExit):
+        edit(data=copied)
+    assert "cannot be used" in capsys.readouterr().err
+
+
+def test_a_mask_is_missing(edit: Callable[..., Any], tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "masks").mkdir()
+    with pytest.raises(SystemExit):
+        edit(pipeline__masks=tmp_path / "masks")
+    assert "there is no mask for the training picture view_0" in capsys.readouterr().err
+
+
+def test_out_of_memory_names_the_settings(edit: Callable[..., Any], monkeypatch: Any, capsys: Any) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("nerf_plugin.pipeline.render_rays", full)
+    with pytest.raises(SystemExit) as stop:
+        edit(pipeline__source="picture")
+    assert stop.value.code == 2
+    assert "--pipeline.rays-per-chunk" in capsys.readouterr().err
+
+
+def test_a_finished_run_says_so(edit: Callable[..., Any], capsys: Any) -> None:
+    trainer = edit()
+    with pytest.raises(SystemExit):
+        train(open_run(trainer.base_dir).config)
+    assert "has all its steps: raise --max-num-iterations" in capsys.readouterr().err
+
+
+def test_the_prior_sees_what_people_see(edit: Callable[..., Any], tiny_folder: Path) -> None:
+    """The source's latents are those of the source pictures."""
+    pipeline = edit().pipeline
+    prior = load_prior(tiny_folder, device="cpu")
+    for view, latents in pipeline.source_latents.items():
+        assert torch.allclose(latents, prior.encode(pipeline.before(view)), atol=1e-5)
+    assert pipeline.source_latents
