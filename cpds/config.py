@@ -34,12 +34,10 @@ class GuidanceConfig:
     """Weight of the edit direction."""
     w_cut: float = 1.0
     """Weight of the contrastive loss on self-attention features (cds and cpds); 0 switches it off."""
+    w_anchor: float = 0.0
+    """Weight of a pull back to the source on what has moved little, so that all but the edit stays; 0: none."""
     identity: float = 1.0
     """Multiplier of psi, the posterior's pull back to the source (pds and cpds)."""
-    anchor: float = 0.0
-    """Pull back to the source of what has moved little in latent space, so that all but the edit stays; 0: none."""
-    anchor_scale: float = 1.0
-    """Distance in latent space from which the anchor lets go."""
     stride: int = 2
     """Posterior stride in timesteps (pds and cpds); 1 leaves no pull back to the source."""
     patch_size: tuple[int, ...] = (1, 2)
@@ -62,10 +60,9 @@ class GuidanceConfig:
     """Highest timestep, as a fraction of the schedule's length."""
 
     def __post_init__(self) -> None:
-        for name in ("guidance_scale", "w_dds", "w_cut", "identity", "anchor"):
+        for name in ("guidance_scale", "w_dds", "w_cut", "w_anchor", "identity"):
             value = getattr(self, name)
             require(0 <= value < math.inf, f"{name} must be >= 0 and finite, got {value}")
-        require(0 < self.anchor_scale < math.inf, f"anchor_scale must be > 0 and finite, got {self.anchor_scale}")
         require(self.stride >= 1, f"stride must be >= 1, got {self.stride}")
         sizes = len(self.patch_size) > 0 and min(self.patch_size) >= 1
         require(sizes, f"patch_size needs one or more sizes >= 1, got {self.patch_size}")

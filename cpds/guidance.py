@@ -87,7 +87,7 @@ class Guidance:
         if len(source) % self.edits:
             raise ValueError(f"{len(source)} views cannot be shared out among {self.edits} edits")
         source = source.detach()
-        losses = {"anchor": config.anchor * anchor_loss(source, target, config.anchor_scale)} if config.anchor else {}
+        losses = {"anchor": config.w_anchor * anchor_loss(source, target)} if config.w_anchor else {}
         if config.normalize_gradient and target.requires_grad:
             target = target.clone()  # a node of its own, whose hook sees the sum of all losses' gradients
             target.register_hook(self._unit_rms)  # of all but the anchor's

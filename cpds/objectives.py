@@ -91,11 +91,11 @@ def pull(x: Latents, direction: Latents) -> Scalar:
     return (x * direction.detach()).sum()
 
 
-def anchor_loss(source: Latents, target: Latents, scale: float) -> Scalar:
-    """Sum over the latents' cells of rho(|z_tgt - z_src|), rho(x) = x²/2 / (1 + x²/scale²)  (Geman & McClure 1985).
+def anchor_loss(source: Latents, target: Latents) -> Scalar:
+    """Sum over the latents' cells of x²/2 / (1 + x²), x = |z_tgt - z_src|  (Geman & McClure 1985).
 
-    Its gradient, dz / (1 + |dz|²/scale²)², holds cells back that have moved little and lets go of those that an edit
-    has moved by more than `scale`.
+    Its gradient, dz / (1 + x²)², holds cells back that have moved little and lets go of those that an edit has moved by
+    more than 1: priors scale their latents to a standard deviation near that.
     """
     moved = (target - source).square().sum(1)
-    return (moved / 2 / (1 + moved / scale**2)).sum()
+    return (moved / 2 / (1 + moved)).sum()

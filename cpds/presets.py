@@ -71,9 +71,11 @@ def on_svg(preset: EditConfig) -> EditConfig:
 
 
 def on_splats(preset: EditConfig) -> EditConfig:
-    """A preset's method for Gaussian splats: Adam, step sizes in the units of SplatScene, for hundreds of steps."""
-    lrs = {"xyz": 6.4e-4, "colour": 0.01, "opacity": 0.02, "scale": 0.004, "rotation": 0.002}
-    return replace(on_svg(preset), num_inference_steps=600, lr=0.01, lr_final=0.0024, group_lrs=lrs)
+    """A preset's method for Gaussian splats: Adam, step sizes in SplatScene's units; the anchor holds the ground."""
+    drawing = on_svg(preset)
+    guidance = replace(drawing.guidance, identity=0.03, w_anchor=5.0)
+    lrs = {"xyz": 6.4e-4, "colour": 0.04, "opacity": 0.02, "scale": 0.004, "rotation": 0.002}
+    return replace(drawing, guidance=guidance, num_inference_steps=300, lr=0.01, lr_final=5e-4, group_lrs=lrs)
 
 
 PRESETS = {

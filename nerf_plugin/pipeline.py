@@ -49,7 +49,7 @@ class ScenePipelineConfig(VanillaPipelineConfig):
     """Where the prior runs (cuda:1, ...); none takes the scene's device."""
     resolution: int | None = None
     """Shorter side of the views that the prior sees, in px; none takes what it was trained on."""
-    rays_per_chunk: int = 4096
+    rays_per_chunk: int = 16384
     """Rays that are rendered at a time: the memory that a view takes grows with this, not with the view's size."""
     log_every: int = 100
     """Steps between two strips in strips/ and in TensorBoard; 0 leaves them out."""
@@ -83,8 +83,8 @@ class CpdsPipelineConfig(ScenePipelineConfig):
     """What a view is compared with: the dataset's picture of it, or the base scene's render."""
     masks: Path | None = None
     """Folder of pictures named like the training pictures, white where the scene may change."""
-    view_every: int = 10
-    """Steps for which one view is kept (PDS, Koo 2024)."""
+    view_every: int = 1
+    """Steps for which one view is kept; the paper's is 10 (PDS, Koo 2024)."""
     loss_weight: float = 1.0
     """Weight of the guidance beside the model's own losses."""
 

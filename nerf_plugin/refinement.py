@@ -21,6 +21,9 @@ from cpds.types import Images
 from nerf_plugin.pipeline import ScenePipeline, ScenePipelineConfig
 from nerf_plugin.records import save
 from nerf_plugin.trainer import Start
+from representations.latent import changed
+
+TOUCHED = (0.03, 0.1)  # difference of colours from which SDEdit counts as having changed a pixel
 
 
 @dataclass
@@ -36,6 +39,8 @@ class RefinePipelineConfig(ScenePipelineConfig):
     """Steps of a whole denoising."""
     skip: tuple[float, float] = PDS_REFINE_NERF.skip
     """Share of them that is skipped, drawn from this range: the more, the closer to the view."""
+    keep_unchanged: bool = True
+    """Take pixels that SDEdit did not touch from the view instead of from the autoencoder."""
     update_every: int = PDS_REFINE_NERF.every
     """Training steps between two pictures that are replaced."""
 
@@ -80,9 +85,11 @@ class RefinePipeline(ScenePipeline):
         generator = step_generator(self.run.seed, done)
         low, high = self.config.skip
         skip = low + (high - low) * float(torch.rand(1, generator=generator))
-        latents = sdedit(
+        shown = self.look(view).to(self.prior.device)
+        before = self.prior.encode(shown)
+        after = sdedit(
             self.prior,
-            self.prior.encode(self.look(view).to(self.prior.device)),
+            before,
             self.text,
             self.uncond,
             guidance_scale=self.config.guidance_scale,
@@ -90,7 +97,10 @@ class RefinePipeline(ScenePipeline):
             skip=skip,
             generator=generator,
         )
-        return self.prior.decode(latents).cpu()
+        edited = self.prior.decode(after)
+        if self.config.keep_unchanged:
+            edited = shown + changed(self.prior.decode(before), edited, *TOUCHED) * (edited - shown)
+        return edited.cpu()
 
     def keep(self, view: int, image: Images, folder: str) -> None:
         """Put a picture in the place of the dataset's, and into the run's folder."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
@@ -73,6 +73,11 @@ class CpdsTrainer(Trainer):
             for group in config.optimizers.values():
                 if group["scheduler"] is not None:
                     group["scheduler"].max_steps = config.max_num_iterations
+        if config.experiment_name == "unnamed":  # nerfstudio names a run by --data, which need not be given
+            with suppress(OSError):
+                (config.get_base_dir() / "config.yml").unlink()
+                config.get_base_dir().rmdir()
+            config.experiment_name = self.origin.config.experiment_name
         config.save_config()
         super().__init__(config, local_rank, world_size)
 
@@ -125,7 +130,7 @@ class CpdsTrainer(Trainer):
                 raise
             raise InputError(
                 f"out of memory at step {step}: lower --pipeline.rays-per-chunk or --pipeline.resolution, take the "
-                "prior in half precision (--pipeline.torch-dtype fp16) or on another device (--pipeline.guidance-device)"
+                "prior in half precision (--pipeline.torch-dtype fp16), or on another --pipeline.guidance-device"
             ) from err
 
     def save_checkpoint(self, step: int) -> None:

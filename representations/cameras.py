@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -79,9 +79,12 @@ def view_at(step: int, every: int, count: int) -> int:
     return int(torch.randperm(count, generator=torch.Generator().manual_seed(turn))[place])
 
 
-def read_cameras(path: str | Path, frame: Frame | None = None) -> list[Camera]:
+def read_cameras(
+    path: str | Path, frame: Frame | None = None, split: Literal["train", "test"] = "train"
+) -> list[Camera]:
     """One camera for each frame of a transforms.json, or of the one in a folder, in its order; float32.
 
+    Where the file says which views are for training or testing (train_filenames), those of the `split` alone.
     `frame` is where the scene lies if that differs from the poses' axes, as it does for what nerfstudio trained.
     Raises InputError for a file or a frame that cannot be used.
     """
@@ -91,7 +94,11 @@ def read_cameras(path: str | Path, frame: Frame | None = None) -> list[Camera]:
     frames = found.get("frames")
     if not isinstance(frames, list) or not frames or not all(isinstance(f, dict) for f in frames):
         raise InputError(f"{file} lists no frames: give a transforms.json with at least one camera")
-    return [_camera(file, number, {**found, **own}, frame) for number, own in enumerate(frames)]
+    names = found.get(f"{split}_filenames")
+    chosen = [(i, f) for i, f in enumerate(frames) if names is None or f.get("file_path") in names]
+    if not chosen:
+        raise InputError(f"none of the frames of {file} is among its {split}_filenames: correct the names")
+    return [_camera(file, number, {**found, **own}, frame) for number, own in chosen]
 
 
 def _json(path: Path) -> dict[str, Any]:

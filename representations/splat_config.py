@@ -15,8 +15,8 @@ class SplatConfig:
 
     optimise: tuple[GroupName, ...] = GROUPS
     """What may change."""
-    view_every: int = 10
-    """Steps for which one camera is kept (PDS, Koo 2024)."""
+    view_every: int = 1
+    """Steps for which one camera is kept; the paper's is 10 (PDS, Koo 2024)."""
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Colour where nothing is, RGB in 0 ... 1: the one that the scene was trained with."""
     resolution: int | None = None

@@ -1,6 +1,5 @@
 """Gaussian splats of a scene whose surface is known: placed on what the cameras see, then fitted to their pictures."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -90,9 +89,8 @@ def fitted(
 
 def draw_splats(folder: Path, hits: Hits, count: int, steps: int, generator: torch.Generator) -> float:
     """Write scene.ply beside the views that it is fitted to; its mean PSNR over those held out, dB."""
-    meta, cameras = json.loads((folder / "transforms.json").read_text()), read_cameras(folder)
-    pictures = {c.name: to_tensor(Image.open(folder / c.name))[0] for c in cameras}
-    train, test = ([c for c in cameras if c.name in meta[f"{split}_filenames"]] for split in ("train", "test"))
+    train, test = read_cameras(folder), read_cameras(folder, split="test")
+    pictures = {c.name: to_tensor(Image.open(folder / c.name))[0] for c in (*train, *test)}
     start = placed(hits, count, generator)
     splats = fitted(start, train, [pictures[c.name] for c in train], steps, generator)
     SplatFile.of(splats).write(folder / "scene.ply", splats)

@@ -328,10 +328,10 @@ def test_the_anchor_is_added_to_the_edit(prior: UNetPrior, normalize: bool) -> N
     """Beside a gradient of unit size, and not as a part of it."""
     z_src, z_tgt = randn(0, 2, 4, 8, 8), randn(1, 2, 4, 8, 8)
     plain = GuidanceConfig("cpds", n_patches=8, normalize_gradient=normalize)
-    terms, with_anchor = step(prior, replace(plain, anchor=3.0, anchor_scale=0.7), z_src, z_tgt)
+    terms, with_anchor = step(prior, replace(plain, w_anchor=3.0), z_src, z_tgt)
     _, without = step(prior, plain, z_src, z_tgt)
     moved = z_tgt - z_src
-    wanted = 3.0 * moved / (1 + moved.square().sum(1, keepdim=True) / 0.7**2) ** 2
+    wanted = 3.0 * moved / (1 + moved.square().sum(1, keepdim=True)) ** 2
     torch.testing.assert_close(with_anchor - without, wanted, rtol=1e-4, atol=1e-4)
     assert set(terms.losses) == {"anchor", "cpds", "cut"}
 

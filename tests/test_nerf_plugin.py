@@ -475,6 +475,12 @@ def test_out_of_memory_names_the_settings(edit: Callable[..., Any], monkeypatch:
     assert "--pipeline.rays-per-chunk" in capsys.readouterr().err
 
 
+def test_a_run_without_data_is_named_like_the_base_scene(edit: Callable[..., Any], tmp_path: Path) -> None:
+    trainer = edit("cpds_splat", data=None, experiment_name=None)
+    assert trainer.base_dir == tmp_path / "out" / "scene" / "cpds-splat" / "now"
+    assert not any((tmp_path / "out" / "unnamed").rglob("*.*"))
+
+
 def test_a_finished_run_says_so(edit: Callable[..., Any], capsys: Any) -> None:
     trainer = edit()
     with pytest.raises(SystemExit):

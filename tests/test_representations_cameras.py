@@ -194,3 +194,12 @@ def test_every_camera_has_its_turn(every: int, count: int) -> None:
         assert all(len(set(part[i * every : (i + 1) * every])) == 1 for i in range(count))
     if count == 5:
         assert len({tuple(seen[t * 5 : t * 5 + 5]) for t in range(4)}) > 1  # shuffled anew
+
+
+def test_held_out_views_are_left_out(tmp_path: Path) -> None:
+    frames = [{"file_path": f"{n}.png", "transform_matrix": IDENTITY} for n in "abc"]
+    file = write(tmp_path, frames, train_filenames=["c.png", "a.png"], test_filenames=["b.png"])
+    assert [c.name for c in read_cameras(file)] == ["a.png", "c.png"]
+    assert [c.name for c in read_cameras(file, split="test")] == ["b.png"]
+    with pytest.raises(InputError, match=r"none of the frames of .* is among its train_filenames"):
+        read_cameras(write(tmp_path, frames, train_filenames=["d.png"]))

@@ -1,0 +1,113 @@
+"""Figures of edited scenes: what the judge calls their views, what stayed, and whether the views agree.
+
+    python benchmarks/scene_edits.py --scene scenes/cat --base outputs/.../nerfacto/.../config.yml \\
+        --runs outputs/.../cpds/.../config.yml outputs/.../cpds-refine/.../config.yml
+
+The scene is one of scripts/make_scene.py with a target, the runs are of ns-train. Views are rendered at the cameras of
+the dataset. "outside" is what neither the source's nor the target's mask covers, grown by 2 px; "far" leaves 12 px.
+"agree" is the mean LPIPS between renders at neighbouring cameras, over the base scene's. "sharpness" is the mean
+absolute Laplacian inside the masks, over the base scene's.
+"""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from jaxtyping import Float
+from nerfstudio.utils.eval_utils import eval_setup
+from torch import Tensor
+from torch.nn.functional import conv2d, max_pool2d
+
+from cpds.judge import Judge
+from cpds.metrics import psnr
+from cpds.perception import Lpips
+from cpds.pictures import open_picture, png, to_pil
+from cpds.runs import write_atomic
+from cpds.types import Images
+
+LAPLACE = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]]).expand(3, 1, 3, 3)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to measure."""
+
+    scene: Path
+    """Folder of scripts/make_scene.py, made with --target."""
+    base: Path
+    """config.yml of the scene's own run."""
+    runs: tuple[Path, ...]
+    """config.yml of each edit."""
+    judge: Path = Path("cpds/assets/emoji_edit/judge.safetensors")
+    """The judge of emoji-edit."""
+    sheet: Path | None = None
+    """Where to write a picture: rows of base, edits and target, at three held-out views."""
+
+
+def views(run: Path) -> dict[str, Images]:
+    """Renders of a run at every camera of its dataset, by the pictures' names in their order."""
+    _, pipeline, _, _ = eval_setup(run)
+    found = {}
+    for data in (pipeline.datamanager.train_dataset, pipeline.datamanager.eval_dataset):
+        data: Any
+        for i, name in enumerate(data.image_filenames):
+            rgb = pipeline.model.get_outputs_for_camera(data.cameras[i : i + 1].to(pipeline.device))["rgb"]
+            found[Path(name).name] = (rgb.permute(2, 0, 1)[None].cpu().clamp(0, 1) * 255).round() / 255
+    return dict(sorted(found.items()))
+
+
+def outside(scene: Path, names: list[str]) -> Float[Tensor, "n 1 H W"]:
+    """1 where neither the source nor the target is, with a margin of 2 px."""
+    masks = [[open_picture(place / "masks" / n)[:, :1] for n in names] for place in (scene, scene / "target")]
+    covered = torch.maximum(*(torch.cat(m) for m in masks))
+    return 1 - max_pool2d((covered > 0).float(), 5, 1, 2)
+
+
+def sharpness(pictures: Images, inside: Float[Tensor, "n 1 H W"]) -> float:
+    """Mean absolute Laplacian where `inside` is 1."""
+    edges = conv2d(pictures, LAPLACE, padding=1, groups=3).abs()
+    return float((edges * inside).sum() / inside.sum() / 3)
+
+
+def main(config: Config) -> None:
+    meta = json.loads((config.scene / "transforms.json").read_text())
+    target = json.loads((config.scene / "target" / "scene.json").read_text())["icon"]
+    held = [Path(n).name for n in meta["val_filenames"]]
+    judge, keep = Judge.load(config.judge), outside(config.scene, held)
+    far = 1 - max_pool2d(1 - keep, 21, 1, 10)
+    lpips = Lpips.load(Path(os.environ["CPDS_ALEXNET"]) if "CPDS_ALEXNET" in os.environ else None)
+    truth = torch.cat([open_picture(config.scene / "images" / n) for n in held])
+    rows, base = [], {}
+    print("| run | called the target | outside, dB: lowest | median | far: lowest | agree | sharpness |")
+    print("|---|---|---|---|---|---|---|")
+    for run in (config.base, *config.runs):
+        found = views(run)
+        now = torch.cat([found[n] for n in held])
+        every = torch.cat(list(found.values()))
+        with torch.no_grad():
+            agree = float(lpips(every[:-1], every[1:]).mean())
+        sharp = sharpness(now, 1 - keep)
+        base = base or {"views": now, "agree": agree, "sharp": sharp}
+        concepts = [seen["concept"] for seen in judge.names(now)]
+        kept = psnr(now, base["views"], keep)
+        method = re.search(r"method_name: (\S+)", run.read_text())
+        label = method[1] if method else str(run)
+        if run == config.base:
+            label += f", {float(psnr(now, truth).mean()):.1f} dB"
+        figures = [f"{kept.min():.1f}", f"{kept.median():.1f}", f"{psnr(now, base['views'], far).min():.1f}"]
+        figures += [f"{agree / base['agree']:.2f}", f"{sharp / base['sharp']:.2f}"]
+        print(f"| {label} | {concepts.count(target)} of {len(held)} | {' | '.join(figures)} |", flush=True)
+        rows.append(now[1::2])
+    rows.append(torch.cat([open_picture(config.scene / "target" / "images" / n) for n in held])[1::2])
+    if config.sheet:
+        columns = [torch.cat(list(row), 2) for row in rows]
+        write_atomic(config.sheet, png(to_pil(torch.cat(columns, 1)[None])))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))

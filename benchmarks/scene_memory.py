@@ -1,0 +1,107 @@
+"""Peak memory of one edit step on a nerfacto scene, with a prior of Stable Diffusion 1.5's size (random weights).
+
+    for side in 256 384 512; do python benchmarks/scene_memory.py --side $side; done
+    python benchmarks/scene_memory.py --side 128 --direct        # all rays with gradient at once
+
+A process a row, because memory that was once resident stays so. The scene is nerfacto's standard size, 400 samples a
+ray, in its torch implementation.
+"""
+
+import resource
+import time
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import tyro
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.data.scene_box import SceneBox
+from nerfstudio.models.nerfacto import NerfactoModelConfig
+
+from cpds.diffusion import UNetPrior
+from cpds.editor import step_generator
+from cpds.guidance import Guidance
+from cpds.presets import PRESETS
+from cpds.prior import DTYPES, Text
+from nerf_plugin.rendering import render_rays
+
+DIRECTIONS = (("Down", "En"), ("Up", "De"))
+
+
+@dataclass(frozen=True)
+class Config:
+    """One row."""
+
+    side: int = 512
+    """px of the view."""
+    rays_per_chunk: int = 16384
+    """Rays with gradient at a time."""
+    direct: bool = False
+    """Keep the whole view's graph instead of rendering it again."""
+    dtype: str = "fp32"
+    """Precision of the prior."""
+    device: str = "cpu"
+    """cpu or cuda."""
+
+
+class WithoutWords(UNetPrior):
+    """Needs no text encoder: every prompt is the same noise."""
+
+    def embed(self, prompts: Any) -> Text:
+        noise = torch.randn(1, 77, 768, generator=torch.Generator().manual_seed(0))
+        return Text(noise.expand(len(prompts), 77, 768).to(self.device))
+
+
+def prior(device: torch.device, dtype: torch.dtype) -> UNetPrior:
+    """The networks of Stable Diffusion 1.5, untrained."""
+    eyes: Any = {"block_out_channels": (320, 640, 1280, 1280), "cross_attention_dim": 768, "attention_head_dim": 8}
+    sides = {f"{way.lower()}_block_types": (f"{way}{kind}coderBlock2D",) * 4 for way, kind in DIRECTIONS}
+    coder: Any = {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, **sides}
+    with torch.device("meta"):
+        networks: list[Any] = [UNet2DConditionModel(sample_size=64, **eyes), AutoencoderKL(**coder)]
+    for network in networks:
+        network.to_empty(device=device).to(dtype)
+        for x in network.parameters():
+            torch.nn.init.normal_(x, std=0.01)
+    unet, vae = networks
+    parts = {"unet": unet, "vae": vae, "text_encoder": torch.nn.Identity(), "tokenizer": None}
+    return WithoutWords(SimpleNamespace(**parts, scheduler=DDIMScheduler()), device, "random weights")
+
+
+def peak(device: torch.device) -> float:
+    """GiB that were needed at most."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def main(config: Config) -> None:
+    device = torch.device(config.device)
+    box = SceneBox(torch.tensor([[-1.0, -1, -1], [1, 1, 1]]))
+    settings = NerfactoModelConfig(implementation="torch", use_appearance_embedding=False)
+    model: Any = settings.setup(scene_box=box, num_train_data=1, metadata={}, device=config.device)
+    model.to(device).train()
+    model.proposal_sampler.update_sched = lambda step: -1
+    pose = torch.tensor([[[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1.5]]])
+    half = config.side / 2
+    camera = Cameras(pose, 1.2 * config.side, 1.2 * config.side, half, half, config.side, config.side).to(device)
+    eyes = prior(device, DTYPES[config.dtype])
+    guidance = Guidance(eyes, "a", "b", PRESETS["cpds"].guidance, steps=10)
+    before = peak(device)
+    began = time.perf_counter()
+    image, losses = render_rays(model, camera, config.rays_per_chunk, not config.direct)
+    drawn = peak(device)
+    latents = eyes.encode(image)
+    terms = guidance.step(latents.detach(), latents, 0, step_generator(0, 0))
+    (terms.total + sum(losses.values())).backward()
+    seconds = time.perf_counter() - began
+    print(
+        f"| {config.side} | {'all' if config.direct else config.rays_per_chunk} | {before:.1f} | {drawn:.1f} "
+        f"| {peak(device):.1f} | {seconds:.0f} |"
+    )
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))
