@@ -3,9 +3,11 @@
     python benchmarks/scene_edits.py --scene scenes/cat --base outputs/.../nerfacto/.../config.yml \\
         --runs outputs/.../cpds/.../config.yml outputs/.../cpds-refine/.../config.yml
 
-The scene is one of scripts/make_scene.py with a target, the runs are of ns-train. Views are rendered at the cameras of
-the dataset. "outside" is what neither the source's nor the target's mask covers, grown by 2 px; "far" leaves 12 px.
-"agree" is the mean LPIPS between renders at neighbouring cameras, over the base scene's. "sharpness" is the mean
+    python benchmarks/scene_edits.py --scene scenes/cat --base scenes/cat/scene.ply --runs runs/.../result.ply
+
+The scene is one of scripts/make_scene.py with a target, the runs are of ns-train, or splats. Views are rendered at the
+cameras of the dataset. "outside" is what neither the source's nor the target's mask covers, grown by 2 px; "far" leaves
+12 px. "agree" is the mean LPIPS between renders at neighbouring cameras, over the base scene's. "sharpness" is the mean
 absolute Laplacian inside the masks, over the base scene's.
 """
 
@@ -29,6 +31,9 @@ from cpds.perception import Lpips
 from cpds.pictures import open_picture, png, to_pil
 from cpds.runs import write_atomic
 from cpds.types import Images
+from representations.cameras import read_cameras
+from representations.ply import SplatFile
+from representations.rasterise import rasterization
 
 LAPLACE = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]]).expand(3, 1, 3, 3)
 
@@ -40,25 +45,44 @@ class Config:
     scene: Path
     """Folder of scripts/make_scene.py, made with --target."""
     base: Path
-    """config.yml of the scene's own run."""
+    """config.yml of the scene's own run, or its .ply."""
     runs: tuple[Path, ...]
-    """config.yml of each edit."""
+    """config.yml, or .ply, of each edit."""
     judge: Path = Path("cpds/assets/emoji_edit/judge.safetensors")
     """The judge of emoji-edit."""
     sheet: Path | None = None
     """Where to write a picture: rows of base, edits and target, at three held-out views."""
 
 
-def views(run: Path) -> dict[str, Images]:
-    """Renders of a run at every camera of its dataset, by the pictures' names in their order."""
+def views(run: Path, scene: Path) -> dict[str, Images]:
+    """Renders of a run at every camera of the scene, by the pictures' names in their order."""
+    found = splat_views(run, scene) if run.suffix == ".ply" else trained_views(run)
+    return {k: (v.clamp(0, 1) * 255).round() / 255 for k, v in sorted(found.items())}
+
+
+def trained_views(run: Path) -> dict[str, Images]:
+    """Of what ns-train made."""
     _, pipeline, _, _ = eval_setup(run)
     found = {}
     for data in (pipeline.datamanager.train_dataset, pipeline.datamanager.eval_dataset):
         data: Any
         for i, name in enumerate(data.image_filenames):
             rgb = pipeline.model.get_outputs_for_camera(data.cameras[i : i + 1].to(pipeline.device))["rgb"]
-            found[Path(name).name] = (rgb.permute(2, 0, 1)[None].cpu().clamp(0, 1) * 255).round() / 255
-    return dict(sorted(found.items()))
+            found[Path(name).name] = rgb.permute(2, 0, 1)[None].cpu()
+    return found
+
+
+@torch.no_grad()
+def splat_views(file: Path, scene: Path) -> dict[str, Images]:
+    """Of a .ply."""
+    g = SplatFile.read(file).gaussians
+    colours, found = torch.cat([g.dc[:, None], g.rest], 1), {}
+    for c in (*read_cameras(scene), *read_cameras(scene, split="test")):
+        sizes: Any = {"width": c.width, "height": c.height, "sh_degree": g.degree}
+        shape = (g.means, g.quats, g.scales.exp(), g.opacities[:, 0].sigmoid())
+        drawn, _, _ = rasterization(*shape, colours, c.viewmat[None], c.k[None], **sizes)
+        found[Path(c.name).name] = drawn.permute(0, 3, 1, 2)
+    return found
 
 
 def outside(scene: Path, names: list[str]) -> Float[Tensor, "n 1 H W"]:
@@ -86,7 +110,7 @@ def main(config: Config) -> None:
     print("| run | called the target | outside, dB: lowest | median | far: lowest | agree | sharpness |")
     print("|---|---|---|---|---|---|---|")
     for run in (config.base, *config.runs):
-        found = views(run)
+        found = views(run, config.scene)
         now = torch.cat([found[n] for n in held])
         every = torch.cat(list(found.values()))
         with torch.no_grad():
@@ -95,8 +119,8 @@ def main(config: Config) -> None:
         base = base or {"views": now, "agree": agree, "sharp": sharp}
         concepts = [seen["concept"] for seen in judge.names(now)]
         kept = psnr(now, base["views"], keep)
-        method = re.search(r"method_name: (\S+)", run.read_text())
-        label = method[1] if method else str(run)
+        method = None if run.suffix == ".ply" else re.search(r"method_name: (\S+)", run.read_text())
+        label = method[1] if method else run.name
         if run == config.base:
             label += f", {float(psnr(now, truth).mean()):.1f} dB"
         figures = [f"{kept.min():.1f}", f"{kept.median():.1f}", f"{psnr(now, base['views'], far).min():.1f}"]

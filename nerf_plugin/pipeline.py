@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.models.splatfacto import SplatfactoModel
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from nerfstudio.utils import writer
+from nerfstudio.utils.colors import get_color
 from nerfstudio.viewer.viewer_elements import ViewerSlider, ViewerText
 from torch import Tensor
 
@@ -26,13 +29,14 @@ from cpds.presets import PRESETS
 from cpds.prior import Prior, load_prior, resolve_device
 from cpds.types import Images, Latents
 from nerf_plugin.controls import BeforeAfter
-from nerf_plugin.records import around, gradient_picture, save, save_turntable, save_views, side_by_side
+from nerf_plugin.records import around, gradient_picture, save, save_video, save_views, side_by_side
 from nerf_plugin.rendering import evaluating, render_rays, render_splats, seeded
 from nerf_plugin.trainer import Start
 from nerf_plugin.views import Views
 from representations.cameras import view_at
 
 OUTSIDE = 1000.0  # weight of what a mask keeps
+JITTER = 1 << 40  # tells the seed of a ray's samples from that of the step's noise
 
 
 @dataclass
@@ -50,9 +54,7 @@ class ScenePipelineConfig(VanillaPipelineConfig):
     resolution: int | None = None
     """Shorter side of the views that the prior sees, in px; none takes what it was trained on."""
     rays_per_chunk: int = 16384
-    """Rays that are rendered at a time: the memory that a view takes grows with this, not with the view's size."""
-    log_every: int = 100
-    """Steps between two strips in strips/ and in TensorBoard; 0 leaves them out."""
+    """Rays of a nerfacto scene that are rendered at a time: memory grows with this, not with the view's size."""
     turntable_frames: int = 60
     """Frames of the video past all training views that is made at the end where ffmpeg is; 0 leaves it out."""
 
@@ -64,10 +66,13 @@ class ScenePipelineConfig(VanillaPipelineConfig):
         )
         require(self.resolution is None or self.resolution >= 16, f"resolution must be >= 16 px, got {self.resolution}")
         require(self.rays_per_chunk >= 1, f"rays_per_chunk must be >= 1, got {self.rays_per_chunk}")
-        require(self.log_every >= 0, f"log_every must be >= 0, got {self.log_every}")
         require(self.turntable_frames >= 0, f"turntable_frames must be >= 0, got {self.turntable_frames}")
         if self.guidance_device is not None:
             resolve_device(self.guidance_device)
+
+    def scale(self) -> float:
+        """The guidance scale, for the viewer."""
+        raise NotImplementedError
 
 
 @dataclass
@@ -82,11 +87,14 @@ class CpdsPipelineConfig(ScenePipelineConfig):
     source: Literal["picture", "render"] = "render"
     """What a view is compared with: the dataset's picture of it, or the base scene's render."""
     masks: Path | None = None
-    """Folder of pictures named like the training pictures, white where the scene may change."""
+    """Folder of pictures named like the training pictures, white where the scene may change; masks that the dataset
+    lists say something else (which pixels to train on), and are not read."""
     view_every: int = 1
     """Steps for which one view is kept; the paper's is 10 (PDS, Koo 2024)."""
     loss_weight: float = 1.0
-    """Weight of the guidance beside the model's own losses."""
+    """Weight of the guidance beside the model's own losses and beside what masks keep."""
+    log_every: int = 100
+    """Steps between two strips in strips/ and in TensorBoard; 0 leaves them out."""
 
     def check(self) -> None:
         require(bool(self.prompt.strip()), "the prompt is empty: say what the scene shows (--pipeline.prompt)")
@@ -94,14 +102,33 @@ class CpdsPipelineConfig(ScenePipelineConfig):
         require(self.view_every >= 1, f"view_every must be >= 1, got {self.view_every}")
         weight = self.loss_weight
         require(0 < weight < math.inf, f"loss_weight must be > 0 and finite, got {weight}")
+        require(self.log_every >= 0, f"log_every must be >= 0, got {self.log_every}")
         require(self.masks is None or self.masks.is_dir(), f"masks {self.masks} is no folder: check --pipeline.masks")
+
+    def scale(self) -> float:
+        return self.guidance.guidance_scale
+
+
+def ground_of(model: Any) -> Float[Tensor, " 3"]:
+    """The colour behind the scene, and behind transparent pictures; black where a model has none of its own."""
+    if isinstance(model, SplatfactoModel):
+        return model.background_color.clone()
+    chosen = model.renderer_rgb.background_color
+    return get_color(chosen) if chosen in ("black", "white") else torch.zeros(3)
 
 
 class ScenePipeline(VanillaPipeline):
     """A trained scene, its training views and a prior. The prior and the sources are no part of its state."""
 
     config: ScenePipelineConfig
-    first_step = 0  # of the run, as nerfstudio counts; the checkpoint's, when a run goes on
+
+    def __init__(self, config: ScenePipelineConfig, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)
+        scale = config.scale()
+        self.target_field = ViewerText("Target prompt", config.trg_prompt)
+        self.scale_slider = ViewerSlider("Guidance scale", scale, 0.0, max(100.0, scale), 0.5)
+        self.now_and_then = BeforeAfter()
+        self.saved: dict[str, Any] = {"first_step": 0}  # beside the scene, as the checkpoint has it
 
     def get_param_groups(self) -> dict[str, list[Any]]:
         """The scene's; cameras stay where they are."""
@@ -109,31 +136,52 @@ class ScenePipeline(VanillaPipeline):
 
     def get_extra_state(self) -> dict[str, Any]:
         """What a run needs beside the scene to go on."""
-        return {"first_step": self.first_step}
+        return {**self.saved, "trg_prompt": self.target_field.value, "scale": self.scale_slider.value}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        self.first_step = state.get("first_step", 0)
+        self.saved = state
 
     def begin(self, start: Start) -> None:
         """Load the prior and look at the views. Raises InputError."""
         model: Any = self.model
-        self.run, self.first_step = start, start.first
+        self.run = start
+        if start.resumed:  # the viewer may have changed them
+            self.target_field.value, self.scale_slider.value = self.saved["trg_prompt"], self.saved["scale"]
+        self.saved = {**(self.saved if start.resumed else {}), "first_step": start.first}
         model.camera_optimizer.requires_grad_(False)
         self.prior: Prior = load_prior(
             self.config.prior, device=self.config.guidance_device or str(self.device), dtype=self.config.torch_dtype
         )
-        ground = getattr(model, "background_color", torch.zeros(3))
+        self.ground = ground_of(model)
         short = self.config.resolution or self.prior.native_side
-        self.views = Views(self.datamanager, short, self.prior.multiple, ground)
+        self.views = Views(self.datamanager, short, self.prior.multiple, self.ground)
         for view, camera in enumerate(self.views.cameras):  # where training found them to be
             camera.metadata = {"cam_idx": view}
             camera.camera_to_worlds = model.camera_optimizer.apply_to_camera(camera).detach()
             camera.metadata = None
 
+    def keep_source(self, view: int) -> None:
+        """The scene's render of a view as it is now, in the run's folder: an interrupted run finds it there."""
+        there = self.source_file(view)
+        if not self.run.resumed:
+            save(there, png(to_pil(self.look(view))))
+        elif not there.is_file():
+            raise InputError(f"{there} is gone, so the run cannot go on: begin again from the base scene")
+
+    def source_file(self, view: int) -> Path:
+        """Where the render is kept."""
+        return self.run.folder / "source" / f"{self.views.names[view]}.png"
+
+    def before(self, view: int) -> Images:
+        """What a view is compared with."""
+        return open_picture(self.source_file(view))
+
     def render(self, view: int) -> tuple[Images, dict[str, Tensor]]:
         """A training view, differentiable in the scene, and losses of the model's own where it is in training mode."""
         camera = self.views.cameras[view].to(self.device)
         if isinstance(self.model, SplatfactoModel):
+            self.model.set_crop(None)  # these two may be the viewer's
+            self.model.set_background(self.ground)
             return render_splats(self.model, camera), {}
         return render_rays(self.model, camera, self.config.rays_per_chunk)
 
@@ -143,26 +191,23 @@ class ScenePipeline(VanillaPipeline):
         with evaluating(self.model):
             return self.render(view)[0]
 
-    def before(self, view: int) -> Images:
-        """What a view is to be compared with."""
-        raise NotImplementedError
-
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
     ) -> list[TrainingCallback]:
+        self.lock = training_callback_attributes.trainer.train_lock  # pyright: ignore[reportOptionalMemberAccess]
         finish = TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], self.finish)
         return [*super().get_training_callbacks(training_callback_attributes), finish]
 
     def finish(self, step: int) -> None:
         """All views, before/after pairs and the video past them, in eval_outputs/."""
-        place = self.run.folder / "eval_outputs"
-        save_views(place, self.views.names, self.before, self.look)
-        count = self.config.turntable_frames
-        with evaluating(self.model):
-            way = around(self.views.cameras, count) if count else []
-            frames = [self.frame(way[i : i + 1]) for i in range(len(way))]
-        if count and not save_turntable(place / "turntable.mp4", frames):
-            print("no turntable.mp4: install ffmpeg to get one", file=sys.stderr)
+        place, count = self.run.folder / "eval_outputs", self.config.turntable_frames
+        with self.lock, evaluating(self.model):  # the viewer renders too
+            save_views(place, self.views.names, self.before, self.look)
+            if count and shutil.which("ffmpeg"):
+                way = around(self.views.cameras, count)
+                save_video(place / "turntable.mp4", [self.frame(way[i : i + 1]) for i in range(len(way))])
+            elif count:
+                print("no turntable.mp4: install ffmpeg to get one", file=sys.stderr)
         print(f"views and before/after pairs: {place}")
 
     def frame(self, camera: Any) -> Images:
@@ -179,19 +224,11 @@ class CpdsPipeline(ScenePipeline):
     def __init__(self, config: CpdsPipelineConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
         self.prompt_field = ViewerText("Prompt", config.prompt)
-        self.target_field = ViewerText("Target prompt", config.trg_prompt)
-        self.scale_slider = ViewerSlider("Guidance scale", config.guidance.guidance_scale, 0.0, 100.0, 0.5)
-        self.now_and_then = BeforeAfter()
-        self.selectors: dict[str, Tensor] = {}  # the checkpoint's, when a run goes on
 
     def get_extra_state(self) -> dict[str, Any]:
         guidance = getattr(self, "guidance", None)
-        selectors = guidance.selectors[0].state() if guidance else self.selectors
-        return {**super().get_extra_state(), "selectors": selectors}
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        super().set_extra_state(state)
-        self.selectors = state.get("selectors", {})
+        selector = {"selector": guidance.selectors[0].state()} if guidance else {}
+        return {**super().get_extra_state(), **selector, "prompt": self.prompt_field.value}
 
     def begin(self, start: Start) -> None:
         super().begin(start)
@@ -200,31 +237,21 @@ class CpdsPipeline(ScenePipeline):
         if hasattr(model, "proposal_sampler"):  # chunks of a view must not differ in what they train
             model.proposal_sampler.update_sched = lambda step: -1
         config = self.config
-        self.said = (config.prompt, config.trg_prompt)
+        if start.resumed:
+            self.prompt_field.value = self.saved["prompt"]
+        self.said = (self.prompt_field.value, self.target_field.value)
         self.guidance = Guidance(self.prior, *self.said, config.guidance, steps=start.steps, seed=start.seed)
-        if start.earlier and self.selectors:
-            state = {k: v.to(self.prior.device) for k, v in self.selectors.items()}
+        if start.resumed and self.saved["selector"]:
+            state = {k: v.to(self.prior.device) for k, v in self.saved["selector"].items()}
             self.guidance.selectors[0].load_state(state)
         self.masks = self.views.masks(config.masks) if config.masks else None
         self.source_latents: dict[int, Latents] = {}
         if config.source == "render":
-            for view, name in enumerate(self.views.names):
-                self.keep_source(view, Path("source") / f"{name}.png")
-
-    def keep_source(self, view: int, name: Path) -> None:
-        """The base scene's render of a view, in the run's folder: an interrupted run finds it there."""
-        there, earlier = self.run.folder / name, self.run.earlier
-        if earlier is None:
-            save(there, png(to_pil(self.look(view))))
-        elif not (earlier / name).is_file():
-            raise InputError(f"{earlier / name} is gone, so the run cannot go on: begin again from the base scene")
-        elif earlier.resolve() != self.run.folder.resolve():
-            save(there, (earlier / name).read_bytes())
+            for view in range(len(self.views)):
+                self.keep_source(view)
 
     def before(self, view: int) -> Images:
-        if self.config.source == "picture":
-            return self.views.picture(view)
-        return open_picture(self.run.folder / "source" / f"{self.views.names[view]}.png")
+        return self.views.picture(view) if self.config.source == "picture" else super().before(view)
 
     def listen(self) -> None:
         """Take over what was changed in the viewer."""
@@ -241,21 +268,20 @@ class CpdsPipeline(ScenePipeline):
         done = step - self.run.first
         generator = step_generator(self.run.seed, done)
         view = view_at(generator.initial_seed(), self.config.view_every, len(self.views))
-        with seeded(generator.initial_seed(), self.device):
+        with seeded(generator.initial_seed() ^ JITTER, self.device):
             image, losses = self.render(view)
         image.register_hook(partial(self.seen, view, done, image.detach()))
-        source = self.before(view).to(image)
         if self.masks is not None:
-            mask = self.masks[view].to(image)
+            mask, source = self.masks[view].to(image), self.before(view).to(image)
             losses["outside"] = OUTSIDE * ((1 - mask) * (image - source)).square().mean()
             image = source + mask * (image - source)
         if view not in self.source_latents:
             with torch.no_grad():
-                self.source_latents[view] = self.prior.encode(source.to(self.prior.device))
+                self.source_latents[view] = self.prior.encode(self.before(view).to(self.prior.device))
         latents = self.prior.encode(image.to(self.prior.device))
         latents.register_hook(lambda gradient: self.config.loss_weight * gradient)
         terms = self.guidance.step(self.source_latents[view], latents, done, generator)
-        return {"rgb": image}, terms.losses | losses, terms.metrics
+        return {"rgb": image}, {k: v.to(self.device) for k, v in (terms.losses | losses).items()}, terms.metrics
 
     def seen(self, view: int, done: int, image: Images, gradient: Images) -> None:
         """Show a step's view, and the gradient that reached it. Raises InputError where it is not finite."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,10 +45,8 @@ def save_views(
         save(folder / "pairs" / f"{name}.png", side_by_side([before(view), edited]))
 
 
-def save_turntable(path: Path, frames: Sequence[Images]) -> bool:
-    """A video of the frames, there and back; whether ffmpeg was there to write it."""
-    if not frames or shutil.which("ffmpeg") is None:
-        return False
+def save_video(path: Path, frames: Sequence[Images]) -> None:
+    """The frames, there and back. Needs ffmpeg."""
     import mediapy
 
     shown = [np.asarray(to_pil(f)) for f in frames]
@@ -57,7 +54,6 @@ def save_turntable(path: Path, frames: Sequence[Images]) -> bool:
     part = path.with_name(f"part_{path.name}")
     mediapy.write_video(str(part), [*shown, *shown[-2:0:-1]], fps=FPS)
     part.replace(path)
-    return True
 
 
 def around(cameras: Sequence[Any], count: int) -> Any:

@@ -6,6 +6,7 @@ Iterative dataset update (Instruct-NeRF2NeRF, Haque 2023) with SDEdit (Meng 2022
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from cpds.presets import PDS_REFINE_NERF
 from cpds.sdedit import sdedit
 from cpds.types import Images
 from nerf_plugin.pipeline import ScenePipeline, ScenePipelineConfig
-from nerf_plugin.records import save
+from nerf_plugin.records import save, side_by_side
 from nerf_plugin.trainer import Start
 from representations.latent import changed
 
@@ -51,6 +52,11 @@ class RefinePipelineConfig(ScenePipelineConfig):
         require(self.denoising_steps >= 1, f"denoising_steps must be >= 1, got {self.denoising_steps}")
         require(0 <= low <= high < 1, f"skip must be two shares, 0 <= low <= high < 1, got {self.skip}")
         require(self.update_every >= 1, f"update_every must be >= 1, got {self.update_every}")
+        held = getattr(self.datamanager, "train_num_images_to_sample_from", -1)
+        require(held == -1, f"refining replaces pictures in memory, all of them: leave sample_from at -1, got {held}")
+
+    def scale(self) -> float:
+        return self.guidance_scale
 
 
 class RefinePipeline(ScenePipeline):
@@ -60,28 +66,34 @@ class RefinePipeline(ScenePipeline):
 
     def begin(self, start: Start) -> None:
         super().begin(start)
-        self.text, self.uncond = (self.prior.embed([t]) for t in (self.config.trg_prompt, self.config.negative_prompt))
-        for view, name in enumerate(self.views.names):
-            place = (start.earlier or start.folder) / "pictures" / f"{name}.png"
-            self.keep(
-                view, open_picture(place) if start.earlier and place.is_file() else self.look(view).cpu(), "pictures"
-            )
-            if not (start.folder / "source" / f"{name}.png").is_file():
-                save(start.folder / "source" / f"{name}.png", png(to_pil(self.look(view))))
-
-    def before(self, view: int) -> Images:
-        return open_picture(self.run.folder / "source" / f"{self.views.names[view]}.png")
+        self.uncond = self.prior.embed([self.config.negative_prompt])
+        self.said = ""
+        for view in range(len(self.views)):
+            self.keep_source(view)
+            file = self.picture_file(view)
+            replace_picture(self.datamanager, view, open_picture(file if file.is_file() else self.source_file(view)))
 
     def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """Replace a picture when its turn has come, and train on all of them."""
         turn, rest = divmod(step - self.run.first, self.config.update_every)
         if rest == 0:
-            self.keep(turn % len(self.views), self.refined(turn % len(self.views), step - self.run.first), "pictures")
+            view = turn % len(self.views)
+            picture = self.refined(view, step - self.run.first)
+            save(self.picture_file(view), png(to_pil(picture)))
+            replace_picture(self.datamanager, view, picture)
+            self.now_and_then.show(side_by_side([self.before(view), picture]))
         return super().get_train_loss_dict(step)
+
+    def picture_file(self, view: int) -> Path:
+        """Where what a view's picture became is kept."""
+        return self.run.folder / "pictures" / f"{self.views.names[view]}.png"
 
     @torch.no_grad()
     def refined(self, view: int, done: int) -> Images:
         """What SDEdit makes of a view of the scene as it is now."""
+        target = self.target_field.value
+        if target != self.said and target.strip():  # at first, and when the viewer changed it
+            self.text, self.said = self.prior.embed([target]), target
         generator = step_generator(self.run.seed, done)
         low, high = self.config.skip
         skip = low + (high - low) * float(torch.rand(1, generator=generator))
@@ -92,7 +104,7 @@ class RefinePipeline(ScenePipeline):
             before,
             self.text,
             self.uncond,
-            guidance_scale=self.config.guidance_scale,
+            guidance_scale=float(self.scale_slider.value),
             steps=self.config.denoising_steps,
             skip=skip,
             generator=generator,
@@ -101,11 +113,6 @@ class RefinePipeline(ScenePipeline):
         if self.config.keep_unchanged:
             edited = shown + changed(self.prior.decode(before), edited, *TOUCHED) * (edited - shown)
         return edited.cpu()
-
-    def keep(self, view: int, image: Images, folder: str) -> None:
-        """Put a picture in the place of the dataset's, and into the run's folder."""
-        save(self.run.folder / folder / f"{self.views.names[view]}.png", png(to_pil(image)))
-        replace_picture(self.datamanager, view, image)
 
 
 def replace_picture(datamanager: Any, view: int, image: Images) -> None:

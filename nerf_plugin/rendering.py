@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
+from functools import partial
 from typing import Any
 
 import torch
@@ -58,7 +59,7 @@ def render_rays(model: Any, camera: Any, chunk: int, defer: bool = True) -> tupl
     rays = camera.generate_rays(camera_indices=0, keep_shape=True)
     names: list[str] = []
 
-    def render(start: int) -> tuple[Tensor, Tensor]:
+    def render(start: int, _device: Tensor) -> tuple[Tensor, Tensor]:
         part = rays.get_row_major_sliced_ray_bundle(start, start + chunk)
         outputs = model(part)
         losses = own_losses(model, outputs) if model.training else {}
@@ -68,7 +69,8 @@ def render_rays(model: Any, camera: Any, chunk: int, defer: bool = True) -> tupl
 
     starts = range(0, height * width, chunk)
     again = defer and torch.is_grad_enabled() and len(starts) > 1
-    parts: list[Any] = [checkpoint(render, s, use_reentrant=False) if again else render(s) for s in starts]
+    once = partial(checkpoint, render, use_reentrant=False) if again else render
+    parts: list[Any] = [once(s, rays.origins) for s in starts]  # a tensor tells checkpoint whose randomness to replay
     image = torch.cat([rgb for rgb, _ in parts]).view(1, height, width, 3).permute(0, 3, 1, 2)
     return image.clamp(0, 1), dict(zip(names, torch.stack([loss for _, loss in parts]).sum(0), strict=True))
 

@@ -81,8 +81,6 @@ class CpdsSplatModel(SplatfactoModel):
         )
         ground = self._get_background_color()
         rgb = (drawn[0, ..., :3] + (1 - alpha[0]) * ground).clamp(0, 1)
-        if self.config.use_bilateral_grid and self.training and "cam_idx" in (camera.metadata or {}):
-            rgb = self._apply_bilateral_grid(rgb[None], camera.metadata["cam_idx"], height, width)[0]
         depth = torch.where(alpha[0] > 0, drawn[0, ..., 3:], drawn[..., 3:].detach().max())
         wide = ground if self.training else ground.expand(height, width, 3)
         return {"rgb": rgb, "depth": depth, "accumulation": alpha[0], "background": wide}

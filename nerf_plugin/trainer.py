@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from nerfstudio.configs.base_config import PrintableConfig
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils import writer
 
@@ -19,6 +22,11 @@ from cpds.config import require
 from cpds.errors import InputError
 from nerf_plugin.checkpoints import SavedRun, checkpoints, open_run, whole
 
+LESS_MEMORY = (
+    "out of memory: lower --pipeline.resolution or, for nerfacto's scenes, --pipeline.rays-per-chunk (when refining "
+    "--pipeline.datamanager.train-num-rays-per-batch); take the prior in half precision (--pipeline.torch-dtype fp16) "
+    "or on another device (--pipeline.guidance-device)"
+)
 LEAVE = ("_target", "prompt")
 TOLERANCE = 1e-4  # between the base scene's axes and the dataset's
 
@@ -35,7 +43,7 @@ class Start:
     """Where and how a run begins."""
 
     folder: Path  # of the run
-    earlier: Path | None  # of the interrupted run that it goes on with, which may be the same
+    resumed: bool  # whether it goes on where it was interrupted
     first: int  # number of its first step, as nerfstudio counts
     steps: int
     seed: int
@@ -43,19 +51,22 @@ class Start:
 
 @contextmanager
 def in_one_sentence() -> Iterator[None]:
-    """InputError ends the command with its sentence and exit code 2."""
+    """InputError, or too little memory, ends the command with a sentence and exit code 2."""
     try:
         yield
-    except InputError as err:
-        print(f"ns-train: error: {err}", file=sys.stderr)
+    except (InputError, MemoryError, RuntimeError) as err:
+        full = isinstance(err, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(err)  # the CPU's words
+        if not full and not isinstance(err, InputError):
+            raise
+        print(f"ns-train: error: {LESS_MEMORY if full else err}", file=sys.stderr)
         raise SystemExit(2) from err
 
 
 class CpdsTrainer(Trainer):
     """Begins from the scene in --load-dir, with fresh optimisers; or goes on with a run that was interrupted.
 
-    A run is gone on with if its own folder holds checkpoints (`--load-config …/config.yml`), or if --load-dir is of a
-    run of the same method. Settings of the model and of the dataset are the base scene's unless given.
+    It goes on where its own folder holds checkpoints (`--load-config …/config.yml`). Settings of the model and of the
+    dataset are the base scene's, unless given other than by default.
     """
 
     config: CpdsTrainerConfig
@@ -64,7 +75,8 @@ class CpdsTrainer(Trainer):
     def __init__(self, config: CpdsTrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
         with in_one_sentence():
             require(world_size == 1, f"an edit runs on one device, got {world_size}: set --machine.num-devices 1")
-            require(not config.mixed_precision, "mixed_precision scales gradients, an edit must not: leave it off")
+            scaled = config.mixed_precision or config.use_grad_scaler
+            require(not scaled, "mixed_precision and use_grad_scaler scale gradients, an edit must not: leave them off")
             require(config.prompt is None, "--prompt is not read: use --pipeline.prompt and --pipeline.trg-prompt")
             cast(Any, config.pipeline).check()
             self.origin, self.resumed = origin(config)
@@ -102,36 +114,25 @@ class CpdsTrainer(Trainer):
         if self.resumed:
             self.optimizers.load_optimizers(state["optimizers"])
             self.optimizers.load_schedulers(state["schedulers"])
-            first = self.pipeline.first_step
+            first = self.pipeline.saved["first_step"]
             self.config.max_num_iterations += first - self._start_step
             require(
                 self.config.max_num_iterations > 0,
-                f"the run in {self.origin.folder} has all its steps: raise --max-num-iterations",
+                f"the run in {self.origin.folder} has all its steps: begin another from it, with --load-dir",
             )
         steps = self._start_step - first + self.config.max_num_iterations
-        earlier = self.origin.folder if self.resumed else None
-        self.pipeline.begin(Start(self.base_dir, earlier, first, steps, self.config.machine.seed))
+        self.pipeline.begin(Start(self.base_dir, self.resumed, first, steps, self.config.machine.seed))
 
     def train(self) -> None:
         with in_one_sentence():
             try:
                 super().train()
             except KeyboardInterrupt:
+                if self.training_state == "completed":  # the viewer is left
+                    return
                 again = f"ns-train {self.config.method_name} --load-config {self.base_dir / 'config.yml'}"
                 print(f"\nStopped after step {self.step}; go on from the last checkpoint with {again}", file=sys.stderr)
                 raise SystemExit(130) from None
-
-    def train_iteration(self, step: int) -> Any:
-        try:
-            return super().train_iteration(step)
-        except (MemoryError, RuntimeError) as err:
-            known = isinstance(err, MemoryError | torch.OutOfMemoryError)
-            if not known and "allocate memory" not in str(err):  # what the CPU's allocator says
-                raise
-            raise InputError(
-                f"out of memory at step {step}: lower --pipeline.rays-per-chunk or --pipeline.resolution, take the "
-                "prior in half precision (--pipeline.torch-dtype fp16), or on another --pipeline.guidance-device"
-            ) from err
 
     def save_checkpoint(self, step: int) -> None:
         """Whole or not at all: a run that is killed meanwhile keeps the one before."""
@@ -158,8 +159,7 @@ def origin(config: TrainerConfig) -> tuple[SavedRun, bool]:
         given, step = config.load_checkpoint.parent, int(number)
     if given is None:
         raise InputError("there is no scene to begin from: train one with ns-train and pass its folder as --load-dir")
-    found = open_run(given, step)
-    return found, found.config.method_name == config.method_name
+    return open_run(given, step), False
 
 
 def adopt(config: Any, run: SavedRun) -> None:
@@ -172,16 +172,20 @@ def adopt(config: Any, run: SavedRun) -> None:
         f"{needed.__name__.removesuffix('ModelConfig').lower()}: choose the method that fits it",
     )
     ours.model = merged(ours.model, theirs.model)
-    require(
-        not getattr(ours.model, "use_appearance_embedding", False),
-        f"the scene in {run.folder} has an appearance embedding, so that its colours differ from view to view: train "
-        "it again with --pipeline.model.use-appearance-embedding False",
-    )
+    for kind in ("appearance_embedding", "bilateral_grid"):
+        require(
+            not getattr(ours.model, f"use_{kind}", False),
+            f"the scene in {run.folder} has its own {kind.replace('_', ' ')}, so that colours differ between views: "
+            f"train it again with --pipeline.model.use-{kind.replace('_', '-')} False",
+        )
     data = ours.datamanager.data or theirs.datamanager.data or theirs.datamanager.dataparser.data
-    if type(ours.datamanager.dataparser) is type(theirs.datamanager.dataparser):
-        ours.datamanager.dataparser = merged(ours.datamanager.dataparser, theirs.datamanager.dataparser)
-    else:
-        ours.datamanager.dataparser = theirs.datamanager.dataparser
+    given, theirs = ours.datamanager.dataparser, theirs.datamanager.dataparser
+    same = type(given) is type(theirs)
+    require(
+        same or type(given) is NerfstudioDataParserConfig,  # which stands there when nothing was chosen
+        f"the scene in {run.folder} was trained with another dataparser: leave {type(given).__name__} out",
+    )
+    ours.datamanager.dataparser = merged(given, theirs) if same else deepcopy(theirs)
     if data is None or not Path(data).exists():
         raise InputError(f"dataset {data} does not exist: pass the base scene's as --data")
     ours.datamanager.data = ours.datamanager.dataparser.data = Path(data)
@@ -196,20 +200,36 @@ def merged(given: Any, base: PrintableConfig) -> Any:
 
 
 def same_views(config: Any, run: SavedRun) -> None:
-    """Raise InputError unless the dataset can be read and lies in the axes that the scene was trained in."""
-    data, parser = config.pipeline.datamanager.data, config.pipeline.datamanager.dataparser
+    """Raise InputError unless the dataset can be read and has the cameras that the scene was trained on."""
+    ours, theirs = config.pipeline.datamanager, cast(Any, run.config.pipeline).datamanager
+    views, apart = parsed(ours.dataparser, ours.data), 0.0
+    file = run.folder / "dataparser_transforms.json"
+    if file.is_file():
+        try:
+            then = json.loads(file.read_text())
+            turned = torch.tensor(then["transform"]) - views.dataparser_transform
+            apart = max(float(turned.abs().max()), abs(then["scale"] / float(views.dataparser_scale) - 1))
+        except (ValueError, KeyError, TypeError, RuntimeError) as err:
+            raise InputError(f"{file} cannot be read ({err}): train the scene again") from err
+    data = Path(theirs.data or theirs.dataparser.data)
+    if data.exists() and data.resolve() != ours.data.resolve():
+        before, now = parsed(theirs.dataparser, data).cameras, views.cameras
+        same = len(before) == len(now)
+        kinds = ("camera_to_worlds", "fx", "fy", "cx", "cy")
+        gaps = [float((getattr(before, k) - getattr(now, k)).abs().max()) for k in kinds] if same else [math.inf]
+        apart = max(apart, *gaps)
+    require(
+        apart < TOLERANCE,
+        f"the cameras of dataset {ours.data} are not those that the scene in {run.folder} was trained on (other views, "
+        "axes or scale): pass its own --data",
+    )
+
+
+def parsed(parser: Any, data: Path) -> Any:
+    """The training views of a dataset. Raises InputError where it cannot be read."""
+    parser = deepcopy(parser)
+    parser.data = data
     try:
-        views = parser.setup().get_dataparser_outputs(split="train")
+        return parser.setup().get_dataparser_outputs(split="train")
     except (AssertionError, OSError, KeyError, IndexError, ValueError, RuntimeError) as err:
         raise InputError(f"dataset {data} cannot be used ({str(err) or type(err).__name__}): check --data") from err
-    file = run.folder / "dataparser_transforms.json"
-    if not file.is_file():
-        return
-    then = json.loads(file.read_text())
-    turned = float((torch.tensor(then["transform"]) - views.dataparser_transform).abs().max())
-    stretched = abs(then["scale"] / float(views.dataparser_scale) - 1)
-    require(
-        max(turned, stretched) < TOLERANCE,
-        f"the dataset {data} lies in other axes, or at another scale, than the scene in {run.folder}: pass the --data "
-        "that it was trained on",
-    )

@@ -60,8 +60,11 @@ class Views:
     def masks(self, folder: Path) -> list[Float[Tensor, "1 1 H W"]]:
         """Where each view may change (1), from pictures in `folder` that are named like the training pictures.
 
-        Raises InputError where one is missing or cannot be read.
+        Raises InputError where one is missing or cannot be read, or the pictures were undistorted.
         """
+        bent = [c.distortion_params for c in self.cameras if c.distortion_params is not None]
+        if self._cached is not None and any(bool(d.any()) for d in bent):
+            raise InputError("masks do not fit pictures that nerfstudio undistorts for splats: undistort both yourself")
         found = []
         for view, name in enumerate(self.names):
             files = [folder / f"{name}{suffix}" for suffix in SUFFIXES]

@@ -95,7 +95,10 @@ def read_cameras(
     if not isinstance(frames, list) or not frames or not all(isinstance(f, dict) for f in frames):
         raise InputError(f"{file} lists no frames: give a transforms.json with at least one camera")
     names = found.get(f"{split}_filenames")
-    chosen = [(i, f) for i, f in enumerate(frames) if names is None or f.get("file_path") in names]
+    if names is not None and not (isinstance(names, list) and all(isinstance(n, str) for n in names)):
+        raise InputError(f"{split}_filenames of {file} must be a list of names, got {names!r}: correct it")
+    wanted = None if names is None else {Path(n) for n in names}
+    chosen = [(i, f) for i, f in enumerate(frames) if wanted is None or Path(str(f.get("file_path"))) in wanted]
     if not chosen:
         raise InputError(f"none of the frames of {file} is among its {split}_filenames: correct the names")
     return [_camera(file, number, {**found, **own}, frame) for number, own in chosen]

@@ -4,6 +4,7 @@ For machines without CUDA and for modest scenes; where gsplat runs, it is faster
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -20,14 +21,16 @@ Rasteriser = Callable[..., tuple[Tensor, Tensor, dict[str, Any]]]
 CELL = 8  # px; tiles are cut into cells of this side where it divides them
 
 
+@cache
 def rasteriser_for(device: torch.device) -> Rasteriser:
-    """gsplat's on CUDA where it is installed and works, else ours."""
+    """gsplat's on CUDA where it is installed and its kernels are built, else ours."""
     if device.type == "cuda":
         try:
+            from gsplat.cuda import _backend  # compiles, and raises what its compiler raises
             from gsplat.rendering import rasterization as theirs
-        except Exception:  # it compiles when imported, and raises what its compiler raises
+        except Exception:
             return rasterization
-        return theirs
+        return theirs if getattr(_backend, "_C", None) is not None else rasterization
     return rasterization
 
 

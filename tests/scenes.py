@@ -48,7 +48,7 @@ def make_dataset(folder: Path, side: int = SIDE, channels: int = 3, turn: float 
     for i in range(VIEWS):
         disc = np.exp(-((x - 0.02 * i) ** 2 + y**2) * 20)[..., None] * [1, 0.6, 0.2] + [0, 0, 0.3]
         if channels == 4:
-            disc = np.concatenate([disc, np.ones((side, side, 1))], 2)
+            disc = np.concatenate([disc, np.broadcast_to(x[..., None] >= 0, (side, side, 1))], 2)  # left half clear
         Image.fromarray((disc.clip(0, 1) * 255).astype(np.uint8)).save(folder / "images" / f"view_{i}.png")
         names.append(f"images/view_{i}.png")
     points = np.random.default_rng(0).normal(size=(40, 3)) * 0.2

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -14,14 +15,17 @@ from PIL import Image
 
 pytest.importorskip("nerfstudio")
 import scenes
+from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
+from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.utils.eval_utils import eval_setup
 from scenes import SMALL, VIEWS, configured, make_dataset, train
 
 from cpds.config import Method, SelectorName
-from cpds.prior import load_prior
+from cpds.editor import step_generator
 from nerf_plugin.checkpoints import checkpoints, open_run
+from nerf_plugin.pipeline import OUTSIDE
 from nerf_plugin.rendering import evaluating, render_rays, render_splats, resized, seeded
-from representations.cameras import Frame, read_cameras
+from representations.cameras import Frame, read_cameras, view_at
 from representations.rasterise import rasterization
 
 TRAINING = range(VIEWS - 1)
@@ -64,11 +68,10 @@ def edit(bases: dict[str, Path], dataset: Path, tiny_folder: Path, tmp_path: Pat
             "pipeline__prior": str(tiny_folder),
             "pipeline__resolution": 16,
             "pipeline__rays_per_chunk": 100,
-            "pipeline__log_every": 2,
             "pipeline__turntable_frames": 0,
         }
         if "refine" not in name:
-            plain["pipeline__prompt"] = "a cat"
+            plain |= {"pipeline__prompt": "a cat", "pipeline__log_every": 2}
         where = changes.pop("out", tmp_path / "out")
         return train(configured(name, changes.pop("data", dataset), where, **plain | changes))
 
@@ -113,7 +116,7 @@ def test_every_selector_edits(selector: str, edit: Callable[..., Any]) -> None:
         configured("cpds", None, Path()), patch_selector=selector, selector_every=2, n_patches=4, patch_size=(1,)
     )
     trainer = edit("cpds_splat", pipeline__guidance=guidance)
-    state = trainer.pipeline.get_extra_state()["selectors"]
+    state = trainer.pipeline.get_extra_state()["selector"]
     assert bool(state) == (selector != "random")
 
 
@@ -170,19 +173,28 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(kind: str, edit: Callable
     assert list(checkpoints(whole.checkpoint_dir)) == [first + 3]
     a, b = scene_state(whole), scene_state(again)
     assert all(torch.equal(a[k], b[k]) for k in a)
-    ours, theirs = (t.pipeline.get_extra_state()["selectors"] for t in (whole, again))
+    ours, theirs = (t.pipeline.get_extra_state()["selector"] for t in (whole, again))
     assert all(torch.equal(ours[k], theirs[k]) for k in ours)
 
 
-def test_masks_keep_the_rest(edit: Callable[..., Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["cpds", "cpds_splat"])
+@pytest.mark.parametrize("shade", [0, 255])
+def test_masks_say_where_the_edit_may_be(kind: str, shade: int, edit: Callable[..., Any], tmp_path: Path) -> None:
+    """Black: the guidance has no say, and what has moved is pulled back. White: as without masks."""
     (tmp_path / "masks").mkdir()
     for i in TRAINING:
-        Image.new("L", (20, 20), 0).save(tmp_path / "masks" / f"view_{i}.png")
-    trainer = edit("cpds_splat", pipeline__masks=tmp_path / "masks", max_num_iterations=6)
-    free = edit("cpds_splat", out=tmp_path / "free", max_num_iterations=6)
-    for view in TRAINING:
-        moved = (trainer.pipeline.look(view) - trainer.pipeline.before(view)).abs().max()
-        assert moved < 0.2 * (free.pipeline.look(view) - free.pipeline.before(view)).abs().max()
+        Image.new("L", (20, 20), shade).save(tmp_path / "masks" / f"view_{i}.png")
+    masked = edit(kind, pipeline__masks=tmp_path / "masks").pipeline
+    masked.train()
+    _, losses, _ = masked.get_train_loss_dict(masked.run.first)
+    guided = losses["cpds"] + losses["cut"] + losses["anchor"]
+    found = gradients(masked.model, guided[None], {})
+    assert any(g.any() for g in found) == (shade == 255)
+    view = view_at(step_generator(masked.run.seed, 0).initial_seed(), 1, len(TRAINING))
+    with seeded(step_generator(masked.run.seed, 0).initial_seed(), torch.device("cpu")):
+        image = masked.render(view)[0]
+    moved = (image - masked.before(view)).square().mean()
+    assert float(losses["outside"]) == pytest.approx(float(OUTSIDE * moved) if shade == 0 else 0.0, rel=1e-4)
 
 
 def test_the_viewer_changes_what_is_asked_for(edit: Callable[..., Any]) -> None:
@@ -236,9 +248,10 @@ def test_refinement_replaces_pictures_in_turn(kind: str, edit: Callable[..., Any
         pipeline__denoising_steps=4, pipeline__skip=(0.5, 0.5),
     )  # fmt: skip
     source, pictures = trainer.base_dir / "source", trainer.base_dir / "pictures"
-    for view in TRAINING:
+    assert sorted(f.name for f in pictures.iterdir()) == ["view_0.png", "view_1.png", "view_2.png"]  # three of four
+    for view in range(3):
         a, b = (np.asarray(Image.open(place / f"view_{view}.png")) for place in (source, pictures))
-        assert np.array_equal(a, b) == (view == 3)  # three of four were replaced
+        assert not np.array_equal(a, b)
     manager = trainer.pipeline.datamanager
     if kind == "cpds":
         batch = manager.train_image_dataloader.cached_collated_batch
@@ -246,7 +259,7 @@ def test_refinement_replaces_pictures_in_turn(kind: str, edit: Callable[..., Any
     else:
         held = [manager.cached_train[v]["image"] / 255 for v in TRAINING]
     for view in TRAINING:
-        with Image.open(pictures / f"view_{view}.png") as file:
+        with Image.open((pictures if view < 3 else source) / f"view_{view}.png") as file:
             shown = torch.from_numpy(np.array(file.resize((20, 20), Image.Resampling.BICUBIC))).float() / 255
         assert (held[view] - shown).abs().mean() < 0.01
     a, b = saved_model(edited.base_dir), scene_state(trainer)
@@ -357,13 +370,16 @@ def test_nothing_is_added_or_removed(edit: Callable[..., Any], bases: dict[str, 
     assert scene_state(edit("cpds_splat"))["gauss_params.means"].shape == before.shape == (40, 3)
 
 
+@pytest.mark.parametrize(("ground", "level"), [("white", 1.0), ("black", 0.0), ("last_sample", 0.0)])
 def test_transparent_pictures_lie_over_the_ground(
-    tmp_path: Path, bases: dict[str, Path], edit: Callable[..., Any]
+    ground: str, level: float, tmp_path: Path, edit: Callable[..., Any]
 ) -> None:
-    other = make_dataset(tmp_path / "rgba", channels=4)
-    pipeline = edit("cpds", data=other, pipeline__source="picture").pipeline
-    opaque = edit("cpds", out=tmp_path / "rgb", pipeline__source="picture").pipeline
-    assert torch.allclose(pipeline.before(0), opaque.before(0), atol=1e-6)
+    clear = make_dataset(tmp_path / "rgba", channels=4)
+    changes = {"pipeline__source": "picture", "pipeline__model__background_color": ground}
+    pipeline = edit("cpds", data=clear, **changes).pipeline
+    opaque = edit("cpds", out=tmp_path / "rgb", **changes).pipeline
+    assert torch.allclose(pipeline.before(0)[..., 9:], opaque.before(0)[..., 9:], atol=0.02)  # the right half
+    assert torch.allclose(pipeline.before(0)[..., :7], torch.tensor(level), atol=0.02)
 
 
 def damaged(bases: Path, tmp_path: Path) -> Path:
@@ -398,7 +414,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "missing dataset": ({"data": Path("gone")}, "dataset gone does not exist"),
     "not a prior": ({"pipeline__prior": str(Path(__file__).parent)}, "has no model_index.json"),
     "missing masks": ({"pipeline__masks": Path("nowhere")}, "masks nowhere is no folder"),
-    "mixed precision": ({"mixed_precision": True}, "leave it off"),
+    "mixed precision": ({"mixed_precision": True}, "leave them off"),
     "step that is not there": ({"load_step": 77}, "has no checkpoint of step 77"),
     "view_every": ({"pipeline__view_every": 0}, "view_every must be >= 1, got 0"),
     "rays_per_chunk": ({"pipeline__rays_per_chunk": 0}, "rays_per_chunk must be >= 1, got 0"),
@@ -422,7 +438,7 @@ def test_bad_input(changes: dict[str, Any], message: str, edit: Callable[..., An
     ("spoil", "message"),
     [
         (damaged, "is damaged"),
-        (with_appearance, "has an appearance embedding"),
+        (with_appearance, "has its own appearance embedding"),
         (no_checkpoint, "holds no checkpoint"),
     ],
 )
@@ -445,7 +461,7 @@ def test_a_scene_of_another_kind(edit: Callable[..., Any], bases: dict[str, Path
 def test_a_dataset_of_another_scene(edit: Callable[..., Any], tmp_path: Path, capsys: Any) -> None:
     with pytest.raises(SystemExit):
         edit(data=make_dataset(tmp_path / "other", turn=0.4))
-    assert "lies in other axes, or at another scale" in capsys.readouterr().err
+    assert "are not those that the scene in" in capsys.readouterr().err
 
 
 def test_a_dataset_without_views(edit: Callable[..., Any], dataset: Path, tmp_path: Path, capsys: Any) -> None:
@@ -481,17 +497,87 @@ def test_a_run_without_data_is_named_like_the_base_scene(edit: Callable[..., Any
     assert not any((tmp_path / "out" / "unnamed").rglob("*.*"))
 
 
+def test_an_edited_scene_can_be_edited_again(edit: Callable[..., Any], tmp_path: Path) -> None:
+    """From what it is now, with other prompts, and steps that are counted on."""
+    once = edit("cpds_splat")
+    twice = edit("cpds_splat", out=tmp_path / "twice", load_dir=once.checkpoint_dir, pipeline__trg_prompt="a pig")
+    assert twice.pipeline.run.first == max(checkpoints(once.checkpoint_dir)) + 1
+    for view in TRAINING:
+        assert (twice.pipeline.before(view) - once.pipeline.look(view)).abs().max() < 1 / 254
+
+
+def test_what_the_viewer_changed_is_kept(edit: Callable[..., Any]) -> None:
+    part = edit("cpds_splat", max_num_iterations=4, steps_per_save=1, save_only_latest_checkpoint=False)
+    part.pipeline.target_field.value, part.pipeline.scale_slider.value = "a pig", 3.0
+    last = max(checkpoints(part.checkpoint_dir))
+    part.save_checkpoint(last - 1)
+    checkpoints(part.checkpoint_dir)[last].unlink()
+    again = train(open_run(part.base_dir).config).pipeline
+    assert again.said == ("a cat", "a pig")
+    assert again.guidance.config.guidance_scale == 3.0
+
+
+def test_the_viewers_crop_and_ground_stay_out_of_the_edit(edit: Callable[..., Any]) -> None:
+    pipeline = edit("cpds_splat").pipeline
+    plain = pipeline.look(0)
+    pipeline.model.set_background(torch.tensor([1.0, 0.0, 1.0]))
+    pipeline.model.set_crop(OrientedBox(torch.eye(3), torch.full((3,), 50.0), torch.ones(3)))  # holds nothing
+    assert torch.equal(pipeline.look(0), plain)
+
+
+def test_a_moved_camera_is_rendered_where_training_moved_it(edit: Callable[..., Any], bases: dict[str, Path]) -> None:
+    pipeline = edit("cpds", pipeline__model__camera_optimizer=CameraOptimizerConfig(mode="SO3xR3")).pipeline
+    moved = pipeline.model.camera_optimizer.pose_adjustment
+    assert moved.shape == (len(TRAINING), 6)
+    assert not moved.requires_grad
+    raw = pipeline.datamanager.train_dataset.cameras.camera_to_worlds
+    for view in TRAINING:
+        wanted = raw[view, :, 3] + moved[view, :3].detach()
+        assert torch.allclose(pipeline.views.cameras[view].camera_to_worlds[0, :, 3], wanted, atol=1e-6)
+
+
+def test_video_and_viewer(edit: Callable[..., Any]) -> None:
+    """With nerfstudio's viewer running, and its controls in it."""
+    trainer = edit(
+        "cpds_splat", vis="viewer", viewer__quit_on_train_completion=True, pipeline__turntable_frames=5,
+        viewer__websocket_port=free_port(), max_num_iterations=12,
+    )  # fmt: skip
+    assert trainer.pipeline.now_and_then.gui_handle.content.startswith("![Source and edit](data:image/png;base64,")
+    trainer.viewer_state.viser_server.stop()
+    video = trainer.base_dir / "eval_outputs" / "turntable.mp4"
+    assert video.is_file() == (shutil.which("ffmpeg") is not None)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("", 0))
+        return found.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("cpds", {"pipeline__view_every": 3}),
+        ("cpds", {"pipeline__loss_weight": 0.001}),  # beside the model's own losses
+        ("cpds", {"pipeline__torch_dtype": "bf16"}),
+        ("cpds_splat", {"pipeline__resolution": 24}),
+        ("cpds_splat_refine", {"pipeline__guidance_scale": 2.0}),
+        ("cpds_splat_refine", {"pipeline__negative_prompt": "a pig"}),
+        ("cpds_splat_refine", {"pipeline__denoising_steps": 9}),
+        ("cpds_splat_refine", {"pipeline__skip": (0.1, 0.1)}),
+        ("cpds_splat_refine", {"pipeline__keep_unchanged": False}),
+        ("cpds_splat_refine", {"pipeline__update_every": 2}),
+    ],
+)
+def test_every_flag_is_read(name: str, changes: dict[str, Any], edit: Callable[..., Any], tmp_path: Path) -> None:
+    common = {"pipeline__denoising_steps": 4, "pipeline__update_every": 1} if "refine" in name else {}
+    plain, other = (edit(name, out=tmp_path / str(i), **common | c).pipeline for i, c in enumerate([{}, changes]))
+    a, b = plain.model.state_dict(), other.model.state_dict()
+    assert any(not torch.equal(a[k], b[k]) for k in a)
+
+
 def test_a_finished_run_says_so(edit: Callable[..., Any], capsys: Any) -> None:
     trainer = edit()
     with pytest.raises(SystemExit):
         train(open_run(trainer.base_dir).config)
-    assert "has all its steps: raise --max-num-iterations" in capsys.readouterr().err
-
-
-def test_the_prior_sees_what_people_see(edit: Callable[..., Any], tiny_folder: Path) -> None:
-    """The source's latents are those of the source pictures."""
-    pipeline = edit().pipeline
-    prior = load_prior(tiny_folder, device="cpu")
-    for view, latents in pipeline.source_latents.items():
-        assert torch.allclose(latents, prior.encode(pipeline.before(view)), atol=1e-5)
-    assert pipeline.source_latents
+    assert "has all its steps: begin another from it" in capsys.readouterr().err

@@ -114,9 +114,14 @@ def test_rays_end_on_the_sphere_that_a_disc_makes() -> None:
     torch.testing.assert_close(hits.points[missed][~floor].norm(dim=1), torch.tensor(6.0).expand(int((~floor).sum())))
 
 
+def cameras_of(scene: Path) -> list[Camera]:
+    """Those for training and those held out, in the order of the frames."""
+    return sorted([*read_cameras(scene), *read_cameras(scene, split="test")], key=lambda camera: camera.name)
+
+
 def test_a_spot_of_the_icon_appears_where_the_cameras_file_says(made: Path) -> None:
     """The spots lie where the slab is flat, at y = -0.3; each of 7 views shows their middle within 3/4 px."""
-    for camera in read_cameras(made):
+    for camera in cameras_of(made):
         picture = load(made / camera.name)
         y, x = torch.meshgrid(torch.arange(48) + 0.5, torch.arange(48) + 0.5, indexing="ij")
         for place, channel in (((0.3, -0.3, 0.2), 0), ((-0.4, -0.3, -0.1), 1)):
@@ -131,7 +136,7 @@ def test_a_spot_of_the_icon_appears_where_the_cameras_file_says(made: Path) -> N
 def test_views_agree(made: Path) -> None:
     """What one view sees has the same colour in the next one, unless something is before it there."""
     relief = relief_of(disc(), torch.tensor(icons.BACKGROUNDS["blue"]) / 255, 1.6 / 0.72 / math.tan(math.radians(20)))
-    cameras, poses = read_cameras(made), poses_of(made).float()
+    cameras, poses = cameras_of(made), poses_of(made).float()
     for i in range(len(cameras) - 1):
         zoom = float(cameras[i].k[0, 0])
         hits = cast(relief, poses[i, :3, 3], rays(poses[i], zoom, 48))
@@ -165,7 +170,7 @@ def test_the_files_say_what_nerfstudio_reads(made: Path) -> None:
     assert sorted(meta["train_filenames"] + meta["test_filenames"]) == names
     assert (len(meta["train_filenames"]), len(meta["test_filenames"])) == (5, 2)
     assert not {names[0], names[-1]} & set(meta["test_filenames"])  # between others
-    for camera, pose in zip(read_cameras(made), poses_of(made), strict=True):
+    for camera, pose in zip(cameras_of(made), poses_of(made), strict=True):
         assert load(made / camera.name).shape == (3, camera.height, camera.width) == (3, 48, 48)
         assert set(np.unique(np.array(Image.open(made / "masks" / Path(camera.name).name)))) == {0, 255}
         torch.testing.assert_close(torch.linalg.inv(camera.viewmat)[:3, 3], pose[:3, 3].float())
@@ -238,12 +243,9 @@ def test_splats_show_the_scene(icon_file: Path, tmp_path: Path, capsys: pytest.C
     assert scores[80] > 25 > scores[0] > 12
     splats = SplatFile.read(tmp_path / "80" / "scene.ply").gaussians
     assert len(splats.means) == 400
-    held_out = set(json.loads((out / "transforms.json").read_text())["test_filenames"])
-    errors = [
-        (drawn(splats, c).clamp(0, 1) - load(out / c.name)).square().mean()
-        for c in read_cameras(out)
-        if c.name in held_out
-    ]
+    held_out = read_cameras(out, split="test")
+    assert len(held_out) == 2
+    errors = [(drawn(splats, c).clamp(0, 1) - load(out / c.name)).square().mean() for c in held_out]
     assert float(-10 * torch.stack(errors).log10().mean()) == pytest.approx(scores[80], abs=0.01)
 
 
