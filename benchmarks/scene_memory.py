@@ -36,7 +36,7 @@ class Config:
 
     side: int = 512
     """px of the view."""
-    rays_per_chunk: int = 16384
+    rays_per_chunk: int = 4096
     """Rays with gradient at a time."""
     direct: bool = False
     """Keep the whole view's graph instead of rendering it again."""

@@ -53,7 +53,7 @@ class ScenePipelineConfig(VanillaPipelineConfig):
     """Where the prior runs (cuda:1, ...); none takes the scene's device."""
     resolution: int | None = None
     """Shorter side of the views that the prior sees, in px; none takes what it was trained on."""
-    rays_per_chunk: int = 16384
+    rays_per_chunk: int = 4096
     """Rays of a nerfacto scene that are rendered at a time: memory grows with this, not with the view's size."""
     turntable_frames: int = 60
     """Frames of the video past all training views that is made at the end where ffmpeg is; 0 leaves it out."""
