@@ -8,6 +8,7 @@ splatfacto-cpu trains the splats that cpds-splat edits on machines where splatfa
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from nerfstudio.configs.base_config import ViewerConfig
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
@@ -20,7 +21,7 @@ from nerfstudio.models.nerfacto import NerfactoModelConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 from nerfstudio.plugins.types import MethodSpecification
 
-from cpds.presets import PDS_REFINE_NERF, PDS_REFINE_SPLATS
+from cpds.presets import PDS_REFINE_NERF, PDS_REFINE_SPLATS, PRESETS
 from nerf_plugin.checkpoints import allow_numpy_scalars
 from nerf_plugin.pipeline import CpdsPipelineConfig
 from nerf_plugin.refinement import RefinePipelineConfig
@@ -100,7 +101,11 @@ cpds = MethodSpecification(
         "cpds",
         STEPS,
         100,
-        CpdsPipelineConfig(datamanager=rays(1), model=NerfactoModelConfig()),
+        CpdsPipelineConfig(
+            datamanager=rays(1),
+            model=NerfactoModelConfig(),
+            guidance=replace(PRESETS["cpds-splats"].guidance, w_anchor=1.5),  # a field moves less than gaussians do
+        ),
         {"proposal_networks": adam(3e-3, 3e-4, STEPS), "fields": adam(3e-3, 3e-4, STEPS)},
     ),
     "Edit a nerfacto scene by text: CPDS, PDS, CDS, DDS or SDS.",
