@@ -60,27 +60,27 @@ def checkpoints(folder: Path) -> dict[int, Path]:
     return dict(sorted((int(f.stem.removeprefix("step-")), f) for f in found))
 
 
-def open_run(given: Path, step: int | None = None, flag: str = "--load-dir") -> SavedRun:
+def open_run(given: Path, step: int | None = None) -> SavedRun:
     """The run whose folder, or whose folder of checkpoints, `given` is; its latest checkpoint unless told which.
 
     Raises InputError where there is none, or none that can be read.
     """
     if not given.is_dir():
         raise InputError(
-            f"{flag} {given} is no folder: give the nerfstudio_models folder of a scene trained by ns-train"
+            f"--load-dir {given} is no folder: give the nerfstudio_models folder of a scene trained by ns-train"
         )
     folder = given if (given / "config.yml").is_file() else given.parent
     if not (folder / "config.yml").is_file():
         raise InputError(
-            f"{flag} {given} has no config.yml beside it: give the nerfstudio_models folder of a trained scene"
+            f"--load-dir {given} has no config.yml beside it: give the nerfstudio_models folder of a trained scene"
         )
     config = read_config(folder / "config.yml")
     place = folder / config.relative_model_dir if given == folder else given
     found = checkpoints(place)
     if not found:
-        raise InputError(f"{place} holds no checkpoint (step-….ckpt): train the scene first, or check {flag}")
+        raise InputError(f"{place} holds no checkpoint (step-….ckpt): train the scene first, or check --load-dir")
     if step is not None and step not in found:
-        steps = ", ".join(map(str, sorted(found)))
+        steps = ", ".join(map(str, found))
         raise InputError(f"{place} has no checkpoint of step {step}: it has {steps}")
     return SavedRun(folder, config, found[max(found) if step is None else step])
 

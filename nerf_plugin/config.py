@@ -9,6 +9,7 @@ splatfacto-cpu trains the splats that cpds-splat edits on machines where splatfa
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from nerfstudio.configs.base_config import ViewerConfig
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
@@ -51,6 +52,16 @@ EDITING = {
 }
 
 
+PLAIN: dict[str, Any] = {  # there is nothing to evaluate an edit against while it trains
+    "steps_per_eval_batch": 0,
+    "steps_per_eval_image": 0,
+    "steps_per_eval_all_images": 0,
+    "mixed_precision": False,
+    "viewer": ViewerConfig(num_rays_per_chunk=1 << 15),
+    "vis": "viewer+tensorboard",
+}
+
+
 def adam(lr: float, lr_final: float | None, steps: int) -> dict[str, object]:
     """Adam whose step size falls exponentially over the run."""
     scheduler = None if lr_final is None else ExponentialDecaySchedulerConfig(lr_final=lr_final, max_steps=steps)
@@ -75,19 +86,14 @@ def pictures() -> FullImageDatamanagerConfig:
 
 
 def trainer(name: str, steps: int, every: int, pipeline: object, optimizers: dict[str, object]) -> CpdsTrainerConfig:
-    """A method that begins from a trained scene. There is nothing to evaluate it against while it trains."""
+    """A method that begins from a trained scene."""
     return CpdsTrainerConfig(
         method_name=name,
         max_num_iterations=steps,
         steps_per_save=every,
-        steps_per_eval_batch=0,
-        steps_per_eval_image=0,
-        steps_per_eval_all_images=0,
-        mixed_precision=False,
         pipeline=pipeline,  # pyright: ignore[reportArgumentType]
         optimizers=optimizers,
-        viewer=ViewerConfig(num_rays_per_chunk=1 << 15),
-        vis="viewer+tensorboard",
+        **PLAIN,
     )
 
 
@@ -148,14 +154,9 @@ splatfacto_cpu = MethodSpecification(
         method_name="splatfacto-cpu",
         max_num_iterations=2000,
         steps_per_save=1000,
-        steps_per_eval_batch=0,
-        steps_per_eval_image=0,
-        steps_per_eval_all_images=0,
-        mixed_precision=False,
         pipeline=VanillaPipelineConfig(datamanager=pictures(), model=CpdsSplatModelConfig(num_downscales=0)),
         optimizers=splat_optimizers(TRAINING, 2000),
-        viewer=ViewerConfig(num_rays_per_chunk=1 << 15),
-        vis="viewer+tensorboard",
+        **PLAIN,
     ),
     "Splatfacto for small scenes on any device: one gaussian for each point of the sparse cloud.",
 )

@@ -70,10 +70,6 @@ class ScenePipelineConfig(VanillaPipelineConfig):
         if self.guidance_device is not None:
             resolve_device(self.guidance_device)
 
-    def scale(self) -> float:
-        """The guidance scale, for the viewer."""
-        raise NotImplementedError
-
 
 @dataclass
 class CpdsPipelineConfig(ScenePipelineConfig):
@@ -105,9 +101,6 @@ class CpdsPipelineConfig(ScenePipelineConfig):
         require(self.log_every >= 0, f"log_every must be >= 0, got {self.log_every}")
         require(self.masks is None or self.masks.is_dir(), f"masks {self.masks} is no folder: check --pipeline.masks")
 
-    def scale(self) -> float:
-        return self.guidance.guidance_scale
-
 
 def ground_of(model: Any) -> Float[Tensor, " 3"]:
     """The colour behind the scene, and behind transparent pictures; black where a model has none of its own."""
@@ -122,9 +115,8 @@ class ScenePipeline(VanillaPipeline):
 
     config: ScenePipelineConfig
 
-    def __init__(self, config: ScenePipelineConfig, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, config: ScenePipelineConfig, scale: float, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
-        scale = config.scale()
         self.target_field = ViewerText("Target prompt", config.trg_prompt)
         self.scale_slider = ViewerSlider("Guidance scale", scale, 0.0, max(100.0, scale), 0.5)
         self.now_and_then = BeforeAfter()
@@ -222,7 +214,7 @@ class CpdsPipeline(ScenePipeline):
     config: CpdsPipelineConfig
 
     def __init__(self, config: CpdsPipelineConfig, *args: Any, **kwargs: Any) -> None:
-        super().__init__(config, *args, **kwargs)
+        super().__init__(config, config.guidance.guidance_scale, *args, **kwargs)
         self.prompt_field = ViewerText("Prompt", config.prompt)
 
     def get_extra_state(self) -> dict[str, Any]:

@@ -55,14 +55,14 @@ class RefinePipelineConfig(ScenePipelineConfig):
         held = getattr(self.datamanager, "train_num_images_to_sample_from", -1)
         require(held == -1, f"refining replaces pictures in memory, all of them: leave sample_from at -1, got {held}")
 
-    def scale(self) -> float:
-        return self.guidance_scale
-
 
 class RefinePipeline(ScenePipeline):
     """Trains the scene as it was trained, on its own views, which SDEdit sharpens."""
 
     config: RefinePipelineConfig
+
+    def __init__(self, config: RefinePipelineConfig, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, config.guidance_scale, *args, **kwargs)
 
     def begin(self, start: Start) -> None:
         super().begin(start)

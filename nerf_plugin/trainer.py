@@ -136,16 +136,17 @@ class CpdsTrainer(Trainer):
 
     def save_checkpoint(self, step: int) -> None:
         """Whole or not at all: a run that is killed meanwhile keeps the one before."""
-        place, keep = self.checkpoint_dir, not self.config.save_only_latest_checkpoint
+        place = self.checkpoint_dir
         with whole(place) as part:
             self.checkpoint_dir = part
             try:
                 super().save_checkpoint(step)
             finally:
                 self.checkpoint_dir = place
-        for number, file in checkpoints(place).items():
-            if number != step and not keep:
-                file.unlink()
+        if self.config.save_only_latest_checkpoint:
+            for number, file in checkpoints(place).items():
+                if number != step:
+                    file.unlink()
 
 
 def origin(config: TrainerConfig) -> tuple[SavedRun, bool]:
