@@ -18,6 +18,7 @@ from torch.nn.functional import interpolate, normalize
 
 from cpds.errors import InputError
 from cpds.metrics import Scores, structure_distance, torchmetrics_functional
+from cpds.pictures import resized
 from cpds.prior import Prior, Text
 from cpds.types import Images
 
@@ -28,7 +29,7 @@ CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 def standardised(images: Images, mean: tuple[float, ...], std: tuple[float, ...], side: int) -> Tensor:
     """Resized to a square and standardised by channel, as a network was trained."""
-    x = interpolate(images, (side, side), mode="bicubic", antialias=True).clamp(0, 1)
+    x = resized(images, (side, side))
     return (x - torch.tensor(mean).to(x).view(3, 1, 1)) / torch.tensor(std).to(x).view(3, 1, 1)
 
 
@@ -105,7 +106,7 @@ class PriorStructure:
     @torch.no_grad()
     def features(self, images: Images) -> Tensor:
         square = (self.prior.native_side, self.prior.native_side)  # its cost grows with the side's fourth power
-        z = self.prior.encode(interpolate(images, square, mode="bicubic", antialias=True).clamp(0, 1))
+        z = self.prior.encode(resized(images, square))
         eps = torch.randn(z[:1].shape, generator=torch.Generator().manual_seed(self.seed)).to(z).expand_as(z)
         t = torch.full((len(z),), self.t, device=z.device)
         noised = self.prior.schedule.add_noise(z, eps, t)

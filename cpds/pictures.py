@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from cpds.errors import InputError
 from cpds.types import Images
@@ -106,6 +107,11 @@ def working_size(height: int | float, width: int | float, short: int, multiple: 
             f"{width:g}x{height:g} px would be edited at {w}x{h} px, over {LONGEST}: crop it or lower --resolution"
         )
     return h, w
+
+
+def resized(images: Float[Tensor, "b c h w"], size: Sequence[int]) -> Float[Tensor, "b c H W"]:
+    """Pictures or masks in [0, 1] at `size` (H, W), bicubic; larger ones are smoothed first."""
+    return interpolate(images, tuple(size), mode="bicubic", antialias=True).clamp(0, 1)
 
 
 def to_pil(images: Images) -> Image.Image:

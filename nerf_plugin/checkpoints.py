@@ -8,6 +8,7 @@ loading accepts. All of nerfstudio's commands load our methods, and with them th
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,12 @@ class SavedRun:
         try:
             found = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, pickle.UnpicklingError) as err:
+            kind = re.search(r"GLOBAL (\S+)", str(err))
+            if kind is not None:  # the file is whole
+                raise InputError(
+                    f"checkpoint {self.checkpoint} holds {kind[1]}, which torch does not load unasked: allow it by "
+                    "torch.serialization.add_safe_globals, or train the scene again"
+                ) from err
             first = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
             raise InputError(
                 f"checkpoint {self.checkpoint} is damaged ({first}): train again, or take an earlier one by --load-step"

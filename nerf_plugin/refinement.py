@@ -11,11 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from cpds.config import require
 from cpds.editor import step_generator
-from cpds.pictures import open_picture, png, to_pil
+from cpds.pictures import open_picture, png, resized, to_pil
 from cpds.presets import PDS_REFINE_NERF
 from cpds.sdedit import sdedit
 from cpds.types import Images
@@ -128,7 +127,7 @@ def replace_picture(datamanager: Any, view: int, image: Images) -> None:
 
 def like(old: Tensor, image: Images) -> Tensor:
     """(H, W, c) as `old`, opaque, from a picture of any size."""
-    fitted = interpolate(image, old.shape[:2], mode="bicubic", antialias=True).clamp(0, 1)[0].permute(1, 2, 0)
+    fitted = resized(image, old.shape[:2])[0].permute(1, 2, 0)
     if old.shape[2] == 4:
         fitted = torch.cat([fitted, torch.ones_like(fitted[..., :1])], 2)
     return (fitted * 255).round().to(old) if old.dtype == torch.uint8 else fitted.to(old)

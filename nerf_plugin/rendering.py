@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from cpds.types import Images
 
 
-def resized(camera: Any, height: int, width: int) -> Any:
+def camera_at(camera: Any, height: int, width: int) -> Any:
     """The cameras at another size, each axis scaled on its own."""
     found = copy(camera)
     across, down = width / camera.width, height / camera.height

@@ -10,7 +10,7 @@ from nerfstudio.models.splatfacto import RGB2SH, SplatfactoModel, SplatfactoMode
 from torch import Tensor
 from torch.nn import Parameter
 
-from nerf_plugin.rendering import resized
+from nerf_plugin.rendering import camera_at
 from representations.cameras import OPENGL
 from representations.rasterise import rasteriser_for
 
@@ -71,7 +71,7 @@ class CpdsSplatModel(SplatfactoModel):
             opacities=values["opacities"][:, 0].sigmoid(),
             colors=colours,
             viewmats=viewmats(poses),
-            Ks=resized(camera, height, width).get_intrinsics_matrices().to(poses),
+            Ks=camera_at(camera, height, width).get_intrinsics_matrices().to(poses),
             width=width,
             height=height,
             packed=False,

@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -29,13 +29,6 @@ LESS_MEMORY = (
 )
 LEAVE = ("_target", "prompt")
 TOLERANCE = 1e-4  # between the base scene's axes and the dataset's
-
-
-@dataclass
-class CpdsTrainerConfig(TrainerConfig):
-    """nerfstudio's, for a trainer that begins from a trained scene (--load-dir)."""
-
-    _target: type = field(default_factory=lambda: CpdsTrainer)
 
 
 @dataclass(frozen=True)
@@ -62,35 +55,51 @@ def in_one_sentence() -> Iterator[None]:
         raise SystemExit(2) from err
 
 
+@dataclass
+class CpdsTrainerConfig(TrainerConfig):
+    """nerfstudio's, for a trainer that begins from a trained scene (--load-dir).
+
+    Settings of the model and of the dataset are the base scene's, unless given other than by default.
+    """
+
+    _target: type = field(default_factory=lambda: CpdsTrainer)
+
+    def save_config(self) -> None:
+        """ns-train does this first: a run that cannot be leaves nothing behind."""
+        with in_one_sentence():
+            self.complete()
+        super().save_config()
+
+    def complete(self) -> None:
+        """Check all settings, and take from the base scene what is its own. Raises InputError."""
+        devices = self.machine.num_devices * self.machine.num_machines
+        require(devices == 1, f"an edit runs on one device, got {devices}: set --machine.num-devices 1")
+        scaled = self.mixed_precision or self.use_grad_scaler
+        require(not scaled, "mixed_precision and use_grad_scaler scale gradients, an edit must not: leave them off")
+        require(self.prompt is None, "--prompt is not read: use --pipeline.prompt and --pipeline.trg-prompt")
+        cast(Any, self.pipeline).check()
+        run, _ = origin(self)
+        adopt(self, run)
+        same_views(self, run)
+        for group in self.optimizers.values():
+            if group["scheduler"] is not None:
+                group["scheduler"].max_steps = self.max_num_iterations
+        if self.experiment_name == "unnamed":  # nerfstudio names a run by --data, which need not be given
+            self.experiment_name = run.config.experiment_name
+
+
 class CpdsTrainer(Trainer):
     """Begins from the scene in --load-dir, with fresh optimisers; or goes on with a run that was interrupted.
 
-    It goes on where its own folder holds checkpoints (`--load-config …/config.yml`). Settings of the model and of the
-    dataset are the base scene's, unless given other than by default.
+    It goes on where its own folder holds checkpoints (`--load-config …/config.yml`).
     """
 
     config: CpdsTrainerConfig
     pipeline: Any
 
     def __init__(self, config: CpdsTrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
-        with in_one_sentence():
-            require(world_size == 1, f"an edit runs on one device, got {world_size}: set --machine.num-devices 1")
-            scaled = config.mixed_precision or config.use_grad_scaler
-            require(not scaled, "mixed_precision and use_grad_scaler scale gradients, an edit must not: leave them off")
-            require(config.prompt is None, "--prompt is not read: use --pipeline.prompt and --pipeline.trg-prompt")
-            cast(Any, config.pipeline).check()
-            self.origin, self.resumed = origin(config)
-            adopt(config, self.origin)
-            same_views(config, self.origin)
-            for group in config.optimizers.values():
-                if group["scheduler"] is not None:
-                    group["scheduler"].max_steps = config.max_num_iterations
-        if config.experiment_name == "unnamed":  # nerfstudio names a run by --data, which need not be given
-            with suppress(OSError):
-                (config.get_base_dir() / "config.yml").unlink()
-                config.get_base_dir().rmdir()
-            config.experiment_name = self.origin.config.experiment_name
         config.save_config()
+        self.origin, self.resumed = origin(config)
         super().__init__(config, local_rank, world_size)
 
     def setup(self, test_mode: Any = "val") -> None:

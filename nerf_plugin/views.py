@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from cpds.errors import InputError
-from cpds.pictures import SUFFIXES, open_picture, working_size
+from cpds.pictures import SUFFIXES, open_picture, resized, working_size
 from cpds.types import Images
-from nerf_plugin.rendering import resized
+from nerf_plugin.rendering import camera_at
 
 
 class Views:
@@ -35,7 +34,7 @@ class Views:
         self.cameras = []
         for i in range(len(cameras)):
             one = cameras[i : i + 1]
-            self.cameras.append(resized(one, *working_size(float(one.height), float(one.width), short, multiple)))
+            self.cameras.append(camera_at(one, *working_size(float(one.height), float(one.width), short, multiple)))
 
     def __len__(self) -> int:
         return len(self.cameras)
@@ -55,7 +54,7 @@ class Views:
 
     def fitted(self, image: Float[Tensor, "1 c h w"], view: int) -> Float[Tensor, "1 c H W"]:
         """A picture of a view at the view's size."""
-        return interpolate(image, self.size(view), mode="bicubic", antialias=True).clamp(0, 1)
+        return resized(image, self.size(view))
 
     def masks(self, folder: Path) -> list[Float[Tensor, "1 1 H W"]]:
         """Where each view may change (1), from pictures in `folder` that are named like the training pictures.

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, max_pool2d
 
 from cpds.errors import InputError
-from cpds.pictures import open_mask, open_picture, png, to_pil, working_size
+from cpds.pictures import open_mask, open_picture, png, resized, to_pil, working_size
 from cpds.prior import Prior
 from cpds.representation import ParamGroup
 from cpds.runs import write_atomic
@@ -51,7 +51,7 @@ class LatentImage:
         short = self.config.resolution or prior.native_side
         self.size = working_size(height, width, short, prior.multiple)
         with torch.no_grad():
-            work = interpolate(self.image, self.size, mode="bicubic", antialias=True).clamp(0, 1)
+            work = resized(self.image, self.size)
             self._source: Latents = prior.encode(work)
         self.z = self._source.clone().requires_grad_()
         self.mask = None if mask is None else mask.to(prior.device)
@@ -107,7 +107,7 @@ class LatentImage:
         if self.config.keep_unchanged:
             weight = changed(prior.decode(self._source), after)
         full = self.image.shape[-2:]
-        after, weight = (interpolate(x, full, mode="bicubic", antialias=True).clamp(0, 1) for x in (after, weight))
+        after, weight = (resized(x, full) for x in (after, weight))
         if self.mask is not None:
             weight = weight * self.mask
         return self.image + weight * (after - self.image)
