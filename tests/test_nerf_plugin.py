@@ -23,10 +23,12 @@ from scenes import SMALL, VIEWS, configured, make_dataset, train
 
 from cpds.config import Method, SelectorName
 from cpds.editor import step_generator
+from cpds.pictures import open_picture
 from nerf_plugin.checkpoints import checkpoints, open_run
 from nerf_plugin.pipeline import OUTSIDE
 from nerf_plugin.rendering import camera_at, evaluating, render_rays, render_splats, seeded
 from representations.cameras import Frame, read_cameras, view_at
+from representations.ply import SplatFile
 from representations.rasterise import rasterization
 
 TRAINING = range(VIEWS - 1)
@@ -239,6 +241,30 @@ def test_nerfstudios_own_commands_load_the_result(kind: str, edit: Callable[...,
     assert all(torch.equal(a[k], b[k]) for k in a)
     figures = pipeline.get_average_eval_image_metrics()
     assert 0 < figures["psnr"] < 100
+
+
+@pytest.mark.parametrize("kind", ["cpds", "cpds_splat"])
+def test_nerfstudio_renders_the_result(kind: str, edit: Callable[..., Any], tmp_path: Path) -> None:
+    from nerfstudio.scripts.render import DatasetRender
+
+    trainer = edit(kind)
+    config, there = trainer.base_dir / "config.yml", tmp_path / "renders"
+    DatasetRender(config, there, split="train", rendered_output_names=["rgb"], image_format="png").main()
+    for view in TRAINING:
+        camera = trainer.pipeline.datamanager.train_dataset.cameras[view : view + 1]
+        with evaluating(trainer.pipeline.model):
+            shown = trainer.pipeline.model.get_outputs_for_camera(camera)["rgb"].permute(2, 0, 1)
+        assert (open_picture(there / "train" / "rgb" / f"view_{view}.png")[0] - shown).abs().max() < 1 / 254
+
+
+def test_nerfstudio_exports_the_result(edit: Callable[..., Any], tmp_path: Path) -> None:
+    """A .ply that we read again: the gaussians of the edited scene."""
+    exporter = pytest.importorskip("nerfstudio.scripts.exporter", exc_type=(ImportError, OSError))
+    trainer = edit("cpds_splat")
+    exporter.ExportGaussianSplat(trainer.base_dir / "config.yml", tmp_path / "out").main()
+    written, scene = SplatFile.read(tmp_path / "out" / "splat.ply").gaussians, trainer.pipeline.model
+    for ours, theirs in ((written.means, scene.means), (written.dc, scene.features_dc), (written.scales, scene.scales)):
+        assert torch.allclose(ours, theirs, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["cpds", "cpds_splat"])
