@@ -56,7 +56,7 @@ def render_rays(model: Any, camera: Any, chunk: int, defer: bool = True) -> tupl
     is off; a view that fits is rendered once.
     """
     height, width = int(camera.height), int(camera.width)
-    rays = camera.generate_rays(camera_indices=0, keep_shape=True)
+    rays = as_trained(model.collider, camera.generate_rays(camera_indices=0, keep_shape=True))
     names: list[str] = []
 
     def render(start: int, _device: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,6 +73,22 @@ def render_rays(model: Any, camera: Any, chunk: int, defer: bool = True) -> tupl
     parts: list[Any] = [once(s, rays.origins) for s in starts]  # a tensor tells checkpoint whose randomness to replay
     image = torch.cat([rgb for rgb, _ in parts]).view(1, height, width, 3).permute(0, 3, 1, 2)
     return image.clamp(0, 1), dict(zip(names, torch.stack([loss for _, loss in parts]).sum(0), strict=True))
+
+
+def as_trained(collider: Any, rays: Any) -> Any:
+    """The rays with the near plane of training, whatever the mode.
+
+    nerfstudio's own renders begin at the camera, where training never saw what floats: a source with that fog and an
+    edit without it would not show the same scene.
+    """
+    if collider is None:
+        return rays
+    before = collider.training
+    collider.train()
+    try:
+        return collider(rays)
+    finally:
+        collider.train(before)
 
 
 def own_losses(model: Any, outputs: dict[str, Any]) -> dict[str, Tensor]:

@@ -332,6 +332,17 @@ def test_deferred_gradients_are_the_direct_ones(edit: Callable[..., Any]) -> Non
     assert torch.allclose(whole, parts, atol=1e-6)
 
 
+def test_source_and_edit_begin_at_the_near_plane(edit: Callable[..., Any], monkeypatch: Any) -> None:
+    pipeline, near = edit(pipeline__model__near_plane=1.25).pipeline, []
+    found = pipeline.model.get_outputs
+    monkeypatch.setattr(pipeline.model, "get_outputs", lambda rays: near.append(rays.nears) or found(rays))
+    pipeline.look(0)
+    pipeline.train()
+    pipeline.render(0)
+    assert all(bool((n == 1.25).all()) for n in near)
+    assert pipeline.model.collider.training
+
+
 def test_deferred_rendering_holds_one_chunk(edit: Callable[..., Any]) -> None:
     pipeline = edit().pipeline
     pipeline.train()
