@@ -62,19 +62,23 @@ PLAIN: dict[str, Any] = {  # there is nothing to evaluate an edit against while 
 }
 
 
-def adam(lr: float, lr_final: float | None, steps: int) -> dict[str, object]:
-    """Adam whose step size falls exponentially over the run."""
+def adam(lr: float, lr_final: float | None, steps: int = 0) -> dict[str, object]:
+    """Adam whose step size falls exponentially over `steps`; 0 is our trainer's word for the whole run."""
     scheduler = None if lr_final is None else ExponentialDecaySchedulerConfig(lr_final=lr_final, max_steps=steps)
     return {"optimizer": AdamOptimizerConfig(lr=lr, eps=1e-15), "scheduler": scheduler}
 
 
 def rays(sample_from: int) -> VanillaDataManagerConfig:
-    """Training pictures for models that render rays; `sample_from` of them are held in memory, all for -1."""
+    """Training pictures for models that render rays; `sample_from` of them are held in memory, all for -1.
+
+    They are drawn anew each time that rays are asked for: an edit never does, but ns-export does, and wants every view.
+    """
     return VanillaDataManagerConfig(
         dataparser=NerfstudioDataParserConfig(),
         train_num_rays_per_batch=4096,
         eval_num_rays_per_batch=4096,
         train_num_images_to_sample_from=sample_from,
+        train_num_times_to_repeat_images=-1 if sample_from == -1 else 0,
     )
 
 
@@ -97,7 +101,12 @@ def trainer(name: str, steps: int, every: int, pipeline: object, optimizers: dic
     )
 
 
-def splat_optimizers(rates: Mapping[str, tuple[float, float | None]], steps: int) -> dict[str, object]:
+def field_optimizers() -> dict[str, object]:
+    """A step size for nerfacto's networks."""
+    return {name: adam(3e-3, 3e-4) for name in ("proposal_networks", "fields")}
+
+
+def splat_optimizers(rates: Mapping[str, tuple[float, float | None]], steps: int = 0) -> dict[str, object]:
     """A step size for each kind of number."""
     return {name: adam(lr, final, steps) for name, (lr, final) in rates.items()}
 
@@ -112,7 +121,7 @@ cpds = MethodSpecification(
             model=NerfactoModelConfig(),
             guidance=replace(PRESETS["cpds-splats"].guidance, w_anchor=1.5),  # a field moves less than gaussians do
         ),
-        {"proposal_networks": adam(3e-3, 3e-4, STEPS), "fields": adam(3e-3, 3e-4, STEPS)},
+        field_optimizers(),
     ),
     "Edit a nerfacto scene by text: CPDS, PDS, CDS, DDS or SDS.",
 )
@@ -122,10 +131,7 @@ cpds_refine = MethodSpecification(
         PDS_REFINE_NERF.iterations,
         500,
         RefinePipelineConfig(datamanager=rays(-1), model=NerfactoModelConfig()),
-        {
-            "proposal_networks": adam(3e-3, 3e-4, PDS_REFINE_NERF.iterations),
-            "fields": adam(3e-3, 3e-4, PDS_REFINE_NERF.iterations),
-        },
+        field_optimizers(),
     ),
     "Sharpen an edited nerfacto scene by SDEdit on its views.",
 )
@@ -135,7 +141,7 @@ cpds_splat = MethodSpecification(
         STEPS,
         100,
         CpdsPipelineConfig(datamanager=pictures(), model=CpdsSplatModelConfig()),
-        splat_optimizers(EDITING, STEPS),
+        splat_optimizers(EDITING),
     ),
     "Edit a splatfacto scene by text: CPDS, PDS, CDS, DDS or SDS.",
 )
@@ -145,7 +151,7 @@ cpds_splat_refine = MethodSpecification(
         PDS_REFINE_SPLATS.iterations,
         500,
         RefinePipelineConfig(datamanager=pictures(), model=CpdsSplatModelConfig()),
-        splat_optimizers(EDITING, PDS_REFINE_SPLATS.iterations),
+        splat_optimizers(EDITING),
     ),
     "Sharpen an edited splatfacto scene by SDEdit on its views.",
 )

@@ -6,7 +6,21 @@ import base64
 from pathlib import Path
 from typing import Any
 
-from nerfstudio.viewer.viewer_elements import ViewerElement
+from nerfstudio.viewer.viewer_elements import ViewerElement, ViewerText
+
+
+class Prompt(ViewerText):
+    """A prompt that may be changed while a run goes; while it is empty, being typed, the one before holds."""
+
+    def __init__(self, name: str, prompt: str) -> None:
+        super().__init__(name, prompt)
+        self._last = prompt
+
+    def said(self) -> str:
+        """What is asked for."""
+        if self.value.strip():
+            self._last = self.value
+        return self._last
 
 
 class BeforeAfter(ViewerElement[str]):

@@ -17,7 +17,7 @@ from nerfstudio.models.splatfacto import SplatfactoModel
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from nerfstudio.utils import writer
 from nerfstudio.utils.colors import get_color
-from nerfstudio.viewer.viewer_elements import ViewerSlider, ViewerText
+from nerfstudio.viewer.viewer_elements import ViewerSlider
 from torch import Tensor
 
 from cpds.config import GuidanceConfig, require
@@ -28,7 +28,7 @@ from cpds.pictures import open_picture, png, to_pil
 from cpds.presets import PRESETS
 from cpds.prior import Prior, load_prior, resolve_device
 from cpds.types import Images, Latents
-from nerf_plugin.controls import BeforeAfter
+from nerf_plugin.controls import BeforeAfter, Prompt
 from nerf_plugin.records import around, gradient_picture, save, save_video, save_views, side_by_side
 from nerf_plugin.rendering import evaluating, render_rays, render_splats, seeded
 from nerf_plugin.trainer import Start
@@ -117,7 +117,7 @@ class ScenePipeline(VanillaPipeline):
 
     def __init__(self, config: ScenePipelineConfig, scale: float, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
-        self.target_field = ViewerText("Target prompt", config.trg_prompt)
+        self.target_field = Prompt("Target prompt", config.trg_prompt)
         self.scale_slider = ViewerSlider("Guidance scale", scale, 0.0, max(100.0, scale), 0.5)
         self.now_and_then = BeforeAfter()
         self.saved: dict[str, Any] = {"first_step": 0}  # beside the scene, as the checkpoint has it
@@ -128,7 +128,7 @@ class ScenePipeline(VanillaPipeline):
 
     def get_extra_state(self) -> dict[str, Any]:
         """What a run needs beside the scene to go on."""
-        return {**self.saved, "trg_prompt": self.target_field.value, "scale": self.scale_slider.value}
+        return {**self.saved, "trg_prompt": self.target_field.said(), "scale": self.scale_slider.value}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self.saved = state
@@ -144,7 +144,9 @@ class ScenePipeline(VanillaPipeline):
         self.prior: Prior = load_prior(
             self.config.prior, device=self.config.guidance_device or str(self.device), dtype=self.config.torch_dtype
         )
-        self.ground = ground_of(model)
+        self.ground = model.ground = ground_of(model)
+        if not isinstance(model, SplatfactoModel) and model.renderer_rgb.background_color == "random":
+            model.renderer_rgb.background_color = self.ground
         short = self.config.resolution or self.prior.native_side
         self.views = Views(self.datamanager, short, self.prior.multiple, self.ground)
         for view, camera in enumerate(self.views.cameras):  # where training found them to be
@@ -215,12 +217,12 @@ class CpdsPipeline(ScenePipeline):
 
     def __init__(self, config: CpdsPipelineConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, config.guidance.guidance_scale, *args, **kwargs)
-        self.prompt_field = ViewerText("Prompt", config.prompt)
+        self.prompt_field = Prompt("Prompt", config.prompt)
 
     def get_extra_state(self) -> dict[str, Any]:
         guidance = getattr(self, "guidance", None)
         selector = {"selector": guidance.selectors[0].state()} if guidance else {}
-        return {**super().get_extra_state(), **selector, "prompt": self.prompt_field.value}
+        return {**super().get_extra_state(), **selector, "prompt": self.prompt_field.said()}
 
     def begin(self, start: Start) -> None:
         super().begin(start)
@@ -231,7 +233,7 @@ class CpdsPipeline(ScenePipeline):
         config = self.config
         if start.resumed:
             self.prompt_field.value = self.saved["prompt"]
-        self.said = (self.prompt_field.value, self.target_field.value)
+        self.said = (self.prompt_field.said(), self.target_field.said())
         self.guidance = Guidance(self.prior, *self.said, config.guidance, steps=start.steps, seed=start.seed)
         if start.resumed and self.saved["selector"]:
             state = {k: v.to(self.prior.device) for k, v in self.saved["selector"].items()}
@@ -247,8 +249,8 @@ class CpdsPipeline(ScenePipeline):
 
     def listen(self) -> None:
         """Take over what was changed in the viewer."""
-        asked = (self.prompt_field.value, self.target_field.value)
-        if asked != self.said and all(text.strip() for text in asked):
+        asked = (self.prompt_field.said(), self.target_field.said())
+        if asked != self.said:
             self.guidance.say([asked[0]], [asked[1]])
             self.said = asked
         if self.scale_slider.value != self.guidance.config.guidance_scale:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +58,24 @@ def save_video(path: Path, frames: Sequence[Images]) -> None:
 
 
 def around(cameras: Sequence[Any], count: int) -> Any:
-    """`count` cameras on a smooth way past all of `cameras`, or fewer where there is one alone."""
+    """`count` cameras on a smooth way past all of `cameras`, or fewer where there is one alone.
+
+    Their sides are even, as players of H.264 want them.
+    """
     from nerfstudio.cameras.camera_paths import get_interpolated_camera_path
 
+    sides = {side: int(getattr(cameras[0], side)) // 2 * 2 for side in ("height", "width")}
     if len(cameras) < 2:
-        return cameras[0]
+        return with_sides(copy(cameras[0]), **sides)
     every = type(cameras[0])(
         **{k: torch.cat([getattr(c, k) for c in cameras]) for k in ("camera_to_worlds", "fx", "fy", "cx", "cy")}
     )
     way = get_interpolated_camera_path(every, max(2, -(-count // (len(cameras) - 1))), order_poses=True)
-    return way[torch.linspace(0, len(way) - 1, count).round().long()]
+    return with_sides(way[torch.linspace(0, len(way) - 1, count).round().long()], **sides)
+
+
+def with_sides(cameras: Any, height: int, width: int) -> Any:
+    """The cameras, cropped or widened at the right and the bottom; changes them."""
+    cameras.height = torch.full_like(cameras.height, height)
+    cameras.width = torch.full_like(cameras.width, width)
+    return cameras

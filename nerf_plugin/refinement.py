@@ -40,7 +40,7 @@ class RefinePipelineConfig(ScenePipelineConfig):
     skip: tuple[float, float] = PDS_REFINE_NERF.skip
     """Share of them that is skipped, drawn from this range: the more, the closer to the view."""
     keep_unchanged: bool = True
-    """Take pixels that SDEdit did not touch from the view instead of from the autoencoder."""
+    """Take pixels that SDEdit did not touch from the view as it was before refining, not from the autoencoder."""
     update_every: int = PDS_REFINE_NERF.every
     """Training steps between two pictures that are replaced."""
 
@@ -90,9 +90,9 @@ class RefinePipeline(ScenePipeline):
     @torch.no_grad()
     def refined(self, view: int, done: int) -> Images:
         """What SDEdit makes of a view of the scene as it is now."""
-        target = self.target_field.value
-        if target != self.said and target.strip():  # at first, and when the viewer changed it
-            self.text, self.said = self.prior.embed([target]), target
+        if self.target_field.said() != self.said:  # at first, and when the viewer changed it
+            self.said = self.target_field.said()
+            self.text = self.prior.embed([self.said])
         generator = step_generator(self.run.seed, done)
         low, high = self.config.skip
         skip = low + (high - low) * float(torch.rand(1, generator=generator))
@@ -110,7 +110,8 @@ class RefinePipeline(ScenePipeline):
         )
         edited = self.prior.decode(after)
         if self.config.keep_unchanged:
-            edited = shown + changed(self.prior.decode(before), edited, *TOUCHED) * (edited - shown)
+            base = self.before(view).to(edited)
+            edited = base + changed(self.prior.decode(before), edited, *TOUCHED) * (edited - base)
         return edited.cpu()
 
 

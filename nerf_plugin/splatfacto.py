@@ -38,6 +38,7 @@ class CpdsSplatModel(SplatfactoModel):
     """Drawn by gsplat on CUDA and by our own rasteriser elsewhere, where the stock model does not run."""
 
     config: CpdsSplatModelConfig
+    ground: Tensor | None = None  # behind the scene while it trains, in the place of random colours
 
     def populate_modules(self) -> None:
         seeds = self.seed_points
@@ -49,6 +50,11 @@ class CpdsSplatModel(SplatfactoModel):
             colours = RGB2SH(rgb) if self.config.sh_degree > 0 else torch.logit(rgb, eps=1e-10)
             self.gauss_params["features_dc"] = Parameter(colours.float())
         self.strategy = FixedNumber()
+
+    def _get_background_color(self) -> Tensor:
+        if self.training and self.ground is not None:
+            return self.ground.to(self.device)
+        return super()._get_background_color()
 
     def get_outputs(self, camera: Any) -> dict[str, Any]:
         """rgb (H, W, 3), depth and accumulation (H, W, 1) and the background, before one camera."""

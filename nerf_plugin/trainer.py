@@ -20,6 +20,7 @@ from nerfstudio.utils import writer
 
 from cpds.config import require
 from cpds.errors import InputError
+from cpds.prior import resolve_device
 from nerf_plugin.checkpoints import SavedRun, checkpoints, open_run, whole
 
 LESS_MEMORY = (
@@ -76,14 +77,26 @@ class CpdsTrainerConfig(TrainerConfig):
         require(devices == 1, f"an edit runs on one device, got {devices}: set --machine.num-devices 1")
         scaled = self.mixed_precision or self.use_grad_scaler
         require(not scaled, "mixed_precision and use_grad_scaler scale gradients, an edit must not: leave them off")
+        require(self.max_num_iterations >= 1, f"max_num_iterations must be >= 1, got {self.max_num_iterations}")
+        try:
+            resolve_device(self.machine.device_type)
+        except InputError as err:
+            raise InputError(
+                f"--machine.device-type {self.machine.device_type} is not usable here: pass cpu, or what there is"
+            ) from err
         require(self.prompt is None, "--prompt is not read: use --pipeline.prompt and --pipeline.trg-prompt")
         cast(Any, self.pipeline).check()
-        run, _ = origin(self)
+        run, resumed = origin(self)
         adopt(self, run)
+        require(
+            not resumed or self.pipeline == run.config.pipeline,
+            f"{run.folder} holds a run with other settings: go on with it by --load-config {run.folder}/config.yml, or "
+            "give the new one another --timestamp",
+        )
         same_views(self, run)
         for group in self.optimizers.values():
             if group["scheduler"] is not None:
-                group["scheduler"].max_steps = self.max_num_iterations
+                group["scheduler"].max_steps = group["scheduler"].max_steps or self.max_num_iterations
         if self.experiment_name == "unnamed":  # nerfstudio names a run by --data, which need not be given
             self.experiment_name = run.config.experiment_name
 
@@ -109,14 +122,19 @@ class CpdsTrainer(Trainer):
 
     def _load_checkpoint(self) -> None:
         """The scene's weights; when a run goes on, the optimisers' and the edit's state too."""
+        with self.train_lock:  # the viewer is there already
+            self._load()
+
+    def _load(self) -> None:
         state = self.origin.state()
         try:
+            same_names(self.pipeline.model, state["pipeline"])
             self.pipeline.load_pipeline(state["pipeline"], state["step"])
         except (RuntimeError, KeyError) as err:
-            why = str(err).splitlines()[-1].strip()
+            why = str(err).strip("'\"").splitlines()[-1].strip()
             raise InputError(
-                f"the scene in {self.origin.checkpoint} does not fit --pipeline.model ({why}): leave its settings at "
-                "the base scene's"
+                f"the scene in {self.origin.checkpoint} does not fit --pipeline.model ({why}): leave its settings, and "
+                "with them its implementation (tcnn or torch), as the base scene's"
             ) from err
         self.optimizers = self.setup_optimizers()  # anew: splats get new parameters when they are loaded
         first = self._start_step = state["step"] + 1
@@ -158,6 +176,14 @@ class CpdsTrainer(Trainer):
                     file.unlink()
 
 
+def same_names(model: torch.nn.Module, saved: dict[str, Any]) -> None:
+    """Raise KeyError unless a checkpoint has the weights of `model`: nerfstudio skips names that it does not know."""
+    theirs = {name.removeprefix("_model.").removeprefix("module.") for name in saved if name.startswith("_model.")}
+    for name in sorted(model.state_dict().keys() ^ theirs):
+        if name.split(".")[0] not in ("lpips", "psnr", "ssim"):
+            raise KeyError(f"{name} is in one of them alone")
+
+
 def origin(config: TrainerConfig) -> tuple[SavedRun, bool]:
     """What a run starts from, and whether that is the run itself. Raises InputError."""
     if checkpoints(config.get_checkpoint_dir()):
@@ -188,8 +214,10 @@ def adopt(config: Any, run: SavedRun) -> None:
             f"the scene in {run.folder} has its own {kind.replace('_', ' ')}, so that colours differ between views: "
             f"train it again with --pipeline.model.use-{kind.replace('_', '-')} False",
         )
-    data = ours.datamanager.data or theirs.datamanager.data or theirs.datamanager.dataparser.data
-    given, theirs = ours.datamanager.dataparser, theirs.datamanager.dataparser
+    given, plain = ours.datamanager.dataparser, type(ours.datamanager.dataparser)()
+    data = ours.datamanager.data or (given.data if given.data != plain.data else None)
+    data = data or theirs.datamanager.data or theirs.datamanager.dataparser.data
+    theirs = theirs.datamanager.dataparser
     same = type(given) is type(theirs)
     require(
         same or type(given) is NerfstudioDataParserConfig,  # which stands there when nothing was chosen

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from nerfstudio.data.datamanagers.full_images_datamanager import _undistort_image
 from torch import Tensor
 
 from cpds.errors import InputError
@@ -25,6 +26,7 @@ class Views:
     def __init__(self, datamanager: Any, short: int, multiple: int, ground: Float[Tensor, " 3"]) -> None:
         self._data, self._ground = datamanager.train_dataset, ground.cpu()
         self._cached = getattr(datamanager, "cached_train", None)  # undistorted, which changes the cameras: first
+        self._parsed = datamanager.train_dataparser_outputs.cameras  # before that
         cameras = getattr(datamanager, "train_cameras", self._data.cameras)
         if not len(cameras):
             raise InputError(f"{datamanager.get_datapath()} has no training view: check --data")
@@ -59,16 +61,23 @@ class Views:
     def masks(self, folder: Path) -> list[Float[Tensor, "1 1 H W"]]:
         """Where each view may change (1), from pictures in `folder` that are named like the training pictures.
 
-        Raises InputError where one is missing or cannot be read, or the pictures were undistorted.
+        Raises InputError where one is missing or cannot be read.
         """
-        bent = [c.distortion_params for c in self.cameras if c.distortion_params is not None]
-        if self._cached is not None and any(bool(d.any()) for d in bent):
-            raise InputError("masks do not fit pictures that nerfstudio undistorts for splats: undistort both yourself")
         found = []
         for view, name in enumerate(self.names):
             files = [folder / f"{name}{suffix}" for suffix in SUFFIXES]
             file = next((f for f in files if f.is_file()), None)
             if file is None:
                 raise InputError(f"there is no mask for the training picture {name}: put {name}.png into {folder}")
-            found.append(self.fitted(open_picture(file).mean(1, keepdim=True), view))
+            found.append(self.fitted(self.undistorted(open_picture(file).mean(1, keepdim=True), view), view))
         return found
+
+    def undistorted(self, mask: Float[Tensor, "1 1 h w"], view: int) -> Float[Tensor, "1 1 _h _w"]:
+        """A mask of a view as nerfstudio bends and crops the view's picture, which it does for splats alone."""
+        camera = self._parsed[view].reshape(())
+        if self._cached is None or camera.distortion_params is None or not camera.distortion_params.any():
+            return mask
+        drawn = resized(mask, (int(camera.height), int(camera.width)))[0, 0].numpy()
+        k = camera.get_intrinsics_matrices().numpy()
+        _, straight, _ = _undistort_image(camera, camera.distortion_params.numpy(), {}, drawn, k)
+        return torch.from_numpy(straight)[None, None]

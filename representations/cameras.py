@@ -72,6 +72,11 @@ class Frame:
         moved[:3, 3] = self.scale * (self.turn @ pose[:3, 3] + self.shift)
         return moved
 
+    def after(self, applied: Float[Tensor, "3 4"], scale: float) -> Frame:
+        """For poses that have `applied` and `scale` in them already, where this frame begins before those."""
+        turn = self.turn @ torch.linalg.inv(applied[:, :3])
+        return Frame(turn, self.shift - turn @ applied[:, 3], self.scale / scale)
+
 
 def view_at(step: int, every: int, count: int) -> int:
     """Which of `count` cameras a step looks through: each for `every` steps, all of them, shuffled, in every round."""
@@ -101,7 +106,20 @@ def read_cameras(
     chosen = [(i, f) for i, f in enumerate(frames) if wanted is None or Path(str(f.get("file_path"))) in wanted]
     if not chosen:
         raise InputError(f"none of the frames of {file} is among its {split}_filenames: correct the names")
+    frame = None if frame is None else _applied(file, found, frame)
     return [_camera(file, number, {**found, **own}, frame) for number, own in chosen]
+
+
+def _applied(file: Path, found: Mapping[str, Any], frame: Frame) -> Frame:
+    """The frame for the poses as written: nerfstudio's begins at COLMAP's axes, which they may have left."""
+    old = [[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, -1, 0]] if (file.parent / "colmap/sparse/0").exists() else None
+    rows, scale = found.get("applied_transform", old), _number(str(file), found, "applied_scale", 1.0)
+    if scale <= 0:
+        raise InputError(f"{file} has applied_scale = {scale:g}: it must be > 0")
+    if rows is None:
+        return frame.after(torch.eye(3, 4, dtype=torch.float64), scale)
+    rows = [*rows, [0, 0, 0, 1]] if isinstance(rows, list) else rows
+    return frame.after(_pose(str(file), rows, "applied_transform")[:3], scale)
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -134,20 +152,20 @@ def _camera(file: Path, number: int, found: Mapping[str, Any], frame: Frame | No
     return Camera(name, torch.linalg.inv(pose @ OPENGL).float(), k, width, height)
 
 
-def _pose(where: str, rows: Any) -> Float[Tensor, "4 4"]:
+def _pose(where: str, rows: Any, key: str = "transform_matrix") -> Float[Tensor, "4 4"]:
     try:
         pose = torch.tensor(rows, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as err:
-        raise InputError(f"{where} has no transform_matrix of 4x4 numbers") from err
+        raise InputError(f"{where} has no {key} of 4x4 numbers") from err
     if pose.shape != (4, 4):
-        raise InputError(f"{where} has a transform_matrix of {'x'.join(map(str, pose.shape))}: it must be 4x4")
+        raise InputError(f"{where} has a {key} of {'x'.join(map(str, pose.shape))}: it must be 4x4")
     if not torch.isfinite(pose).all():
-        raise InputError(f"{where} has NaN or infinite values in its transform_matrix")
+        raise InputError(f"{where} has NaN or infinite values in its {key}")
     if (pose[3] - torch.tensor([0, 0, 0, 1])).abs().max() > 1e-6:
-        raise InputError(f"{where} has a transform_matrix that does not end with 0 0 0 1")
+        raise InputError(f"{where} has a {key} that does not end with 0 0 0 1")
     sizes = torch.linalg.svdvals(pose[:3, :3])
     if not sizes[-1] > 1e-6 * sizes[0]:
-        raise InputError(f"{where} has a singular transform_matrix: its axes must be independent")
+        raise InputError(f"{where} has a singular {key}: its axes must be independent")
     return pose
 
 

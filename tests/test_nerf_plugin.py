@@ -26,7 +26,9 @@ from cpds.editor import step_generator
 from cpds.pictures import open_picture
 from nerf_plugin.checkpoints import checkpoints, open_run
 from nerf_plugin.pipeline import OUTSIDE
+from nerf_plugin.records import around
 from nerf_plugin.rendering import camera_at, evaluating, render_rays, render_splats, seeded
+from nerf_plugin.trainer import CpdsTrainer
 from representations.cameras import Frame, read_cameras, view_at
 from representations.ply import SplatFile
 from representations.rasterise import rasterization
@@ -200,6 +202,23 @@ def test_masks_say_where_the_edit_may_be(kind: str, shade: int, edit: Callable[.
     assert float(losses["outside"]) == pytest.approx(float(OUTSIDE * moved) if shade == 0 else 0.0, rel=1e-4)
 
 
+def test_masks_follow_pictures_that_are_undistorted(edit: Callable[..., Any], dataset: Path, tmp_path: Path) -> None:
+    """A mask that is its picture in grey still is when nerfstudio has straightened the picture."""
+    bent, masks = shutil.copytree(dataset, tmp_path / "bent"), tmp_path / "masks"
+    meta = json.loads((bent / "transforms.json").read_text()) | {"k1": 0.4, "k2": 0.1}
+    (bent / "transforms.json").write_text(json.dumps(meta))
+    masks.mkdir()
+    for view in TRAINING:
+        grey = open_picture(bent / "images" / f"view_{view}.png").mean(1)[0]
+        Image.fromarray((grey * 255).round().byte().numpy()).save(masks / f"view_{view}.png")
+    views = edit("cpds_splat", data=bent, pipeline__source="picture").pipeline.views
+    for view, mask in enumerate(views.masks(masks)):
+        shown = views.picture(view).mean(1, keepdim=True)
+        assert (mask - shown).abs().max() < 0.01
+        plain = views.fitted(open_picture(masks / f"view_{view}.png").mean(1, keepdim=True), view)
+        assert (plain - shown).abs().max() > 0.05
+
+
 def test_the_viewer_changes_what_is_asked_for(edit: Callable[..., Any]) -> None:
     pipeline = edit().pipeline
     texts = pipeline.guidance.target_text.embeds.clone()
@@ -211,6 +230,7 @@ def test_the_viewer_changes_what_is_asked_for(edit: Callable[..., Any]) -> None:
     pipeline.target_field.default_value = " "  # being typed
     pipeline.listen()
     assert pipeline.said[1] == "a pig"
+    assert pipeline.get_extra_state()["trg_prompt"] == "a pig"
 
 
 class FakeGui:
@@ -444,6 +464,15 @@ def with_a_type_of_its_own(bases: Path, tmp_path: Path) -> Path:
     return copied / bases.name
 
 
+def of_another_implementation(bases: Path, tmp_path: Path) -> Path:
+    """tiny-cuda-nn's networks have names of their own."""
+    copied = shutil.copytree(bases.parent, tmp_path / "tcnn")
+    file, state = next((copied / bases.name).glob("*.ckpt")), open_run(copied).state()
+    state["pipeline"] = {k.replace("mlp_base.", "mlp_base.tcnn."): v for k, v in state["pipeline"].items()}
+    torch.save(state, file)
+    return copied / bases.name
+
+
 def no_checkpoint(bases: Path, tmp_path: Path) -> Path:
     copied = shutil.copytree(bases.parent, tmp_path / "bare")
     next((copied / bases.name).glob("*.ckpt")).unlink()
@@ -465,6 +494,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "rays_per_chunk": ({"pipeline__rays_per_chunk": 0}, "rays_per_chunk must be >= 1, got 0"),
     "loss_weight": ({"pipeline__loss_weight": 0.0}, "loss_weight must be > 0 and finite, got 0.0"),
     "model that does not fit": ({"pipeline__model__hidden_dim": 16}, "does not fit --pipeline.model"),
+    "no step": ({"max_num_iterations": 0}, "max_num_iterations must be >= 1, got 0"),
+    "device that is not here": ({"machine__device_type": "mps"}, "--machine.device-type mps is not usable here"),
     "two devices": ({"machine__num_devices": 2}, "an edit runs on one device, got 2"),
     "guidance device": ({"pipeline__guidance_device": "tpu"}, "device 'tpu' is not usable"),
 }
@@ -491,6 +522,7 @@ def test_a_refused_run_leaves_nothing(edit: Callable[..., Any], tmp_path: Path) 
     ("spoil", "message"),
     [
         (damaged, "is damaged"),
+        (of_another_implementation, "does not fit --pipeline.model (field.mlp_base."),
         (with_a_type_of_its_own, "holds fractions.Fraction, which torch does not load unasked"),
         (with_appearance, "has its own appearance embedding"),
         (no_checkpoint, "holds no checkpoint"),
@@ -549,6 +581,57 @@ def test_a_run_without_data_is_named_like_the_base_scene(edit: Callable[..., Any
     trainer = edit("cpds_splat", data=None, experiment_name=None)
     assert trainer.base_dir == tmp_path / "out" / "scene" / "cpds-splat" / "now"
     assert not (tmp_path / "out" / "unnamed").exists()
+
+
+def test_a_dataset_may_be_named_at_its_parser(edit: Callable[..., Any], dataset: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(dataset, tmp_path / "moved")
+    trainer = edit("cpds_splat", data=None, pipeline__datamanager__dataparser__data=moved)
+    assert trainer.pipeline.datamanager.train_dataset.image_filenames[0].is_relative_to(moved)
+
+
+def test_another_run_of_the_same_name_is_refused(edit: Callable[..., Any], capsys: Any) -> None:
+    first = edit("cpds_splat")
+    text = (first.base_dir / "config.yml").read_text()
+    with pytest.raises(SystemExit):
+        edit("cpds_splat", pipeline__trg_prompt="a pig")
+    assert "holds a run with other settings" in capsys.readouterr().err
+    assert (first.base_dir / "config.yml").read_text() == text
+
+
+def test_step_sizes_fall_over_the_run_or_as_long_as_asked(edit: Callable[..., Any]) -> None:
+    name = "optimizers__means__scheduler__max_steps"
+    for changes, steps in (({}, 3), ({name: 7, "timestamp": "later"}, 7)):
+        assert edit("cpds_splat", **changes).config.optimizers["means"]["scheduler"].max_steps == steps
+
+
+def test_the_viewer_does_not_look_while_sources_are_rendered(edit: Callable[..., Any], monkeypatch: Any) -> None:
+    held, plain = [], CpdsTrainer._load
+    monkeypatch.setattr(CpdsTrainer, "_load", lambda self: held.append(self.train_lock.locked()) or plain(self))
+    assert not edit().train_lock.locked()
+    assert held == [True]
+
+
+def test_exporters_see_every_view(edit: Callable[..., Any]) -> None:
+    _, pipeline, _, _ = eval_setup(edit().base_dir / "config.yml")
+    seen = {int(i) for _ in range(30) for i in pipeline.datamanager.next_train(0)[1]["indices"][:, 0]}
+    assert seen == set(TRAINING)
+
+
+def test_refined_splats_train_before_the_ground_of_their_pictures(
+    edit: Callable[..., Any], bases: dict[str, Path]
+) -> None:  # fmt: skip
+    model = edit("cpds_splat_refine", load_dir=bases["cpds_splat"]).pipeline.model
+    assert model.config.background_color == "random"
+    model.train()
+    assert torch.equal(model._get_background_color(), model.background_color)
+
+
+def test_videos_have_even_sides(edit: Callable[..., Any]) -> None:
+    cameras = [camera_at(c, 17, 21) for c in edit("cpds_splat").pipeline.views.cameras]
+    for some in (cameras, cameras[:1]):
+        way = around(some, 3)
+        assert {(int(c.height), int(c.width)) for c in way} == {(16, 20)}
+    assert int(cameras[0].height) == 17
 
 
 def test_an_edited_scene_can_be_edited_again(edit: Callable[..., Any], tmp_path: Path) -> None:

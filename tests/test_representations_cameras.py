@@ -119,6 +119,35 @@ def test_a_frame_of_the_scene_moves_cameras_with_it(tmp_path: Path) -> None:
         assert seen(moved, there.tolist()) == pytest.approx([u, v, z * scale], rel=1e-4)
 
 
+@pytest.mark.parametrize("written", [True, False])
+def test_what_was_applied_to_the_poses_is_not_applied_again(written: bool, tmp_path: Path) -> None:
+    """nerfstudio's frame begins at COLMAP's axes; a dataset's poses may have left them, on paper or by old custom."""
+    old = torch.tensor([[0.0, 1, 0, 0], [1, 0, 0, 0], [0, 0, -1, 0]], dtype=torch.float64)
+    applied = torch.cat([torch.linalg.qr(randn(4, 3, 3).double())[0], randn(5, 3, 1).double()], 1) if written else old
+    turn, shift = torch.linalg.qr(randn(0, 3, 3).double())[0], randn(1, 3, 1).double()
+    saved = torch.tensor(look_at((3.0, 1.0, 0.5), (0.0, 0.0, 0.0)), dtype=torch.float64)
+    bottom = torch.tensor([[0.0, 0, 0, 1]], dtype=torch.float64)
+    there = torch.cat([turn, shift], 1) @ torch.cat([applied, bottom])  # as nerfstudio composes them
+    content = {"transform": there.tolist(), "scale": 0.5 * 2.0}
+    (tmp_path / "dataparser_transforms.json").write_text(json.dumps(content))
+    (tmp_path / "colmap" / "sparse" / "0").mkdir(parents=True)
+    said = {"applied_transform": applied.tolist()} if written else {}
+    file = write(tmp_path, [{"transform_matrix": saved.tolist()}], applied_scale=2.0, **said)
+    (camera,) = read_cameras(file, Frame.read(tmp_path / "dataparser_transforms.json"))
+    centre = torch.linalg.inv(camera.viewmat)[:3, 3]
+    assert torch.allclose(centre, (0.5 * (turn @ saved[:3, 3:] + shift))[:, 0].float(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "applied", [{"applied_transform": [[1, 0, 0, 0]] * 3}, {"applied_transform": "x"}, {"applied_scale": 0}]
+)
+def test_bad_applied_transforms(applied: dict[str, Any], tmp_path: Path) -> None:
+    content = {"transform": torch.eye(3, 4).tolist(), "scale": 1.0}
+    (tmp_path / "d.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="applied_"):
+        read_cameras(write(tmp_path, **applied), Frame.read(tmp_path / "d.json"))
+
+
 def pose(**changes: float) -> list[list[float]]:
     """The identity with entries replaced, by 'rc'."""
     rows = [list(row) for row in IDENTITY]
