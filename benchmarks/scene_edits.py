@@ -8,7 +8,7 @@
 The scene is one of scripts/make_scene.py with a target, the runs are of ns-train, or splats. Views are rendered at the
 cameras of the dataset. "outside" is what neither the source's nor the target's mask covers, grown by 2 px; "far" leaves
 12 px. "agree" is the mean LPIPS between renders at neighbouring cameras, over the base scene's. "sharpness" is the mean
-absolute Laplacian inside the masks, over the base scene's.
+absolute Laplacian inside the masks, over the base scene's. "sure" is the judge's mean probability of the target.
 """
 
 import json
@@ -103,21 +103,23 @@ def main(config: Config) -> None:
     target = json.loads((config.scene / "target" / "scene.json").read_text())["icon"]
     held = [Path(n).name for n in meta["val_filenames"]]
     judge, keep = Judge.load(config.judge), outside(config.scene, held)
+    aim = judge.classes["concept"].index(target)
     far = 1 - max_pool2d(1 - keep, 21, 1, 10)
     lpips = Lpips.load(Path(os.environ["CPDS_ALEXNET"]) if "CPDS_ALEXNET" in os.environ else None)
     truth = torch.cat([open_picture(config.scene / "images" / n) for n in held])
     rows, base = [], {}
-    print("| run | called the target | outside, dB: lowest | median | far: lowest | agree | sharpness |")
-    print("|---|---|---|---|---|---|---|")
+    print("| run | called the target | sure | outside, dB: lowest | median | far: lowest | agree | sharpness |")
+    print("|---|---|---|---|---|---|---|---|")
     for run in (config.base, *config.runs):
         found = views(run, config.scene)
         now = torch.cat([found[n] for n in held])
         every = torch.cat(list(found.values()))
         with torch.no_grad():
             agree = float(lpips(every[:-1], every[1:]).mean())
+            belief = judge(now)["concept"].softmax(1)
         sharp = sharpness(now, 1 - keep)
         base = base or {"views": now, "agree": agree, "sharp": sharp}
-        concepts = [seen["concept"] for seen in judge.names(now)]
+        called = int((belief.argmax(1) == aim).sum())
         kept = psnr(now, base["views"], keep)
         method = None if run.suffix == ".ply" else re.search(r"method_name: (\S+)", run.read_text())
         label = method[1] if method else run.name
@@ -125,7 +127,8 @@ def main(config: Config) -> None:
             label += f", {float(psnr(now, truth).mean()):.1f} dB"
         figures = [f"{kept.min():.1f}", f"{kept.median():.1f}", f"{psnr(now, base['views'], far).min():.1f}"]
         figures += [f"{agree / base['agree']:.2f}", f"{sharp / base['sharp']:.2f}"]
-        print(f"| {label} | {concepts.count(target)} of {len(held)} | {' | '.join(figures)} |", flush=True)
+        sure = float(belief[:, aim].mean())
+        print(f"| {label} | {called} of {len(held)} | {sure:.2f} | {' | '.join(figures)} |", flush=True)
         rows.append(now[1::2])
     rows.append(torch.cat([open_picture(config.scene / "target" / "images" / n) for n in held])[1::2])
     if config.sheet:
