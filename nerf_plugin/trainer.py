@@ -87,6 +87,9 @@ class CpdsTrainerConfig(TrainerConfig):
         require(self.prompt is None, "--prompt is not read: use --pipeline.prompt and --pipeline.trg-prompt")
         cast(Any, self.pipeline).check()
         run, resumed = origin(self)
+        if self.experiment_name == "unnamed":  # nerfstudio names a run by --data, which need not be given
+            self.experiment_name = run.config.experiment_name
+            run, resumed = origin(self)
         adopt(self, run)
         require(
             not resumed or self.pipeline == run.config.pipeline,
@@ -97,8 +100,6 @@ class CpdsTrainerConfig(TrainerConfig):
         for group in self.optimizers.values():
             if group["scheduler"] is not None:
                 group["scheduler"].max_steps = group["scheduler"].max_steps or self.max_num_iterations
-        if self.experiment_name == "unnamed":  # nerfstudio names a run by --data, which need not be given
-            self.experiment_name = run.config.experiment_name
 
 
 class CpdsTrainer(Trainer):

@@ -589,11 +589,14 @@ def test_a_dataset_may_be_named_at_its_parser(edit: Callable[..., Any], dataset:
     assert trainer.pipeline.datamanager.train_dataset.image_filenames[0].is_relative_to(moved)
 
 
-def test_another_run_of_the_same_name_is_refused(edit: Callable[..., Any], capsys: Any) -> None:
-    first = edit("cpds_splat")
+@pytest.mark.parametrize("named", [{}, {"data": None, "experiment_name": None}])
+def test_another_run_of_the_same_name_is_refused(
+    named: dict[str, Any], edit: Callable[..., Any], capsys: Any
+) -> None:  # fmt: skip
+    first = edit("cpds_splat", **named)
     text = (first.base_dir / "config.yml").read_text()
     with pytest.raises(SystemExit):
-        edit("cpds_splat", pipeline__trg_prompt="a pig")
+        edit("cpds_splat", pipeline__trg_prompt="a pig", **named)
     assert "holds a run with other settings" in capsys.readouterr().err
     assert (first.base_dir / "config.yml").read_text() == text
 
