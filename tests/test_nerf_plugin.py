@@ -359,7 +359,8 @@ def test_source_and_edit_begin_at_the_near_plane(edit: Callable[..., Any], monke
     pipeline.look(0)
     pipeline.train()
     pipeline.render(0)
-    assert len(near) > 1 and all(bool((n == 1.25).all()) for n in near)
+    assert len(near) > 1
+    assert all(bool((n == 1.25).all()) for n in near)
     assert pipeline.model.collider.training
 
 
