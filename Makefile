@@ -11,6 +11,7 @@ export OMP_NUM_THREADS ?= 1
 
 $(VENV)/.installed: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: install one, or set PYTHON=/path/to/python"; exit 1; }
+	$(PYTHON) scripts/system_packages.py venv
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -e .
@@ -18,6 +19,7 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.checks: $(VENV)/.installed
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[dev]'
+	rm -f $(VENV)/.gaps
 	touch $@
 
 demo: $(VENV)/.installed
@@ -25,10 +27,12 @@ demo: $(VENV)/.installed
 	  --prompt "a cat face on a blue background" --trg_prompt "a dog face on a blue background"
 
 test: $(VENV)/.checks
+	$(BIN)/python scripts/system_packages.py libraries $(VENV)/.gaps
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/pytest
+	@$(BIN)/python scripts/system_packages.py report $(VENV)/.gaps
 
 clean:
 	rm -rf $(VENV) build *.egg-info

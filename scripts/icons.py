@@ -199,8 +199,8 @@ def random_scene(icon: int, rng: random.Random) -> Scene:
     return Scene(icon, size, rng.uniform(0, 1 - size), rng.uniform(0, 1 - size), colour, rgb)  # pyright: ignore
 
 
-def draw(icons: Icons, scene: Scene, side: int) -> tuple[Tensor, Tensor]:
-    """Picture (3, side, side) in [0, 1] and the icon's coverage (1, side, side)."""
+def icon_layer(icons: Icons, scene: Scene, side: int) -> Tensor:
+    """The icon alone at its place, premultiplied RGBA (4, side, side) in [0, 1]."""
     pixels = max(1, round(scene.size * side))
     top, left = (min(side - pixels, round(v * side)) for v in (scene.top, scene.left))
     icon = icons.rgba[scene.icon].float() / 255
@@ -208,12 +208,23 @@ def draw(icons: Icons, scene: Scene, side: int) -> tuple[Tensor, Tensor]:
     small = interpolate(premultiplied[None], (pixels, pixels), mode="bilinear", antialias=True)[0]
     layer = torch.zeros(4, side, side)
     layer[:, top : top + pixels, left : left + pixels] = small
-    ground = torch.tensor(scene.rgb).view(3, 1, 1) / 255
-    return (layer[:3] + (1 - layer[3:]) * ground).clamp(0, 1), layer[3:]
+    return layer
 
 
-def caption(icons: Icons, scene: Scene, words: dict[str, list[str]], rng: random.Random) -> str:
-    """A sentence that says what the picture shows; style, background, size and place are each named now and then."""
+def draw(icons: Icons, scene: Scene, side: int) -> tuple[Tensor, Tensor]:
+    """Picture (3, side, side) in [0, 1] and the icon's coverage (1, side, side)."""
+    layer = icon_layer(icons, scene, side)
+    background = torch.tensor(scene.rgb).view(3, 1, 1) / 255
+    return (layer[:3] + (1 - layer[3:]) * background).clamp(0, 1), layer[3:]
+
+
+def caption(
+    icons: Icons, scene: Scene, words: dict[str, list[str]], rng: random.Random, background: str | None = None
+) -> str:
+    """A sentence that says what the picture shows; style, background, size and place are each named now and then.
+
+    `background` takes the place of the words for the scene's own; with "" none are said.
+    """
     noun = rng.choice(words[icons.concept[scene.icon]])
     style = icons.style[scene.icon]
     how = rng.choice(["", "", "adjective", "phrase"])
@@ -224,7 +235,7 @@ def caption(icons: Icons, scene: Scene, words: dict[str, list[str]], rng: random
     if how == "phrase":
         text += f" in {style} style"
     if rng.random() < 0.8:
-        text += f" on {with_article(scene.colour)} background"
+        text += f" on {with_article(scene.colour)} background" if background is None else background
     if rng.random() < 0.25:
         text += place_words(scene)
     return text
