@@ -1,11 +1,12 @@
-"""Find what the installed Python packages miss from the system, and install it where that can be done.
+"""Find what the Python packages miss from the system, and install it where that can be done without asking.
 
     python scripts/system_packages.py venv                  # what `python -m venv` needs
+    python scripts/system_packages.py compiler GAPS         # what packages without a wheel need; fails without
     python scripts/system_packages.py libraries GAPS        # load what needs system libraries; write what stays missing
     python scripts/system_packages.py report GAPS           # say what could not run for that; fails where CI=true
 
-Nothing is guessed from a list of systems: each package is imported in a process of its own, and the library that the
-loader names is looked up in DEBIAN. As root, or where sudo asks for no password, apt-get installs it; else the one
+Nothing is guessed from a list of systems: packages are imported in a process of their own, and the library that the
+loader names is traced to its package. As root, or where sudo asks for no password, apt-get installs it; else the one
 command that does is printed. Only the standard library is used, so that this runs before anything is installed.
 """
 
@@ -15,32 +16,36 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+
+SCENES = "editing scenes in nerfstudio"
+HEADERS = "a C++ compiler and Python.h"
+VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
+NO_QUESTIONS = {"DEBIAN_FRONTEND": "noninteractive"}
 
 # what is imported -> what it is needed for
 PROBES = {
     "resvg_py, lxml.etree": "editing SVGs",
     # the first two load most of the system's libraries: a gap shows at once
-    "cv2, open3d, nerfstudio.engine.trainer, nerfstudio.scripts.exporter": "editing scenes in nerfstudio",
+    "cv2, open3d, nerfstudio.engine.trainer, nerfstudio.scripts.exporter": SCENES,
 }
-# library -> the package that holds it in Debian and Ubuntu
+# what is missing -> the packages that hold it in Debian and Ubuntu, where Debian's rule for names does not tell
 DEBIAN = {
-    "libusb-1.0.so.0": "libusb-1.0-0",
-    "libGL.so.1": "libgl1",
-    "libEGL.so.1": "libegl1",
+    HEADERS: f"g++ {VERSION}-dev",
     "libgthread-2.0.so.0": "libglib2.0-0",
     "libglib-2.0.so.0": "libglib2.0-0",
-    "libgomp.so.1": "libgomp1",
-    "libX11.so.6": "libx11-6",
-    "libXext.so.6": "libxext6",
-    "libSM.so.6": "libsm6",
-    "libICE.so.6": "libice6",
-    "libXrender.so.1": "libxrender1",
-    "libatomic.so.1": "libatomic1",
-    "libstdc++.so.6": "libstdc++6",
 }
+
+
+def debian(missing: str) -> str:
+    """Packages for something missing: libEGL.so.1 is in libegl1, libX11.so.6 in libx11-6 (Debian Policy, 8.1)."""
+    if missing in DEBIAN:
+        return DEBIAN[missing]
+    name, _, version = missing.lower().partition(".so")
+    return name + ("-" if name[-1].isdigit() else "") + version.strip(".").partition(".")[0]
 
 
 def missing_library(modules: str) -> str | None:
@@ -54,22 +59,20 @@ def missing_library(modules: str) -> str | None:
     return found[1] if done.returncode and found else None
 
 
-def installer(packages: Sequence[str]) -> list[str]:
+def installer(packages: str) -> list[str]:
     """The command that installs Debian packages, for whoever runs this."""
-    words = ["apt-get", "install", "-y", "--no-install-recommends", *packages]
+    words = ["apt-get", "install", "-y", "--no-install-recommends", *packages.split()]
     return words if getattr(os, "geteuid", int)() == 0 else ["sudo", *words]
 
 
-def install(packages: Sequence[str]) -> bool:
+def install(packages: str) -> bool:
     """Whether the system's package manager installed them, without asking anybody."""
-    if shutil.which("apt-get") is None:
-        return False
     command = installer(packages)
+    if any(shutil.which(word) is None for word in {command[0], "apt-get"}):
+        return False
     if command[0] == "sudo":
-        if shutil.which("sudo") is None:
-            return False
         command.insert(1, "--non-interactive")
-    print(f"installing {' '.join(packages)} with apt-get", flush=True)
+    print(f"installing {packages} with apt-get", flush=True)
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "env": {**os.environ, **NO_QUESTIONS}}
     if subprocess.run(command, stderr=subprocess.DEVNULL, check=False, **quiet).returncode == 0:
         return True
@@ -77,58 +80,67 @@ def install(packages: Sequence[str]) -> bool:
     return all(subprocess.run(c, check=False, **quiet).returncode == 0 for c in (update, command))
 
 
-NO_QUESTIONS = {"DEBIAN_FRONTEND": "noninteractive"}
+def remedy(missing: str) -> str:
+    """One command to type, or what to look for."""
+    if shutil.which("apt-get"):
+        return " ".join(installer(debian(missing)))
+    return f"install the package of your system that holds it (Debian, Ubuntu: {debian(missing)})"
 
 
-def remedy(packages: Sequence[str]) -> str:
-    """One command to type."""
-    return " ".join(installer(packages))
-
-
-def libraries(gaps: Path) -> int:
-    """Load every probe, install what it misses, and write to `gaps` what is still missing: library -> what it serves.
-
-    Where an earlier call found nothing missing, nothing is loaded again.
-    """
-    if gaps.exists() and not json.loads(gaps.read_text()):
-        return 0
-    left: dict[str, str] = {}
-    for modules, purpose in PROBES.items():
-        tried: set[str] = set()
-        while (library := missing_library(modules)) and library not in tried:
-            tried.add(library)
-            if library not in DEBIAN or not install([DEBIAN[library]]):
-                break
-        if library:
-            left[library] = purpose
-    gaps.write_text(json.dumps(left))
-    return report(gaps, final=False)
-
-
-def report(gaps: Path, final: bool = True) -> int:
-    """Name every gap with its remedy; with `final`, 1 where there is one and CI=true."""
-    left: dict[str, str] = json.loads(gaps.read_text()) if gaps.exists() else {}
-    for library, purpose in left.items():
-        how = remedy([DEBIAN[library]]) if library in DEBIAN else "install the package of your system that holds it"
-        print(f"{'NOT RUN' if final else 'missing'}: {purpose} needs {library}: {how}", file=sys.stderr)
-    return int(final and bool(left) and os.environ.get("CI") == "true")
+def read(gaps: Path) -> dict[str, str]:
+    """What is missing -> what it is needed for."""
+    return json.loads(gaps.read_text()) if gaps.exists() else {}
 
 
 def venv() -> int:
     """Make `python -m venv` possible; 1 where it is not."""
-    if find_spec("ensurepip") and find_spec("venv"):
+    package = f"{VERSION}-venv"
+    if (find_spec("ensurepip") and find_spec("venv")) or install(package):
         return 0
-    package = f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
-    if install([package]):
-        return 0
-    print(f"Python's venv module is missing: {remedy([package])}", file=sys.stderr)
+    print(f"Python's venv module is missing: {' '.join(installer(package))}", file=sys.stderr)
     return 1
+
+
+def compiler(gaps: Path) -> int:
+    """Make it possible to build Python's extensions; 1, and a gap, where it is not."""
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    found = header.exists() and any(shutil.which(name) for name in ("c++", "g++", "clang++"))
+    missing = not found and not install(DEBIAN[HEADERS])
+    gaps.write_text(json.dumps({HEADERS: SCENES} if missing else {}))
+    return int(missing)
+
+
+def libraries(gaps: Path) -> int:
+    """Load every probe, install what it misses, and add to `gaps` what is still missing."""
+    left = {missing: purpose for missing, purpose in read(gaps).items() if missing == HEADERS}
+    for modules, purpose in PROBES.items():
+        tried: set[str] = set()
+        while (library := missing_library(modules)) and library not in tried:
+            tried.add(library)
+            if not install(debian(library)):
+                break
+        if library:
+            left[library] = purpose
+    gaps.write_text(json.dumps(left))
+    for missing, purpose in left.items():
+        print(f"missing: {missing}, needed for {purpose}: {remedy(missing)}", file=sys.stderr)
+    return 0
+
+
+def report(gaps: Path) -> int:
+    """Name every gap with its remedy; 1 where there is one and CI=true."""
+    left = read(gaps)
+    for missing, purpose in left.items():
+        print(f"NOT CHECKED: {purpose}, for want of {missing}: {remedy(missing)}", file=sys.stderr)
+    return int(bool(left) and os.environ.get("CI") == "true")
 
 
 def main(words: Sequence[str]) -> int:
     match words:
         case ["venv"]:
             return venv()
+        case ["compiler", gaps]:
+            return compiler(Path(gaps))
         case ["libraries", gaps]:
             return libraries(Path(gaps))
         case ["report", gaps]:
