@@ -21,7 +21,7 @@ from cpds.cli_splats import SplatArgs, run_splats
 from cpds.cli_svg import SvgArgs, run_svg
 from cpds.config import EditConfig, GuidanceConfig
 from cpds.errors import InputError
-from cpds.presets import PRESETS
+from cpds.presets import NOTES, PRESETS
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def run_presets() -> int:
         shown |= {f.name: getattr(preset, f.name) for f in fields(EditConfig) if f.name != "guidance"}
         plain = {f.name: f.default for f in [*fields(GuidanceConfig), *fields(EditConfig)]}
         own = " ".join(f"{k}={v}" for k, v in shown.items() if k == "method" or (v and v != plain.get(k)))
-        print(f"{name:>15}: {own}")
+        print(f"{name:>15}: {own}" + (f"  # {NOTES[name]}" if name in NOTES else ""))
     return 0
 
 
