@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from cpds.errors import InputError
+from cpds.hub import reason
 from cpds.prior import Prediction, Text
 from cpds.schedule import NoiseSchedule
 from cpds.taps import capture, self_attentions
@@ -41,20 +42,21 @@ class UNetPrior:
         self.feature_width = max(attention.to_out[0].out_features for _, attention in self._taps)
 
     @classmethod
-    def load(cls, name: str, device: torch.device, dtype: torch.dtype) -> "UNetPrior":
-        """From a local folder or the hub. InputError where it cannot be had or is of another family."""
+    def load(cls, name: str, device: torch.device, dtype: torch.dtype, *, offline: bool = False) -> "UNetPrior":
+        """From a local folder or the hub (`offline`: its cache). InputError where that fails or finds another family."""
         quieten()
         from diffusers import StableDiffusionPipeline
 
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # deprecations: for us, not for users
-                index: Any = StableDiffusionPipeline.load_config(name)
-                family = index.get("_class_name")
+                index: Any = StableDiffusionPipeline.load_config(name, local_files_only=offline)
+                family = index.get("_class_name") if isinstance(index, dict) else None
                 if family != SUPPORTED:
                     raise TypeError(f"it is a {family}, not a {SUPPORTED}")
                 pipeline = StableDiffusionPipeline.from_pretrained(
                     name,
+                    local_files_only=offline,
                     torch_dtype=dtype,
                     safety_checker=None,
                     feature_extractor=None,
@@ -67,10 +69,9 @@ class UNetPrior:
         except torch.OutOfMemoryError:
             raise
         except Exception as err:  # the libraries raise a dozen kinds for damaged files
-            first = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
             raise InputError(
                 f"prior {name!r} cannot be loaded: give a local folder or a hub name of a Stable Diffusion 1.x or 2.x "
-                f"pipeline ({first})"
+                f"pipeline ({reason(err)})"
             ) from err
         return cls(pipeline, device, f"{identity_of(name)} {str(dtype).removeprefix('torch.')}")
 
