@@ -43,7 +43,7 @@ class UNetPrior:
 
     @classmethod
     def load(cls, name: str, device: torch.device, dtype: torch.dtype, *, offline: bool = False) -> "UNetPrior":
-        """From a local folder or the hub (`offline`: its cache). InputError where that fails or finds another family."""
+        """From a local folder or the hub (`offline`: its cache). InputError if it is not there or of another family."""
         quieten()
         from diffusers import StableDiffusionPipeline
 
