@@ -22,6 +22,7 @@ from cpds.cli_svg import SvgArgs, run_svg
 from cpds.config import EditConfig, GuidanceConfig
 from cpds.errors import InputError
 from cpds.presets import NOTES, PRESETS
+from cpds.threads import wait_passively
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def parse(argv: Sequence[str]) -> ImageArgs | SvgArgs | SplatArgs | EvalArgs | P
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 2 and one sentence for anything that the user can mend."""
+    wait_passively()
     warnings.showwarning = lambda message, *_args, **_kwargs: print(f"cpds: warning: {message}", file=sys.stderr)
     try:
         given = list(sys.argv[1:] if argv is None else argv)

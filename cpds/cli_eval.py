@@ -83,12 +83,14 @@ def run_eval(args: EvalArgs, command: str) -> int:
     from cpds.evaluation import Evaluation, Forwards, save_tables
     from cpds.pictures import working_size
     from cpds.prior import load_prior
+    from cpds.threads import choose_threads
     from representations.latent import LatentImage, LatentImageConfig
 
     if args.prior is None and args.data != "emoji-edit":
         print(EMBEDDED_NOTE, file=sys.stderr)
     lpips = open_lpips(args)  # first: it may be missing, and is read sooner than a prior
     prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
+    choose_threads(prior)
     for width, height in {case.size for case in cases}:
         working_size(height, width, args.resolution or prior.native_side, prior.multiple)
     tools, judged_by = instruments(args, prior, cases, lpips)

@@ -36,6 +36,7 @@ class UNetPrior:
         down = 2 ** (len(self.vae.config.block_out_channels) - 1)
         self.native_side = self.unet.config.sample_size * down
         self.multiple = down * 2 ** (len(self.unet.config.block_out_channels) - 1)
+        self.parameters = sum(x.numel() for x in self.unet.parameters())
         self._taps = self_attentions(self.unet)
         if not self._taps:
             raise InputError(f"prior {identity} has no self-attention in its up blocks, which cds and cpds need")

@@ -52,6 +52,7 @@ class Prior(Protocol):
     native_side: int  # px of the pictures that it was trained on
     multiple: int  # px; sides of its pictures must be multiples of this
     feature_width: int  # channels of the widest tapped self-attention
+    parameters: int  # of the network that denoises
     identity: str  # what a saved run remembers it by
 
     def encode(self, images: Images) -> Latents:

@@ -317,6 +317,15 @@ def test_bad_flags(
     assert not (tmp_path / "eval").exists()
 
 
+def test_the_command_chooses_its_threads(
+    evaluate: Callable[..., int], capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "")
+    assert evaluate(limit=1) == 0
+    assert "Computing with 1 CPU thread" in capsys.readouterr().err
+
+
 def test_missing_lpips_is_said_before_the_prior_is_loaded(
     evaluate: Callable[..., int], capsys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
