@@ -5,13 +5,16 @@
 A method is what a setting was made with (--method, and --patch_selector where it is another than usual); its settings
 (guidance, weights) are points in the plane of target accuracy and LPIPS. A heavier structure weight alone lowers LPIPS
 to the source by editing less, so methods are compared at one accuracy, on the line through each method's non-dominated
-points; intervals are paired bootstraps over the cases.
+points; intervals are paired bootstraps over the cases. Settings measured with --no-lpips are compared by structure
+distance to the source instead.
 """
 
 import json
+import sys
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
@@ -20,7 +23,13 @@ from torch import Tensor
 from cpds.evaluation import read_config, read_rows
 
 SELECTS = {"cds": "random", "cpds": "learned"}  # the selector that goes without saying
-AXES = {"lpips_truth": "LPIPS to the ground truth", "lpips_source": "LPIPS to the source"}
+LPIPS = ("lpips_truth", "lpips_source")
+AXES = {
+    "lpips_truth": "LPIPS to the ground truth",
+    "lpips_source": "LPIPS to the source",
+    "structure": "structure distance to the source",
+}
+Rows = dict[str, dict[str, Any]]  # a setting's rows, by case
 
 
 @dataclass(frozen=True)
@@ -62,10 +71,7 @@ def method_name(folder: Path) -> str:
 def load(out: Path, tag: str | None) -> dict[str, Method]:
     """Every method in the folder, on the cases that all settings have finished."""
     settings = {p.parent.name: read_rows(p.parent) for p in sorted(out.glob("*/config.json"))}
-    needed = {"target", *AXES}
-    settings = {k: rows for k, rows in settings.items() if rows and all(needed <= r.keys() for r in rows.values())}
-    if not settings:
-        raise SystemExit(f"{out} holds no setting with target accuracy and LPIPS: run cpds eval first")
+    settings, axes = measured(out, {label: rows for label, rows in settings.items() if rows})
     ids = set.intersection(*(set(rows) for rows in settings.values()))
     some = next(iter(settings.values()))
     kept = sorted(i for i in ids if tag is None or tag in some[i]["tags"])
@@ -79,9 +85,34 @@ def load(out: Path, tag: str | None) -> dict[str, Method]:
         return torch.tensor([[settings[label][i][name] for i in kept] for label in labels]).double()
 
     return {
-        name: Method(labels, column(labels, "target"), {axis: column(labels, axis) for axis in AXES})
+        name: Method(labels, column(labels, "target"), {axis: column(labels, axis) for axis in axes})
         for name, labels in groups.items()
     }
+
+
+def measured(out: Path, settings: dict[str, Rows]) -> tuple[dict[str, Rows], list[str]]:
+    """The settings that can be compared, and by which distances; what is left out is said."""
+    columns = {label: set.intersection(*(set(row) for row in rows.values())) for label, rows in settings.items()}
+    if not columns:
+        raise SystemExit(f"{out} holds no finished case of any setting: cpds eval DATA --out {out} makes some")
+    if not any("target" in found for found in columns.values()):
+        raise SystemExit(f"no setting in {out} has target accuracy: take a data set whose cases say what to `expect`")
+    axes = [axis for axis in LPIPS if any({axis, "target"} <= found for found in columns.values())]
+    if not axes:
+        axes = ["structure"]
+        print(
+            f"no setting in {out} has LPIPS: compared by structure distance; for LPIPS measure them again without "
+            "--no-lpips into another --out (offline with --lpips_weights)",
+            file=sys.stderr,
+        )
+        networks = {read_config(out / label).get("judged by", {}).get("structure") for label in settings}
+        if len(networks) > 1:
+            raise SystemExit(f"structure distances in {out} are by {', '.join(map(str, networks))}: keep those of one")
+    for label, found in columns.items():
+        if lacking := sorted({"target", *axes} - found):
+            print(f"left out, as {', '.join(lacking)} was not measured: {label}", file=sys.stderr)
+            del settings[label]
+    return settings, axes
 
 
 def non_dominated(accuracy: Tensor, distance: Tensor) -> list[tuple[float, float]]:
@@ -128,15 +159,18 @@ def plot(methods: dict[str, Method], path: Path, title: str) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, len(AXES), figsize=(11, 4.5), constrained_layout=True)
-    for panel, (axis, name) in zip(axes, AXES.items(), strict=True):
+    shown = list(next(iter(methods.values())).distances)
+    figure, ((*axes,),) = pyplot.subplots(
+        1, len(shown), figsize=(5.5 * len(shown), 4.5), constrained_layout=True, squeeze=False
+    )
+    for panel, axis in zip(axes, shown, strict=True):
         for method, data in methods.items():
             x, y = data.hits.mean(1), data.distances[axis].mean(1)
             front = non_dominated(x, y)
             (line,) = panel.plot(*zip(*front, strict=True), "-", label=method)
             panel.plot(x, y, "o", color=line.get_color(), markersize=5)
         panel.set_xlabel("target accuracy")
-        panel.set_ylabel(name)
+        panel.set_ylabel(AXES[axis])
         panel.grid(alpha=0.3)
     axes[0].legend()
     figure.suptitle(title)
@@ -152,12 +186,12 @@ def main(config: Config) -> None:
     level = config.accuracy or min(float(m.hits.mean(1).max()) for m in methods.values())
     report = {"cases": cases, "accuracy": level, "ours": config.ours, "differences": {}}
     print(f"{cases} cases, at target accuracy {level:.3f}; {config.ours} minus the other, 95 % interval")
-    for axis, name in AXES.items():
+    for axis in methods[config.ours].distances:
         for other in methods:
             if other != config.ours:
                 gap = differences(methods[config.ours], methods[other], axis, level, config)
                 report["differences"][f"{axis} {other}"] = gap
-                print(f"  {name}, {other}: {gap[0]:+.4f} [{gap[1]:+.4f}, {gap[2]:+.4f}]")
+                print(f"  {AXES[axis]}, {other}: {gap[0]:+.4f} [{gap[1]:+.4f}, {gap[2]:+.4f}]")
     (config.out / "compare.json").write_text(json.dumps(report, indent=1) + "\n")
     if config.plot:
         plot(methods, config.plot, f"emoji-edit, {cases} cases" + (f" tagged {config.tag}" if config.tag else ""))

@@ -21,7 +21,8 @@ from cpds.cli_splats import SplatArgs, run_splats
 from cpds.cli_svg import SvgArgs, run_svg
 from cpds.config import EditConfig, GuidanceConfig
 from cpds.errors import InputError
-from cpds.presets import PRESETS
+from cpds.presets import NOTES, PRESETS
+from cpds.threads import wait_passively
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def run_presets() -> int:
         shown |= {f.name: getattr(preset, f.name) for f in fields(EditConfig) if f.name != "guidance"}
         plain = {f.name: f.default for f in [*fields(GuidanceConfig), *fields(EditConfig)]}
         own = " ".join(f"{k}={v}" for k, v in shown.items() if k == "method" or (v and v != plain.get(k)))
-        print(f"{name:>15}: {own}")
+        print(f"{name:>15}: {own}" + (f"  # {NOTES[name]}" if name in NOTES else ""))
     return 0
 
 
@@ -92,6 +93,7 @@ def parse(argv: Sequence[str]) -> ImageArgs | SvgArgs | SplatArgs | EvalArgs | P
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 2 and one sentence for anything that the user can mend."""
+    wait_passively()
     warnings.showwarning = lambda message, *_args, **_kwargs: print(f"cpds: warning: {message}", file=sys.stderr)
     try:
         given = list(sys.argv[1:] if argv is None else argv)

@@ -14,7 +14,7 @@ import tyro
 
 from cpds.cli_runs import EMBEDDED_NOTE, PresetName
 from cpds.config import EditConfig, GuidanceConfig, require
-from cpds.errors import InputError
+from cpds.errors import InputError, MissingExtra
 from cpds.presets import PRESETS
 
 
@@ -83,14 +83,17 @@ def run_eval(args: EvalArgs, command: str) -> int:
     from cpds.evaluation import Evaluation, Forwards, save_tables
     from cpds.pictures import working_size
     from cpds.prior import load_prior
+    from cpds.threads import choose_threads
     from representations.latent import LatentImage, LatentImageConfig
 
     if args.prior is None and args.data != "emoji-edit":
         print(EMBEDDED_NOTE, file=sys.stderr)
+    lpips = open_lpips(args)  # first: it may be missing, and is read sooner than a prior
     prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
+    choose_threads(prior)
     for width, height in {case.size for case in cases}:
         working_size(height, width, args.resolution or prior.native_side, prior.multiple)
-    tools, judged_by = instruments(args, prior, cases)
+    tools, judged_by = instruments(args, prior, cases, lpips)
     latent = LatentImageConfig(args.resolution, args.keep_unchanged)
     settings = {"edit": asdict(args.edit), "latent": asdict(latent), "prior": prior.identity, "judged by": judged_by}
 
@@ -128,7 +131,20 @@ def setting_name(preset: str, config: EditConfig) -> str:
     return re.sub(r"[^\w.,=@ +-]+", "", " ".join([preset, *own]))[:120]
 
 
-def instruments(args: EvalArgs, prior: Any, cases: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
+def open_lpips(args: EvalArgs) -> Any:
+    """LPIPS, or None where it is not asked for."""
+    from cpds.perception import Lpips
+
+    weights = args.lpips_weights or (Path(os.environ["CPDS_ALEXNET"]) if "CPDS_ALEXNET" in os.environ else None)
+    try:
+        return Lpips.load(weights) if args.lpips else None
+    except MissingExtra:
+        raise
+    except InputError as err:
+        raise InputError(f"{err} as --lpips_weights, or leave LPIPS out with --no-lpips") from err
+
+
+def instruments(args: EvalArgs, prior: Any, cases: Sequence[Any], lpips: Any) -> tuple[Any, dict[str, Any]]:
     """What the edits are judged by, and what tells two sets of instruments apart."""
     import hashlib
 
@@ -136,7 +152,7 @@ def instruments(args: EvalArgs, prior: Any, cases: Sequence[Any]) -> tuple[Any, 
     from cpds.evaluation import Instruments
     from cpds.judge import Judge
     from cpds.metrics import torchmetrics_functional
-    from cpds.perception import ClipScore, DinoStructure, Lpips, PriorStructure
+    from cpds.perception import ClipScore, DinoStructure, PriorStructure
 
     torchmetrics_functional("structural_similarity_index_measure")
     judge, judge_file = None, EMOJI_EDIT / "judge.safetensors"
@@ -144,11 +160,10 @@ def instruments(args: EvalArgs, prior: Any, cases: Sequence[Any]) -> tuple[Any, 
         judge = Judge.load(judge_file).to(prior.device)
         wrong = {f"{h} {n!r}" for case in cases for h, n in case.expect.items() if n not in judge.classes.get(h, ())}
         require(not wrong, f"expect names what the judge does not know: {', '.join(sorted(wrong))}")
-    weights = args.lpips_weights or (Path(os.environ["CPDS_ALEXNET"]) if "CPDS_ALEXNET" in os.environ else None)
     tools = Instruments(
         structure=DinoStructure(args.dino, prior.device) if args.dino else PriorStructure(prior),
         judge=judge,
-        lpips=Lpips.load(weights).to(prior.device) if args.lpips else None,
+        lpips=lpips and lpips.to(prior.device),
         clip=ClipScore(args.clip, prior.device) if args.clip else None,
         device=prior.device,
     )

@@ -101,7 +101,9 @@ class Opened(NamedTuple):
 def run_jobs(args: Any, jobs: Sequence[Job], prior: Prior, opened: Callable[[Job], Opened], suffix: str = "") -> int:
     """All edits, one after the other; the first exit code that is not 0. `suffix` ends both prompts."""
     from cpds.runs import Identity
+    from cpds.threads import choose_threads
 
+    choose_threads(prior)
     again = f"--resume --save_path {jobs[0].folder if len(jobs) == 1 else jobs[0].folder.parent}"
     for n, job in enumerate(jobs, 1):
         if len(jobs) > 1:

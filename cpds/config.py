@@ -96,7 +96,8 @@ class EditConfig:
     lr: float = 0.1
     """Step size."""
     lr_scaling: Literal["area", "none"] = "area"
-    """area: multiply step sizes by 2000 / (h w) of the latent, as CDS's code does; none: use them as they are."""
+    """area: multiply learning rates by 2000 / (h w) of the latent for the edit direction (not for the contrastive loss
+    or the anchor), as CDS's code does; none: use them as they are."""
     lr_final: float | None = None
     """Step size of the last step, reached exponentially (other groups' fall by the same factor); none keeps lr."""
     group_lrs: Mapping[str, float] = field(default_factory=dict)

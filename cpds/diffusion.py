@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from cpds.errors import InputError
+from cpds.hub import reason
 from cpds.prior import Prediction, Text
 from cpds.schedule import NoiseSchedule
 from cpds.taps import capture, self_attentions
@@ -35,26 +36,28 @@ class UNetPrior:
         down = 2 ** (len(self.vae.config.block_out_channels) - 1)
         self.native_side = self.unet.config.sample_size * down
         self.multiple = down * 2 ** (len(self.unet.config.block_out_channels) - 1)
+        self.parameters = sum(x.numel() for x in self.unet.parameters())
         self._taps = self_attentions(self.unet)
         if not self._taps:
             raise InputError(f"prior {identity} has no self-attention in its up blocks, which cds and cpds need")
         self.feature_width = max(attention.to_out[0].out_features for _, attention in self._taps)
 
     @classmethod
-    def load(cls, name: str, device: torch.device, dtype: torch.dtype) -> "UNetPrior":
-        """From a local folder or the hub. InputError where it cannot be had or is of another family."""
+    def load(cls, name: str, device: torch.device, dtype: torch.dtype, *, offline: bool = False) -> "UNetPrior":
+        """From a local folder or the hub (`offline`: its cache). InputError if it is not there or of another family."""
         quieten()
         from diffusers import StableDiffusionPipeline
 
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # deprecations: for us, not for users
-                index: Any = StableDiffusionPipeline.load_config(name)
-                family = index.get("_class_name")
+                index: Any = StableDiffusionPipeline.load_config(name, local_files_only=offline)
+                family = index.get("_class_name") if isinstance(index, dict) else None
                 if family != SUPPORTED:
                     raise TypeError(f"it is a {family}, not a {SUPPORTED}")
                 pipeline = StableDiffusionPipeline.from_pretrained(
                     name,
+                    local_files_only=offline,
                     torch_dtype=dtype,
                     safety_checker=None,
                     feature_extractor=None,
@@ -67,10 +70,9 @@ class UNetPrior:
         except torch.OutOfMemoryError:
             raise
         except Exception as err:  # the libraries raise a dozen kinds for damaged files
-            first = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
             raise InputError(
                 f"prior {name!r} cannot be loaded: give a local folder or a hub name of a Stable Diffusion 1.x or 2.x "
-                f"pipeline ({first})"
+                f"pipeline ({reason(err)})"
             ) from err
         return cls(pipeline, device, f"{identity_of(name)} {str(dtype).removeprefix('torch.')}")
 

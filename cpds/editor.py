@@ -84,7 +84,13 @@ def start(
 ) -> EditState:
     """Set up an edit without running it."""
     guidance = Guidance(
-        prior, prompt, target_prompt, config.guidance, steps=config.num_inference_steps, seed=config.seed
+        prior,
+        prompt,
+        target_prompt,
+        config.guidance,
+        steps=config.num_inference_steps,
+        seed=config.seed,
+        lr_scaling=config.lr_scaling,
     )
     groups = [
         {"params": g.tensors, "lr": config.lr, "base": config.group_lrs.get(g.name, config.lr)}

@@ -8,6 +8,7 @@ contrastive loss run all four without gradient.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -49,11 +50,12 @@ class Guidance:
         *,
         steps: int,
         seed: int = 0,
+        lr_scaling: Literal["area", "none"] = "none",  # what the optimiser does to its learning rate
     ) -> None:
         prompts, targets = ([p] if isinstance(p, str) else list(p) for p in (prompt, target_prompt))
         if len(prompts) != len(targets):
             raise InputError(f"{len(prompts)} prompts but {len(targets)} target prompts: give one of each for an edit")
-        self.prior, self.config, self.steps = prior, config, steps
+        self.prior, self.config, self.steps, self.lr_scaling = prior, config, steps, lr_scaling
         self.objective = OBJECTIVES[config.method]
         self.edits = len(prompts)
         self.say(prompts, targets)
@@ -87,7 +89,9 @@ class Guidance:
         if len(source) % self.edits:
             raise ValueError(f"{len(source)} views cannot be shared out among {self.edits} edits")
         source = source.detach()
-        losses = {"anchor": config.w_anchor * anchor_loss(source, target)} if config.w_anchor else {}
+        # 2000 / (h w) belongs to the score term alone: the other losses undo what the learning rate holds of it
+        undo = target.shape[-2] * target.shape[-1] / 2000 if self.lr_scaling == "area" else 1.0
+        losses = {"anchor": undo * config.w_anchor * anchor_loss(source, target)} if config.w_anchor else {}
         if config.normalize_gradient and target.requires_grad:
             target = target.clone()  # a node of its own, whose hook sees the sum of all losses' gradients
             target.register_hook(self._unit_rms)  # of all but the anchor's
@@ -118,7 +122,7 @@ class Guidance:
                     for i, selector in enumerate(self.selectors)
                 ]
             ).sum()
-            losses["cut"] = config.w_cut * cut
+            losses["cut"] = undo * config.w_cut * cut
             metrics["cut"] = float(cut.detach()) / self.edits
             if (step + 1) % config.selector_every == 0:
                 metrics |= mean_figures([selector.update() for selector in self.selectors])

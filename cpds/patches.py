@@ -126,7 +126,10 @@ class _Learning:
 
 
 class LearnedPatches(_Learning):
-    """The Meta-Learner: features -> 64 -> 32 -> 1, trained online by BCE with Adam 1e-3."""
+    """The Meta-Learner: features -> 64 -> 32 -> 1, trained online by BCE with Adam 1e-3.
+
+    Until its first update patches are chosen at random: an untrained network's order means nothing.
+    """
 
     EPOCHS = 5
 
@@ -144,7 +147,9 @@ class LearnedPatches(_Learning):
         return x * x.shape[1] ** 0.5
 
     @torch.no_grad()
-    def score(self, x: Tensor) -> Tensor:
+    def score(self, x: Tensor) -> Tensor | None:
+        if not self.optimiser.state:  # no update yet
+            return None
         return self.net(self._standardised(x))[:, 0]
 
     def learn(self, x: Tensor, y: Tensor) -> float:
@@ -173,7 +178,8 @@ class LearnedPatches(_Learning):
         for key, value in state.items():
             if key.startswith("adam."):
                 _, i, name = key.split(".")
-                moments.setdefault(int(i), {})[name] = value
+                # Adam reads its step counter on the CPU: on a GPU each parameter would make every step wait
+                moments.setdefault(int(i), {})[name] = value.cpu() if name == "step" else value
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
 
 

@@ -3,11 +3,14 @@
 Their weights are the user's: from the hub, or a local file or folder. Loaded only where an evaluation asks for them.
 """
 
+import os
+from http.client import HTTPException
 from importlib.resources import files
 from math import ceil
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from urllib.request import Request, urlopen
 
 import torch
 from jaxtyping import Float
@@ -17,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
 from cpds.errors import InputError
+from cpds.hub import PATIENCE, only_cached, reason, within
 from cpds.metrics import Scores, structure_distance, torchmetrics_functional
 from cpds.pictures import resized
 from cpds.prior import Prior, Text
@@ -51,15 +55,15 @@ class Lpips(nn.Module):
         torchmetrics_functional("learned_perceptual_image_patch_similarity")  # its package brings the heads
         net = cls()
         try:
-            weights = (
-                read_weights(features) if features else torch.hub.load_state_dict_from_url(ALEXNET, progress=False)
-            )
+            weights = read_weights(features) if features else downloaded()
             for conv, i in zip(net.convolutions, (0, 3, 6, 8, 10), strict=True):
                 conv.load_state_dict({k: weights[f"features.{i}.{k}"] for k in ("weight", "bias")})
+        except InputError:
+            raise
         except (OSError, EOFError, KeyError, RuntimeError, ValueError, UnpicklingError) as err:
             raise InputError(
-                f"AlexNet's weights for LPIPS cannot be loaded from {features or ALEXNET}: give torchvision's "
-                "file (alexnet-owt-7be5be79.pth) as --lpips_weights"
+                f"AlexNet's weights for LPIPS cannot be loaded from {features or ALEXNET}: give torchvision's file "
+                f"{Path(ALEXNET).name}"
             ) from err
         with (files("torchmetrics") / "functional/image/lpips_models/alex.pth").open("rb") as file:
             heads = torch.load(file, map_location="cpu", weights_only=True)
@@ -83,6 +87,20 @@ class Lpips(nn.Module):
     def forward(self, a: Images, b: Images) -> Scores:
         pairs = zip(self.features(a), self.features(b), self.heads, strict=True)
         return torch.stack([((x - y).square() * head).sum(1).mean((1, 2)) for x, y, head in pairs]).sum(0)
+
+
+def downloaded() -> dict[str, Tensor]:
+    """AlexNet's state dict from torch's cache, which is filled at the first call. InputError where that fails."""
+    try:
+        if not (Path(torch.hub.get_dir()) / "checkpoints" / Path(ALEXNET).name).is_file():
+            head = Request(ALEXNET, method="HEAD")
+            within(PATIENCE, lambda: urlopen(head, timeout=PATIENCE).close())  # torch itself would wait for minutes
+        return torch.hub.load_state_dict_from_url(ALEXNET, progress=False)
+    except (OSError, HTTPException) as err:
+        raise InputError(
+            f"AlexNet's weights for LPIPS are not on this machine and cannot be downloaded from {ALEXNET} "
+            f"({reason(err)}): give torchvision's file {Path(ALEXNET).name}"
+        ) from err
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -162,9 +180,11 @@ def from_hub(kind: str, name: str, flag: str) -> Any:
     from cpds.diffusion import quieten
 
     quieten()
+    offline = os.path.isdir(name) or only_cached(name, "config.json", f"{flag} {name!r}")
     try:
-        loaded = getattr(transformers, kind).from_pretrained(name)
+        loaded = getattr(transformers, kind).from_pretrained(name, local_files_only=offline)
     except Exception as err:  # the library raises a dozen kinds
-        first = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
-        raise InputError(f"{flag} {name!r} cannot be loaded: give a hub name or a local folder ({first})") from err
+        raise InputError(
+            f"{flag} {name!r} cannot be loaded: give a hub name or a local folder ({reason(err)})"
+        ) from err
     return loaded.eval().requires_grad_(False) if isinstance(loaded, nn.Module) else loaded

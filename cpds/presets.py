@@ -4,12 +4,12 @@ from dataclasses import dataclass, replace
 
 from cpds.config import EditConfig, GuidanceConfig
 
-# Delta Denoising Score (Hertz 2023) as CDS's code runs it; the step size is 0.1 x 2000 / (h w)
+# Delta Denoising Score (Hertz 2023) as CDS's code runs it; the learning rate is 0.1 x 2000 / (h w)
 DDS_PAPER = EditConfig(GuidanceConfig("dds"), 200, "sgd", 0.1)
-# Contrastive Denoising Score (Nam 2024)
+# Contrastive Denoising Score (Nam 2024); the contrastive loss is not multiplied by 2000 / (h w)
 CDS_PAPER = replace(DDS_PAPER, guidance=GuidanceConfig("cds", w_cut=3.0))
-# the reference code of CPDS: CDS's numbers at eight times the step size
-CPDS_REFERENCE = replace(DDS_PAPER, guidance=GuidanceConfig("cpds", w_cut=3.0, patch_selector="learned"), lr=0.8)
+# the public code of CPDS: CDS's numbers at eight times the learning rate, and stride 1, where psi is 0
+CPDS_REFERENCE = replace(DDS_PAPER, guidance=GuidanceConfig("cpds", w_cut=3.0, stride=1), lr=0.8)
 # Posterior Distillation Sampling (Koo 2024) on pictures
 PDS_PAPER = EditConfig(
     GuidanceConfig("pds", guidance_scale=50.0, t_min=0.02, t_max=0.98), 500, "adamw", 0.1, lr_scaling="none"
@@ -90,6 +90,12 @@ PRESETS = {
     "pds-svg-paper": PDS_SVG,
     **{f"{name}-svg": on_svg(preset) for name, preset in METHODS.items()},
     **{f"{name}-splats": on_splats(preset) for name, preset in METHODS.items()},
+}
+
+# what a user should know before taking a preset
+NOTES = {
+    "cpds-reference": "what the public code of CPDS runs, faults included: it takes the target's latent for the "
+    "source's, so that psi's pull to the source cancels, and its selector never learns (patches here: random)"
 }
 
 

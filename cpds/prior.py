@@ -12,9 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cpds.errors import InputError
+from cpds.hub import only_cached
 from cpds.schedule import NoiseSchedule
 from cpds.types import Features, Images, Latents, Timesteps
 
+INDEX = "model_index.json"  # that a pipeline's folder begins with
 EMBEDDED = Path(__file__).parent / "assets" / "prior"
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -50,6 +52,7 @@ class Prior(Protocol):
     native_side: int  # px of the pictures that it was trained on
     multiple: int  # px; sides of its pictures must be multiples of this
     feature_width: int  # channels of the widest tapped self-attention
+    parameters: int  # of the network that denoises
     identity: str  # what a saved run remembers it by
 
     def encode(self, images: Images) -> Latents:
@@ -100,20 +103,23 @@ def load_prior(
     where = resolve_device(device)
     chosen = DTYPES.get(dtype, torch.float16 if where.type == "cuda" else torch.float32)
     name = str(name_or_path or EMBEDDED)
-    if os.path.isdir(name):  # False, unlike Path.is_dir, for a name too long
+    if here := os.path.isdir(name):  # False, unlike Path.is_dir, for a name too long
         check_folder(Path(name))
-    return diffusion.UNetPrior.load(name, where, chosen)
+    offline = here or only_cached(name, INDEX, f"prior {name!r}")
+    return diffusion.UNetPrior.load(name, where, chosen, offline=offline)
 
 
 def check_folder(folder: Path) -> None:
     """Raise InputError unless `folder` holds a pipeline with every component that its index lists."""
-    index = folder / "model_index.json"
+    index = folder / INDEX
     if not index.is_file():
-        raise InputError(f"prior folder {folder} has no model_index.json: give a folder in diffusers' layout")
+        raise InputError(f"prior folder {folder} has no {INDEX}: give a folder in diffusers' layout")
     try:
         listed = json.loads(index.read_text())
-    except ValueError as err:
+    except (OSError, ValueError, RecursionError) as err:
         raise InputError(f"{index} is not valid JSON: download the prior again") from err
+    if not isinstance(listed, dict):
+        raise InputError(f"{index} is not a JSON object: download the prior again")
     for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
         if part in listed and not any((folder / part).glob("*")):
             raise InputError(f"prior folder {folder} lacks its component {part}: download the prior again")

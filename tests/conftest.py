@@ -33,6 +33,7 @@ from cpds.prior import Prior, load_prior
 from cpds.representation import ParamGroup
 
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # commands leave it at that
 
 
 def build_tokenizer(folder: Path) -> CLIPTokenizer:

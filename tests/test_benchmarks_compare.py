@@ -77,7 +77,8 @@ def test_the_command_reads_what_eval_wrote(tmp_path: Path, capsys: Any) -> None:
     setting(tmp_path, "pds", [{"id": "c1", "tags": ["odd"], "target": 1}])  # without LPIPS: left out
     setting(tmp_path, "dds", rows(10, 0.5))  # two cases are not finished: they are left out everywhere
     compare.main(Config(tmp_path, tag="odd", draws=50, plot=tmp_path / "curves.png"))
-    text = capsys.readouterr().out
+    text, left_out = capsys.readouterr()
+    assert left_out == "left out, as lpips_source, lpips_truth was not measured: pds\n"
     assert text.startswith("5 cases, at target accuracy 0.600")
     assert "LPIPS to the ground truth, dds: -0.3000 [-0.3000, -0.3000]" in text
     assert "LPIPS to the ground truth, cpds random: -0.2000 [-0.2000, -0.2000]" in text
@@ -91,10 +92,42 @@ def test_the_command_reads_what_eval_wrote(tmp_path: Path, capsys: Any) -> None:
     [
         ({"ours": "pds"}, "no setting of 'pds'"),
         ({"tag": "none"}, "no case tagged none"),
-        ({"out": Path("/nowhere")}, "holds no setting with target accuracy and LPIPS"),
+        ({"out": Path("/nowhere")}, "/nowhere holds no finished case of any setting: cpds eval DATA --out /nowhere"),
     ],
 )
 def test_what_cannot_be_compared_is_named(tmp_path: Path, config: dict[str, Any], message: str) -> None:
     setting(tmp_path, "cpds", rows(4, 0.2))
     with pytest.raises(SystemExit, match=message):
         compare.main(Config(**{"out": tmp_path, **config}))
+
+
+def without_lpips(n: int, structure: float) -> list[dict[str, Any]]:
+    return [{"id": f"c{i}", "tags": [], "target": i % 3 > 0, "structure": structure} for i in range(n)]
+
+
+def test_settings_without_lpips_are_compared_by_structure(tmp_path: Path, capsys: Any) -> None:
+    """Of `cpds eval --no-lpips`."""
+    setting(tmp_path, "cpds", without_lpips(12, 0.2))
+    setting(tmp_path, "dds", without_lpips(12, 0.5))
+    compare.main(Config(tmp_path, draws=50, plot=tmp_path / "curves.png"))
+    text, note = capsys.readouterr()
+    assert "structure distance to the source, dds: -0.3000 [-0.3000, -0.3000]" in text
+    assert "LPIPS" not in text
+    assert "no setting in" in note
+    assert "without --no-lpips into another --out" in note
+    assert (tmp_path / "curves.png").stat().st_size > 5000
+
+
+def test_structure_distances_of_two_networks_are_not_compared(tmp_path: Path) -> None:
+    for label, network in (("cpds", "dino"), ("dds", "prior")):
+        setting(tmp_path, label, without_lpips(12, 0.2))
+        file = tmp_path / label / "config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "judged by": {"structure": network}}))
+    with pytest.raises(SystemExit, match=r"structure distances in .* are by (dino, prior|prior, dino)"):
+        compare.main(Config(tmp_path))
+
+
+def test_without_target_accuracy_the_reason_is_said(tmp_path: Path) -> None:
+    setting(tmp_path, "cpds", [{"id": "c1", "tags": [], "lpips_source": 1.0, "structure": 0.1}])
+    with pytest.raises(SystemExit, match="has target accuracy: take a data set whose cases say what to `expect`"):
+        compare.main(Config(tmp_path))

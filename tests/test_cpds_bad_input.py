@@ -252,7 +252,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     **{f"{p} without config": (lambda f, p=p: (f / p / "config.json").unlink(), "cannot") for p in NETWORKS},
     "no index": (lambda f: (f / "model_index.json").unlink(), "model_index.json"),
     "index is no JSON": (lambda f: (f / "model_index.json").write_text("{"), "not valid JSON"),
-    "index is no object": (lambda f: (f / "model_index.json").write_text("[]"), "cannot be loaded"),
+    "index is garbage": (lambda f: (f / "model_index.json").write_bytes(b"\xff\x00garbage"), "not valid JSON"),
+    **{
+        f"index is {text}": (lambda f, t=text: (f / "model_index.json").write_text(t), "not a JSON object")
+        for text in ("[]", "null", "5", '"unet"')
+    },
     "index is empty": (lambda f: (f / "model_index.json").write_text("{}"), "cannot be loaded"),
     "another family": (
         lambda f: rewrite_index(f, lambda i: i.update(_class_name="StableDiffusionXLPipeline")),

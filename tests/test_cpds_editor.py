@@ -29,6 +29,7 @@ class GaussianPrior:
     """
 
     device, native_side, multiple, feature_width, identity = torch.device("cpu"), 4, 1, 2, "gaussian"
+    parameters = 0
 
     def __init__(self, schedule: str = "diffusion", std: float = 0.5, broken_from: int = 1 << 62) -> None:
         self.schedule, self.std, self.calls_left = SCHEDULES[schedule], std, broken_from

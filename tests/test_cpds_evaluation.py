@@ -299,11 +299,12 @@ def test_done_work_is_not_done_again(evaluate: Callable[..., int], tmp_path: Pat
         ({"label": "../x"}, "label '../x' names a folder"),
         ({"split": "tset"}, "holds no case of split 'tset'"),
         ({"tag": "aminal"}, "no case has the tag 'aminal': there are "),
-        ({"clip": "/nowhere/clip"}, "--clip '/nowhere/clip' cannot be loaded"),
-        ({"dino": "/nowhere/vit"}, "--dino '/nowhere/vit' cannot be loaded"),
+        ({"clip": "/nowhere/clip"}, "--clip '/nowhere/clip' is neither a local folder nor"),
+        ({"dino": "/nowhere/vit"}, "--dino '/nowhere/vit' is neither a local folder nor"),
         ({"lpips": True, "lpips_weights": "/nowhere/alexnet.pth"}, "cannot be loaded from /nowhere/alexnet.pth"),
+        ({"lpips": True, "lpips_weights": "/nowhere/a.pth"}, "as --lpips_weights, or leave LPIPS out with --no-lpips"),
         ({"device": "tpu"}, "device 'tpu' is not usable here"),
-        ({"prior": "/nowhere/prior"}, "prior '/nowhere/prior' cannot be loaded"),
+        ({"prior": "/nowhere/prior"}, "prior '/nowhere/prior' is neither a local folder nor"),
     ],
 )
 def test_bad_flags(
@@ -314,6 +315,31 @@ def test_bad_flags(
     assert message in error
     assert "Traceback" not in error
     assert not (tmp_path / "eval").exists()
+
+
+def test_the_command_chooses_its_threads(
+    evaluate: Callable[..., int], capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "")
+    assert evaluate(limit=1) == 0
+    assert "Computing with 1 CPU thread" in capsys.readouterr().err
+
+
+def test_missing_lpips_is_said_before_the_prior_is_loaded(
+    evaluate: Callable[..., int], capsys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_args: Any, **_kwargs: Any) -> None:
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr("torch.hub._hub_dir", str(tmp_path))
+    for place in ("cpds.perception.urlopen", "torch.hub.urlopen"):
+        monkeypatch.setattr(place, unreachable)
+    monkeypatch.setattr("cpds.prior.load_prior", lambda *_, **__: pytest.fail("the prior was loaded"))
+    assert evaluate(lpips=True) == 2
+    error = capsys.readouterr().err
+    assert "Name or service not known" in error
+    assert "as --lpips_weights, or leave LPIPS out with --no-lpips" in error
 
 
 def test_what_the_judge_does_not_know_is_named(evaluate: Callable[..., int], data: Path, capsys: Any) -> None:

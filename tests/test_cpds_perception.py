@@ -46,7 +46,7 @@ def test_lpips_says_which_file_it_needs(tmp_path: Path, content: bytes | None, s
     path = tmp_path / f"weights{suffix}"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(InputError, match=r"weights\.(safetensors|pth).*alexnet-owt-7be5be79.pth\) as --lpips_weights"):
+    with pytest.raises(InputError, match=r"weights\.(safetensors|pth).*alexnet-owt-7be5be79.pth"):
         Lpips.load(path)
 
 
