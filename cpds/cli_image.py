@@ -118,8 +118,8 @@ class Checked:
             whose = str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
             print(f"cpds: note: {whose}: {note}", file=sys.stderr)
         if self.skipped:
-            total = len(self.skipped) + len(self.sizes)
-            print(f"cpds: note: {len(self.skipped)} of {total} pictures are skipped, listed at the end", file=sys.stderr)
+            some = f"{len(self.skipped)} of {len(self.skipped) + len(self.sizes)}"
+            print(f"cpds: note: {some} pictures are skipped and listed at the end", file=sys.stderr)
 
 
 def check_sources(args: ImageArgs, paths: Sequence[Path], mask: Tensor | None) -> Checked:

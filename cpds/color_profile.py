@@ -13,7 +13,7 @@ SRGB_TOLERANCE = 2  # of 255: sRGB profiles of different makers differ by roundi
 
 
 class ColorProfile:
-    """An ICC profile by its bytes. ValueError where it is damaged, or describes something else than RGB, grey or CMYK."""
+    """An ICC profile by its bytes. ValueError where it is damaged or is for something else than RGB, grey or CMYK."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -43,7 +43,7 @@ class ColorProfile:
 
     @property
     def works_both_ways(self) -> bool:
-        """Whether an RGB image can be written in this profile; those of scanners, for instance, are only for reading."""
+        """Whether an RGB image can be written in this profile; a scanner's, for instance, is only for reading."""
         return self.mode == "RGB" and (self.is_srgb or self._from_srgb is not None)
 
     def to_srgb(self, image: Image.Image) -> Image.Image:

@@ -20,7 +20,8 @@ DESCRIPTIVE = {270, 271, 272, 306, 315, 33432, 34665, 34853}  # EXIF: title, cam
 def image_suffixes() -> set[str]:
     """Suffixes of every format that Pillow opens here, and of those images that it does not."""
     registered = Image.registered_extensions().items()
-    return {suffix for suffix, form in registered if form in Image.OPEN and form not in EXTERNAL} | set(NOT_HERE)
+    opened = {*Image.OPEN, "MPO"} - EXTERNAL  # the JPEG reader opens MPO
+    return {suffix for suffix, form in registered if form in opened} | set(NOT_HERE)
 
 
 def find_pictures(path: Path) -> list[Path]:

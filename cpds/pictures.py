@@ -20,6 +20,7 @@ from cpds.types import Images
 
 __all__ = ["SUFFIXES", "check_sides", "find_files", "find_pictures"]
 
+GONE = 32  # of 255: change of a colour from which on nothing of the old one remains
 LONGEST = 4096  # px, longer side while editing with the shorter side as asked
 
 
@@ -34,11 +35,17 @@ class SourceImage:
     alpha: Image.Image | None
     profile: ColorProfile | None
 
+    @property
+    def visible(self) -> Float[Tensor, "1 1 H W"] | None:
+        """1 where the file is not wholly transparent, 0 where it is; None where it is opaque."""
+        return None if self.alpha is None else torch.from_numpy(numbers(self.alpha) > 0).float()[None, None]
+
     def png(self, edited: Images) -> bytes:
         """An edit of `image` as PNG with the file's alpha and colour profile; colours that are equal keep their bytes.
 
-        Over white it looks as `edited`: with C = a F + (1 - a) white, the colour is F' = F + (C' - C) / a. Converted
-        to a profile P, the change P(F') - P(F) is added to the file's colours, some of which sRGB may not hold.
+        Over white it looks as `edited`: with C = a F + (1 - a) white, the colour is F' = F + (C' - C) / a. In the
+        file's profile P it is P(F') and, of what sRGB could not hold of the file's colour, a rest that falls with the
+        change: none from GONE on.
         """
         after = to_pil(edited)
         if self.alpha is not None:
@@ -46,8 +53,9 @@ class SourceImage:
             change = (numbers(after) - numbers(to_pil(self.image))) / alpha.clip(1 / 255)
             after = nearest(numbers(self.srgb) + np.where(alpha > 0, change, 0))
         if self.profile is not None:
+            change = np.abs(numbers(after) - numbers(self.srgb)).max(-1, keepdims=True)
             new, old = (numbers(self.profile.from_srgb(x)) for x in (after, self.srgb))
-            after = nearest(numbers(self.colors) + new - old)
+            after = nearest(new + (numbers(self.colors) - old) * (1 - change / GONE).clip(0))
         if self.alpha is not None:
             after.putalpha(self.alpha)
         return png(after, self.profile and self.profile.data)
@@ -83,12 +91,15 @@ def open_source(path: Path) -> SourceImage:
             profile = ColorProfile(data)
             srgb = profile.to_srgb({"RGB": colors, "L": colors.convert("L"), "CMYK": file}[profile.mode])
         except ValueError:
+            profile = None
             notes.append("its colour profile cannot be used and is left out: colours may look different")
     if file.mode == "CMYK" or (profile is not None and not profile.works_both_ways):
         notes.append(f"its {profile.mode.replace('L', 'grey') if profile else file.mode} colours are converted to sRGB")
         colors, profile = srgb, None
     if alpha is not None:
-        notes.append("it is edited over white, and keeps its transparency: where it is transparent, no edit shows")
+        if alpha.getextrema() == (0, 0):
+            raise InputError(f"picture {path} is transparent everywhere: there is nothing to edit")
+        notes.append("it is edited over white, and keeps its transparency: nothing is edited where it is transparent")
     return SourceImage(to_tensor(over_white(srgb, alpha)), tuple(notes), srgb, colors, alpha, profile)
 
 

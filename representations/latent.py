@@ -39,8 +39,8 @@ class LatentImage:
     """A picture's latent under `prior`; the result comes back at the picture's own size.
 
     Several pictures of one size may be edited at once, each with prompts of its own, as if each were alone.
-    `mask` (1 or b, 1, H, W) works as a layer mask: where it is 0 neither the latent nor a pixel changes, and of the edit
-    that it lets the latent make elsewhere, each pixel gets the mask's share: source + mask (edit - source).
+    `mask` (1 or b, 1, H, W) works as a layer mask: where it is 0 neither the latent nor a pixel changes; where it is
+    not, the latent is edited, and each pixel gets the mask's share of that: source + mask (edit - source).
     """
 
     def __init__(
@@ -86,7 +86,9 @@ class LatentImage:
         config: LatentImageConfig | None = None,
         mask: Float[Tensor, "1 1 H W"] | None = None,
     ) -> "LatentImage":
-        """From an opened file, whose transparency and colour profile the saved edit keeps."""
+        """From an opened file, whose transparency and colour profile the saved edit keeps; what is clear is held."""
+        if source.visible is not None:
+            mask = source.visible if mask is None else mask * source.visible
         image = cls(source.image, prior, config, mask)
         image.file = source
         return image
