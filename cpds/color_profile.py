@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -19,7 +20,8 @@ class ColorProfile:
         self.data = data
         try:
             self._profile = ImageCms.ImageCmsProfile(BytesIO(data))
-            self.mode = MODES[self._profile.profile.xcolor_space.strip()]  # Pillow mode of the images it describes
+            described: Any = self._profile.profile
+            self.mode = MODES[described.xcolor_space.strip()]  # Pillow mode of the images it is for
             self._to_srgb = ImageCms.buildTransform(self._profile, ImageCms.createProfile("sRGB"), self.mode, "RGB")
         except (ImageCms.PyCMSError, OSError, ImportError, KeyError) as err:  # ImportError: Pillow without LittleCMS
             raise ValueError(f"ICC profile cannot be used: {err}") from err
