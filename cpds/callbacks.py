@@ -81,11 +81,13 @@ class Pictures:
             self.run.write(f"{FRAMES}/{state.step:06d}.png", png(frame))
 
     def finished(self, state: EditState) -> None:
-        result = to_pil(state.representation.picture(state.prior))
+        edited = state.representation.picture(state.prior)
+        result = to_pil(edited)
         way = [self.source, *(Image.open(f).convert("RGB") for f in self.run.frames()), result]
         self.run.write(GIF, gif(way))
         self.run.write(STRIP, png(strip([self.source, result])))
-        self.run.write(RESULT, png(result))  # last: its presence says that the run is finished
+        encode = getattr(state.representation, "png", lambda edited: png(to_pil(edited)))  # as the source file was
+        self.run.write(RESULT, encode(edited))  # last: its presence says that the run is finished
 
 
 class Checkpoints:

@@ -23,7 +23,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cpds.errors import InputError
-from cpds.pictures import open_mask, open_picture
+from cpds.masks import open_mask, read_mask
+from cpds.pictures import open_picture
 from cpds.types import Images
 
 EMOJI_EDIT = Path(__file__).parent / "assets" / "emoji_edit"
@@ -193,7 +194,7 @@ def check_files(case: Case, problems: list[str]) -> tuple[int, int]:
     for role, file in {"source": case.source, "mask": case.mask, "truth": case.truth}.items():
         if isinstance(file, Path):
             try:
-                height, width = open_picture(file).shape[-2:]
+                height, width = (read_mask if role == "mask" else open_picture)(file).shape[-2:]
                 sizes[role] = width, height
             except InputError as err:
                 problems.append(f"{case.id}: {role}: {err}")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
@@ -20,7 +21,11 @@ from cpds.cli_runs import (
     run_jobs,
 )
 from cpds.config import EditConfig
+from cpds.errors import InputError
 from cpds.presets import PRESETS
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,9 @@ class ImageArgs:
     """Edit a picture, or every picture of a folder, by prompt."""
 
     img_path: Path
-    """Picture or folder of pictures (jpg, jpeg, png, webp, bmp)."""
+    """Picture, or folder of pictures: jpg, png, webp, bmp, gif, tiff, avif, and whatever else Pillow opens (of several
+    frames or pages the first). Hidden files are passed over; pictures that cannot be edited are skipped and listed at
+    the end, with exit code 1. Results keep transparency and colour profile, not EXIF or other metadata."""
     prompt: str
     """What the picture shows."""
     trg_prompt: tuple[str, ...]
@@ -40,9 +47,12 @@ class ImageArgs:
     prior: str | None = None
     """Diffusion prior: a Hugging Face name or a local folder in diffusers' layout. Default: the embedded prior."""
     mask: Path | None = None
-    """Picture of the source's size, white where the edit may happen."""
+    """Picture of the source's size, used as a layer mask: white may change, black and transparent are held, and grey
+    lets that share of the change through (mid-grey: half). Painted in a single colour on a transparent layer, the
+    paint says what may change."""
     resolution: int | None = None
-    """Shorter side while editing, in px. Default: what the prior was trained on."""
+    """Shorter side while editing, in px. Default: what the prior was trained on. Pictures so long that the longer side
+    would be over 4096 px get a smaller shorter side: as many pixels as at 4096 px."""
     keep_unchanged: bool = True
     """Take pixels that the edit did not touch from the source instead of from the autoencoder."""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -55,32 +65,84 @@ class ImageArgs:
 
 
 def run_image(args: ImageArgs) -> int:
-    """Every edit of `cpds image`. All inputs are checked before the first step."""
+    """Every edit of `cpds image`; 1 if some of a folder's pictures were skipped. Inputs are checked before any step."""
     require_request(args, "picture")
 
-    from cpds.pictures import find_pictures, open_mask, open_picture, to_pil, working_size
+    from cpds.masks import edit_mask
+    from cpds.pictures import find_pictures, open_source, to_pil, working_size
 
     jobs = destinations(args.img_path, find_pictures(args.img_path), args.trg_prompt, args.save_path)
     require_places(jobs, args.resume)
-    sizes = set()
-    for path in dict.fromkeys(job.source for job in jobs):  # every file is tried, none kept in memory
-        image = open_picture(path)
-        sizes.add(tuple(image.shape[-2:]))
-        if args.mask:
-            open_mask(args.mask, image)
+    mask = edit_mask(args.mask) if args.mask else None
+    checked = check_sources(args, [job.source for job in jobs], mask)
 
     from cpds.prior import load_prior
     from representations.latent import LatentImage, LatentImageConfig
 
     config = LatentImageConfig(args.resolution, args.keep_unchanged)
+    checked.announce()
     if args.prior is None:
         print(EMBEDDED_NOTE, file=sys.stderr)
     prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
-    for height, width in sizes:
-        working_size(height, width, args.resolution or prior.native_side, prior.multiple)
+    short = args.resolution or prior.native_side
+    usual, _ = working_size(1, 1, short, prior.multiple)
+    for path, (height, width) in checked.sizes.items():
+        h, w = working_size(height, width, short, prior.multiple)
+        if min(h, w) < usual:
+            print(f"cpds: note: {path}: it is so long that it is edited at {w}x{h} px", file=sys.stderr)
 
     def opened(job: Job) -> Opened:
-        image = LatentImage.open(job.source, prior, config, args.mask)
+        image = LatentImage.of(open_source(job.source), prior, config, mask)
         return Opened(image, to_pil(image.image))
 
-    return run_jobs(args, jobs, prior, opened)
+    good = [job for job in jobs if job.source in checked.sizes]
+    try:
+        code = run_jobs(args, good, prior, opened, many=len(jobs) > 1)
+    finally:
+        for path, reason in checked.skipped.items():
+            print(f"cpds: skipped: {reason if str(path) in reason else f'{path}: {reason}'}", file=sys.stderr)
+    return code or int(bool(checked.skipped))
+
+
+@dataclass
+class Checked:
+    """What opening every source once has shown."""
+
+    sizes: dict[Path, tuple[int, int]] = field(default_factory=dict)  # of those that can be edited: height, width
+    skipped: dict[Path, str] = field(default_factory=dict)  # why the others cannot
+    notes: dict[str, list[Path]] = field(default_factory=dict)  # what is not as in the file -> whose
+
+    def announce(self) -> None:
+        """Say what will be different from the files, and how many are skipped."""
+        for note, paths in self.notes.items():
+            whose = str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
+            print(f"cpds: note: {whose}: {note}", file=sys.stderr)
+        if self.skipped:
+            some = f"{len(self.skipped)} of {len(self.skipped) + len(self.sizes)}"
+            print(f"cpds: note: {some} pictures are skipped and listed at the end", file=sys.stderr)
+
+
+def check_sources(args: ImageArgs, paths: Sequence[Path], mask: Tensor | None) -> Checked:
+    """Open every source, keeping none in memory. InputError for a sole file that fails, or where all of them do."""
+    from cpds.masks import fitting
+    from cpds.pictures import open_source
+
+    checked = Checked()
+    for path in dict.fromkeys(paths):
+        try:
+            source = open_source(path)
+            if mask is not None and args.mask is not None:
+                fitting(mask, args.mask, source.image)
+        except InputError as err:
+            if path == args.img_path:
+                raise
+            checked.skipped[path] = str(err)
+            continue
+        checked.sizes[path] = (source.image.shape[-2], source.image.shape[-1])
+        for note in source.notes:
+            checked.notes.setdefault(note, []).append(path)
+    if not checked.sizes:
+        reasons = list(checked.skipped.values())
+        more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+        raise InputError(f"no picture of {args.img_path} can be edited: {'; '.join(reasons[:3])}{more}")
+    return checked

@@ -98,13 +98,24 @@ class Opened(NamedTuple):
     exports: Sequence[Exports] = ()
 
 
-def run_jobs(args: Any, jobs: Sequence[Job], prior: Prior, opened: Callable[[Job], Opened], suffix: str = "") -> int:
-    """All edits, one after the other; the first exit code that is not 0. `suffix` ends both prompts."""
+def run_jobs(
+    args: Any,
+    jobs: Sequence[Job],
+    prior: Prior,
+    opened: Callable[[Job], Opened],
+    suffix: str = "",
+    many: bool | None = None,
+) -> int:
+    """All edits, one after the other; the first exit code that is not 0. `suffix` ends both prompts.
+
+    `many`: whether more than one was asked for, where some are left out of `jobs`.
+    """
     from cpds.runs import Identity
     from cpds.threads import choose_threads
 
     choose_threads(prior)
-    again = f"--resume --save_path {jobs[0].folder if len(jobs) == 1 else jobs[0].folder.parent}"
+    many = len(jobs) > 1 if many is None else many
+    again = f"--resume --save_path {jobs[0].folder.parent if many else jobs[0].folder}"
     for n, job in enumerate(jobs, 1):
         if len(jobs) > 1:
             print(f"[{n}/{len(jobs)}] {job.source.name} -> {job.target}", file=sys.stderr)

@@ -64,7 +64,8 @@ def run_svg(args: SvgArgs) -> int:
     require_request(args, "drawing")
     require(args.svg_every >= 0, f"svg_every must be >= 0, got {args.svg_every}")
 
-    from cpds.pictures import find_files, open_picture, to_pil, working_size
+    from cpds.masks import edit_mask
+    from cpds.pictures import find_files, to_pil, working_size
     from svg.document import Document
 
     jobs = destinations(
@@ -75,7 +76,7 @@ def run_svg(args: SvgArgs) -> int:
     )
     require_places(jobs, args.resume)
     documents = {path: Document.open(path) for path in dict.fromkeys(job.source for job in jobs)}
-    mask = open_picture(args.mask).mean(1, keepdim=True) if args.mask else None
+    mask = edit_mask(args.mask) if args.mask else None
 
     from cpds.callbacks import Exports
     from cpds.prior import load_prior

@@ -1,87 +1,133 @@
 """Pictures in and out: whatever a user's file holds becomes RGB in [0, 1], and results become PNG, strip and GIF."""
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from cpds.color_profile import ColorProfile
 from cpds.errors import InputError
+from cpds.image_files import SUFFIXES, check_sides, decode, find_files, find_pictures
 from cpds.types import Images
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-SMALLEST, LARGEST = 16, 16384  # px, sides of a source picture
-LONGEST = 4096  # px, longer side while editing
+__all__ = ["SUFFIXES", "check_sides", "find_files", "find_pictures"]
+
+GONE = 32  # of 255: change of a colour from which on nothing of the old one remains
+LONGEST = 4096  # px, longer side while editing with the shorter side as asked
 
 
-def find_pictures(path: Path) -> list[Path]:
-    """The file itself, or a folder's pictures by name. InputError if there are none."""
-    return find_files(path, SUFFIXES, "picture", "--img_path")
+@dataclass(frozen=True)
+class SourceImage:
+    """An image file as it is edited, and what its result shall have in common with it."""
+
+    image: Images  # (1, 3, H, W) in [0, 1]: sRGB, transparency laid over white
+    notes: tuple[str, ...]  # what of the file the result will not have, or has in another way
+    srgb: Image.Image  # straight RGB, without the white
+    colors: Image.Image  # the same in the file's own profile
+    alpha: Image.Image | None
+    profile: ColorProfile | None
+
+    @property
+    def visible(self) -> Float[Tensor, "1 1 H W"] | None:
+        """1 where the file is not wholly transparent, 0 where it is; None where it is opaque."""
+        return None if self.alpha is None else torch.from_numpy(numbers(self.alpha) > 0).float()[None, None]
+
+    def png(self, edited: Images) -> bytes:
+        """An edit of `image` as PNG with the file's alpha and colour profile; colours that are equal keep their bytes.
+
+        Over white it looks as `edited`: with C = a F + (1 - a) white, the colour is F' = F + (C' - C) / a. In the
+        file's profile P it is P(F') and, of what sRGB could not hold of the file's colour, a rest that falls with the
+        change: none from GONE on.
+        """
+        after = to_pil(edited)
+        if self.alpha is not None:
+            alpha = numbers(self.alpha)[..., None] / 255
+            change = (numbers(after) - numbers(to_pil(self.image))) / alpha.clip(1 / 255)
+            after = nearest(numbers(self.srgb) + np.where(alpha > 0, change, 0))
+        if self.profile is not None:
+            change = np.abs(numbers(after) - numbers(self.srgb)).max(-1, keepdims=True)
+            new, old = (numbers(self.profile.from_srgb(x)) for x in (after, self.srgb))
+            after = nearest(new + (numbers(self.colors) - old) * (1 - change / GONE).clip(0))
+        if self.alpha is not None:
+            after.putalpha(self.alpha)
+        return png(after, self.profile and self.profile.data)
+
+    def digest(self) -> str | None:
+        """Changes with whatever `png` adds to an edit; None where that is nothing."""
+        if self.alpha is None and self.profile is None:
+            return None
+        parts = [self.colors.tobytes(), self.alpha.tobytes() if self.alpha else b"", self.profile and self.profile.data]
+        return hashlib.sha256(b"|".join(part or b"" for part in parts)).hexdigest()
 
 
-def find_files(path: Path, suffixes: Sequence[str], kind: str, flag: str) -> list[Path]:
-    """The file itself, or a folder's files of a kind by name. InputError, which names the `flag`, if there are none."""
-    try:
-        if not path.is_dir():
-            if not path.exists():
-                raise InputError(f"{kind} {path} does not exist: check {flag}")
-            return [path]
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes and p.is_file())
-    except OSError as err:  # no permission, a name too long
-        raise InputError(f"{path} cannot be read ({err.strerror}): check {flag}") from err
-    if not found:
-        raise InputError(f"folder {path} holds no {kind}: it needs {', '.join(suffixes)} files")
-    return found
+def numbers(image: Image.Image) -> np.ndarray:
+    """Pixels of 8 bits that can be subtracted."""
+    return np.asarray(image, dtype=np.float64)
 
 
-def open_picture(path: Path) -> Images:
-    """RGB (1, 3, H, W) in [0, 1], upright as its EXIF says; alpha is laid over white, 16-bit grey is scaled down.
+def nearest(pixels: np.ndarray) -> Image.Image:
+    """The 8-bit image nearest to pixels of 0 … 255."""
+    return Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
+
+
+def open_source(path: Path) -> SourceImage:
+    """An image file to be edited: any format, mode and colour profile that Pillow reads.
 
     Raises InputError for files that are missing, damaged, no picture, or of a size that cannot be worked on.
     """
-    try:
-        with Image.open(path) as file:
-            check_sides(path, *file.size)
-            file.load()
-            picture = ImageOps.exif_transpose(file)
-    except FileNotFoundError as err:
-        raise InputError(f"picture {path} does not exist: check the path") from err
-    except UnidentifiedImageError as err:
-        raise InputError(f"{path} is not a picture that can be read: give a {', '.join(SUFFIXES)} file") from err
-    except Image.DecompressionBombError as err:
-        raise InputError(f"picture {path} has too many pixels to be held ({err}): scale it down first") from err
-    except (OSError, SyntaxError, ValueError) as err:
-        if isinstance(err, InputError):
-            raise
-        raise InputError(f"picture {path} is damaged or cannot be read ({err}): save it again") from err
-    return to_tensor(to_rgb(picture))
+    file, notes = decode(path)
+    colors, alpha = split_alpha(file)
+    srgb, profile = colors, None
+    if data := file.info.get("icc_profile"):
+        try:
+            profile = ColorProfile(data)
+            srgb = profile.to_srgb({"RGB": colors, "L": colors.convert("L"), "CMYK": file}[profile.mode])
+        except ValueError:
+            profile = None
+            notes.append("its colour profile cannot be used and is left out: colours may look different")
+    if file.mode == "CMYK" or (profile is not None and not profile.works_both_ways):
+        notes.append(f"its {profile.mode.replace('L', 'grey') if profile else file.mode} colours are converted to sRGB")
+        colors, profile = srgb, None
+    if alpha is not None:
+        if alpha.getextrema() == (0, 0):
+            raise InputError(f"picture {path} is transparent everywhere: there is nothing to edit")
+        notes.append("it is edited over white, and keeps its transparency: nothing is edited where it is transparent")
+    return SourceImage(to_tensor(over_white(srgb, alpha)), tuple(notes), srgb, colors, alpha, profile)
 
 
-def check_sides(path: Path, width: int, height: int) -> None:
-    """Raise InputError for pictures that are too small to edit or too large to hold."""
-    size = f"{width}x{height}"
-    if min(width, height) < SMALLEST:
-        raise InputError(f"picture {path} is {size} px: it must be at least {SMALLEST}x{SMALLEST}")
-    if max(width, height) > LARGEST:
-        raise InputError(f"picture {path} is {size} px: its sides may be at most {LARGEST}, scale it down first")
+def open_picture(path: Path) -> Images:
+    """sRGB (1, 3, H, W) in [0, 1], upright as its EXIF says; alpha is laid over white, 16-bit grey is scaled down.
+
+    Raises InputError for files that are missing, damaged, no picture, or of a size that cannot be worked on.
+    """
+    return open_source(path).image
 
 
-def to_rgb(picture: Image.Image) -> Image.Image:
-    """Any Pillow mode as RGB."""
-    if picture.mode.startswith(("I", "F")):  # 16 or 32 bits a pixel, grey
-        values = np.asarray(picture, dtype=np.float64)
-        top = 65535.0 if picture.mode.startswith("I;16") or values.max() > 255 else 255.0
-        return Image.fromarray((values / top * 255).clip(0, 255).round().astype(np.uint8)).convert("RGB")
-    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
-        layer = picture.convert("RGBA")
-        ground = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(ground, layer).convert("RGB")
-    return picture.convert("RGB")
+def split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Straight RGB, and alpha where any pixel is not opaque."""
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        alpha = layer.getchannel("A")
+        if alpha.getextrema() != (255, 255):
+            return layer.convert("RGB"), alpha
+    return image.convert("RGB"), None
+
+
+def over_white(colors: Image.Image, alpha: Image.Image | None) -> Image.Image:
+    """Straight RGB composited over white."""
+    if alpha is None:
+        return colors
+    layer = colors.copy()
+    layer.putalpha(alpha)
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
 
 
 def to_tensor(picture: Image.Image) -> Images:
@@ -89,23 +135,18 @@ def to_tensor(picture: Image.Image) -> Images:
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
 
 
-def open_mask(path: Path, like: Images) -> Float[Tensor, "1 1 H W"]:
-    """White = edit. InputError unless it has the picture's size."""
-    mask = open_picture(path).mean(1, keepdim=True)
-    if mask.shape[-2:] != like.shape[-2:]:
-        ours, theirs = (f"{x.shape[-1]}x{x.shape[-2]}" for x in (mask, like))
-        raise InputError(f"mask {path} is {ours} px but the picture is {theirs}: make them the same size")
-    return mask
-
-
 def working_size(height: int | float, width: int | float, short: int, multiple: int) -> tuple[int, int]:
-    """(h, w) with shorter side near `short`, the aspect ratio kept, both rounded to `multiple`. InputError if huge."""
+    """(h, w) with shorter side near `short`, the aspect ratio kept, both rounded to `multiple`.
+
+    An image that would be longer than LONGEST gets a smaller shorter side, so that it has as many pixels as one of
+    LONGEST x `short`, if no side falls below `multiple`. InputError for a `short` over LONGEST.
+    """
+    if short > LONGEST:
+        raise InputError(f"the shorter side while editing may be at most {LONGEST} px, got {short}: lower resolution")
     scale = short / min(height, width)
+    if max(height, width) * scale > LONGEST + multiple / 2:
+        scale = (LONGEST * short / (height * width)) ** 0.5
     h, w = (max(multiple, round(side * scale / multiple) * multiple) for side in (height, width))
-    if max(h, w) > LONGEST:
-        raise InputError(
-            f"{width:g}x{height:g} px would be edited at {w}x{h} px, over {LONGEST}: crop it or lower --resolution"
-        )
     return h, w
 
 
@@ -115,14 +156,16 @@ def resized(images: Float[Tensor, "b c h w"], size: Sequence[int]) -> Float[Tens
 
 
 def to_pil(images: Images) -> Image.Image:
-    """The first of a batch as an 8-bit RGB picture."""
+    """A batch of one as an 8-bit RGB picture. ValueError for more: none shall be lost."""
+    if len(images) != 1:
+        raise ValueError(f"{len(images)} pictures cannot be made one: take them one by one, images.split(1)")
     return Image.fromarray((images[0] * 255).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy())
 
 
-def png(picture: Image.Image) -> bytes:
+def png(picture: Image.Image, icc_profile: bytes | None = None) -> bytes:
     """The picture as PNG bytes."""
     buffer = BytesIO()
-    picture.save(buffer, "PNG")
+    picture.save(buffer, "PNG", icc_profile=icc_profile)
     return buffer.getvalue()
 
 

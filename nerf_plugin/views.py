@@ -12,7 +12,8 @@ from nerfstudio.data.datamanagers.full_images_datamanager import _undistort_imag
 from torch import Tensor
 
 from cpds.errors import InputError
-from cpds.pictures import SUFFIXES, open_picture, resized, working_size
+from cpds.masks import read_mask
+from cpds.pictures import SUFFIXES, resized, working_size
 from cpds.types import Images
 from nerf_plugin.rendering import camera_at
 
@@ -69,7 +70,7 @@ class Views:
             file = next((f for f in files if f.is_file()), None)
             if file is None:
                 raise InputError(f"there is no mask for the training picture {name}: put {name}.png into {folder}")
-            found.append(self.fitted(self.undistorted(open_picture(file).mean(1, keepdim=True), view), view))
+            found.append(self.fitted(self.undistorted(read_mask(file), view), view))
         return found
 
     def undistorted(self, mask: Float[Tensor, "1 1 h w"], view: int) -> Float[Tensor, "1 1 _h _w"]:

@@ -1,6 +1,7 @@
 """A picture edited as its latent: the parameter is z itself."""
 
 import hashlib
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,11 +11,14 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, max_pool2d
 
 from cpds.errors import InputError
-from cpds.pictures import open_mask, open_picture, png, resized, to_pil, working_size
+from cpds.masks import edit_mask, fitting
+from cpds.pictures import SourceImage, open_source, png, resized, to_pil, working_size
 from cpds.prior import Prior
 from cpds.representation import ParamGroup
 from cpds.runs import write_atomic
 from cpds.types import Images, Latents
+
+FREE = 0.1  # mask value from which on a latent cell moves freely; below in proportion: a JPEG's black is not all 0
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,8 @@ class LatentImage:
     """A picture's latent under `prior`; the result comes back at the picture's own size.
 
     Several pictures of one size may be edited at once, each with prompts of its own, as if each were alone.
-    `mask` (1 or b, 1, H, W), 1 = edit: the latent moves, and pixels are replaced, only there.
+    `mask` (1 or b, 1, H, W) works as a layer mask: where it is 0 neither the latent nor a pixel changes; where it is
+    not, the latent is edited, and each pixel gets the mask's share of that: source + mask (edit - source).
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class LatentImage:
             work = resized(self.image, self.size)
             self._source: Latents = prior.encode(work)
         self.z = self._source.clone().requires_grad_()
+        self.file: SourceImage | None = None
         self.mask = None if mask is None else mask.to(prior.device)
         # a latent cell may move if any of its pixels may
         self._cells = None if self.mask is None else self._to_cells(self.mask)
@@ -62,16 +68,51 @@ class LatentImage:
     def open(
         cls, path: str | Path, prior: Prior, config: LatentImageConfig | None = None, mask: str | Path | None = None
     ) -> "LatentImage":
-        """From files: jpg, png, webp or bmp, and a mask of the same size. Raises InputError if one cannot be used."""
-        image = open_picture(Path(path))
-        return cls(image, prior, config, None if mask is None else open_mask(Path(mask), image))
+        """From files: an image of any format that Pillow reads, and a mask of the same size.
+
+        Warns of what the result will not have of the file. Raises InputError if one cannot be used.
+        """
+        source = open_source(Path(path))
+        for note in source.notes:
+            warnings.warn(f"{path}: {note}", stacklevel=2)
+        held = None if mask is None else fitting(edit_mask(Path(mask)), Path(mask), source.image)
+        return cls.of(source, prior, config, held)
+
+    @classmethod
+    def of(
+        cls,
+        source: SourceImage,
+        prior: Prior,
+        config: LatentImageConfig | None = None,
+        mask: Float[Tensor, "1 1 H W"] | None = None,
+    ) -> "LatentImage":
+        """From an opened file, whose transparency and colour profile the saved edit keeps; what is clear is held."""
+        if source.visible is not None:
+            mask = source.visible if mask is None else mask * source.visible
+        image = cls(source.image, prior, config, mask)
+        image.file = source
+        return image
 
     def save(self, path: str | Path, prior: Prior) -> None:
-        """Write the edit, at the source's size, as PNG."""
-        write_atomic(Path(path), png(to_pil(self.picture(prior))))
+        """Write the edit, at the source's size, as PNG; several as <name>-1.png, <name>-2.png, … in their order.
+
+        Of a source from a file it keeps transparency and colour profile. InputError for a name of another format.
+        """
+        path = Path(path)
+        if path.suffix.lower() not in ("", ".png"):
+            raise InputError(f"an edit is saved as PNG: name it {path.with_suffix('.png').name}, not {path.name}")
+        edits = self.picture(prior).split(1)
+        width = len(str(len(edits)))
+        for number, edited in enumerate(edits, 1):
+            file = path if len(edits) == 1 else path.with_stem(f"{path.stem}-{number:0{width}}")
+            write_atomic(file, self.png(edited))
+
+    def png(self, edited: Images) -> bytes:
+        """One of the edits as PNG, as `save` writes it."""
+        return png(to_pil(edited)) if self.file is None else self.file.png(edited)
 
     def _to_cells(self, mask: Tensor) -> Tensor:
-        work = interpolate(mask, self.size, mode="area")
+        work = interpolate((mask / FREE).clamp(max=1), self.size, mode="area")
         return max_pool2d(work, self.size[0] // self._source.shape[-2])
 
     def source_id(self) -> dict[str, object]:
@@ -80,7 +121,7 @@ class LatentImage:
         digests = {
             k: None if v is None else hashlib.sha256(v.cpu().numpy().tobytes()).hexdigest() for k, v in parts.items()
         }
-        return {**digests, **asdict(self.config)}
+        return {**digests, "file": self.file and self.file.digest(), **asdict(self.config)}
 
     def sample_view(self, *, generator: torch.Generator) -> None:
         return None

@@ -115,7 +115,11 @@ def fetch_package(name: str, cache: Path) -> Path:
             subprocess.run(["npm", "pack", "--silent", spec], cwd=tmp, check=True, stdout=subprocess.DEVNULL)
             with tarfile.open(next(Path(tmp).glob("*.tgz"))) as archive:
                 archive.extractall(tmp, filter="data")
-            (Path(tmp) / "package").rename(target)
+            try:
+                (Path(tmp) / "package").rename(target)
+            except OSError:  # "Directory not empty": another program that fetched it at the same time was first
+                if not target.is_dir():
+                    raise
     return target
 
 
@@ -158,7 +162,7 @@ def load_icons(names: Sequence[str], cache: Path | None = None) -> Icons:
             png = renders / f"{name}.png"
             if not png.exists():
                 data = bytes(resvg_py.svg_to_bytes(svg_string=sources[name], width=MASTER, height=MASTER))
-                part = png.with_suffix(".part")
+                part = png.with_suffix(f".{os.getpid()}.part")  # two programs may render it at the same time
                 part.write_bytes(data)
                 part.replace(png)
             picture = Image.open(BytesIO(png.read_bytes())).convert("RGBA")

@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate, max_pool2d
 
 from cpds.errors import InputError
-from cpds.pictures import open_picture, working_size
+from cpds.masks import edit_mask
+from cpds.pictures import working_size
 from cpds.prior import Prior
 from cpds.representation import ParamGroup
 from cpds.runs import write_atomic
@@ -115,7 +116,7 @@ class SvgScene:
     ) -> SvgScene:
         """From a file, .svg or .svgz, and a mask picture. Raises InputError if one cannot be used."""
         document = Document.open(Path(path))
-        return cls(document, prior, config, None if mask is None else open_picture(Path(mask)).mean(1, keepdim=True))
+        return cls(document, prior, config, None if mask is None else edit_mask(Path(mask)))
 
     def svg(self) -> bytes:
         """The document with its changed numbers."""

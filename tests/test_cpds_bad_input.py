@@ -73,6 +73,21 @@ def encoded(form: str, size: tuple[int, int] = (40, 28)) -> bytes:
     return buffer.getvalue()
 
 
+def encoded_flat(value: int) -> bytes:
+    buffer = BytesIO()
+    Image.new("L", (40, 28), value).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def clear() -> bytes:
+    buffer = BytesIO()
+    Image.new("RGBA", (40, 28), (200, 0, 0, 0)).save(buffer, "png")
+    return buffer.getvalue()
+
+
+CLEAR = clear()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
@@ -87,7 +102,7 @@ def encoded(form: str, size: tuple[int, int] = (40, 28)) -> bytes:
         ("dot.png", encoded("png", (1, 1)), ["dot.png", "1x1", "16x16"]),  # too small
         ("line.png", encoded("png", (40, 15)), ["line.png", "40x15", "16x16"]),
         ("wide.png", encoded("png", (20000, 16)), ["wide.png", "20000x16", "scale it down"]),  # too large
-        ("ribbon.png", encoded("png", (16000, 16)), ["16000x16", "4096", "crop it"]),  # too long once it is scaled
+        ("clear.png", CLEAR, ["clear.png", "transparent everywhere"]),
     ],
 )
 def test_unusable_pictures(refused: Callable, tmp_path: Path, name: str, content: bytes | None, words: list) -> None:
@@ -108,11 +123,18 @@ def test_folder_without_pictures(refused: Callable, tmp_path: Path) -> None:
     refused("album", "holds no picture", ".webp", img_path="album")
 
 
-def test_one_bad_picture_stops_a_folder_before_the_first_edit(refused: Callable, tmp_path: Path, picture: Path) -> None:
+def test_a_folder_of_bad_pictures_alone(refused: Callable, tmp_path: Path) -> None:
     (tmp_path / "album").mkdir()
-    shutil.copy(picture, tmp_path / "album/a.png")
-    (tmp_path / "album/b.png").write_bytes(b"not a picture")
-    refused("b.png", img_path="album")
+    for n in range(5):
+        (tmp_path / f"album/{n}.png").write_bytes(b"not a picture")
+    refused("no picture of album can be edited", "0.png is not a picture", "2.png", "and 2 more", img_path="album")
+
+
+def test_a_folder_whose_pictures_all_have_another_size_than_the_mask(refused: Callable, tmp_path: Path) -> None:
+    (tmp_path / "album").mkdir()
+    noise((40, 28)).save(tmp_path / "album/a.png")
+    noise((30, 28)).save(tmp_path / "mask.png")
+    refused("no picture of album can be edited", "mask.png is 30x28 px", img_path="album", mask="mask.png")
 
 
 @pytest.mark.parametrize(
@@ -122,6 +144,8 @@ def test_one_bad_picture_stops_a_folder_before_the_first_edit(refused: Callable,
         ("small.png", encoded("png", (20, 28)), ["small.png", "20x28", "40x28", "same size"]),
         ("turned.png", encoded("png", (28, 40)), ["28x40", "40x28"]),  # width and height swapped
         ("notes.png", b"not a picture", ["notes.png", "not a picture"]),
+        ("black.png", encoded_flat(0), ["black.png", "black or transparent everywhere", "nothing could change"]),
+        ("ones.png", encoded_flat(1), ["ones.png", "brightest value is 1 of 255"]),  # 0 and 1 for 0 and 255
     ],
 )
 def test_unusable_masks(refused: Callable, tmp_path: Path, name: str, content: bytes | None, words: list) -> None:
@@ -188,6 +212,7 @@ def test_a_long_prompt_warns_and_names_what_is_cut(
         ("seed", "-1", "seed"),
         ("seed", str(2**32), "4294967295"),
         ("resolution", "15", "resolution must be >= 16"),
+        ("resolution", "5000", "at most 4096 px, got 5000"),
         ("num_inference_steps", "2.5", "2.5"),  # not of the flag's kind
         ("num_inference_steps", "many", "many"),
         ("w_cut", "much", "much"),

@@ -50,6 +50,19 @@ def test_a_manifest_with_everything(tmp_path: Path) -> None:
     assert [c.id for c in load_cases(path, "dev")] == ["b"]
 
 
+def test_a_mask_with_transparency_holds_what_is_transparent(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    mask = Image.new("RGBA", (32, 24), (0, 0, 0, 0))
+    mask.paste((255, 255, 255, 255), (0, 0, 8, 24))
+    mask.save(tmp_path / "mask.png")
+    with pytest.warns(UserWarning, match="what is transparent is held"):
+        (case,) = load_cases(manifest(tmp_path, row("a", mask="mask.png")))
+    with pytest.warns(UserWarning, match="what is transparent is held"):
+        got = case.open_mask(open_picture(case.source))
+    assert got is not None
+    assert got.sum() == 8 * 24
+
+
 def test_empty_cells_and_a_byte_order_mark_are_no_problem(tmp_path: Path) -> None:
     save(tmp_path / "a.png")
     line = json.dumps(row() | {"mask": None, "split": None, "prompt": "a\u2028cat"}, ensure_ascii=False)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import icc
 import pytest
 from conftest import Plain, randn
 from PIL import Image
@@ -156,7 +157,7 @@ def test_same_seed_same_bytes_other_seed_other_bytes(edit: Edit, tmp_path: Path,
         assert source.tobytes() != result.tobytes()
 
 
-@pytest.mark.parametrize("size", [(16, 16), (33, 57), (201, 31)])  # smallest; odd upright; odd and wide
+@pytest.mark.parametrize("size", [(16, 16), (33, 57), (201, 31), (4000, 100)])  # smallest; odd upright; wide; very wide
 def test_result_has_the_pictures_size(edit: Edit, tmp_path: Path, size: tuple[int, int]) -> None:
     Image.new("RGB", size, "teal").save(tmp_path / "odd.bmp")
     assert edit(img_path=tmp_path / "odd.bmp", num_inference_steps=1) == 0
@@ -166,7 +167,7 @@ def test_result_has_the_pictures_size(edit: Edit, tmp_path: Path, size: tuple[in
 
 def test_picture_formats(edit: Edit, tmp_path: Path, picture: Path) -> None:
     (tmp_path / "album").mkdir()
-    suffixes = ("jpg", "jpeg", "png", "webp", "bmp", "JPG")
+    suffixes = ("jpg", "jpeg", "png", "webp", "bmp", "JPG", "gif", "tif", "tiff")
     with Image.open(picture) as source:
         for n, suffix in enumerate(suffixes):
             source.save(tmp_path / f"album/{n}.{suffix}")
@@ -175,6 +176,52 @@ def test_picture_formats(edit: Edit, tmp_path: Path, picture: Path) -> None:
     for folder in (tmp_path / "out").iterdir():
         with Image.open(folder / "result.png") as result:
             assert result.size == SIZE
+
+
+def test_a_very_long_picture_is_edited_with_fewer_pixels_and_says_so(
+    edit: Edit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cpds.pictures.LONGEST", 512)
+    Image.new("RGB", (800, 20), "teal").save(tmp_path / "long.png")
+    assert edit(img_path=tmp_path / "long.png", num_inference_steps=1) == 0
+    assert "long.png: it is so long that it is edited at 808x24 px" in capsys.readouterr().err
+    latent = load_file(tmp_path / "out/checkpoint.safetensors")["param.latent.0"]
+    assert latent.shape[-2:] == (24 // 4, 808 // 4)
+    with Image.open(tmp_path / "out/result.png") as result:
+        assert result.size == (800, 20)
+
+
+def test_result_keeps_alpha_and_profile_and_what_is_lost_is_said(
+    edit: Edit, tmp_path: Path, picture: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Image.open(picture) as plain:
+        source = plain.copy()
+    alpha = Image.new("L", SIZE, 255)
+    alpha.paste(0, (0, 0, 12, SIZE[1]))
+    source.putalpha(alpha)
+    exif = Image.Exif()
+    exif[0x010F] = "Canon"
+    source.save(tmp_path / "clear.png", icc_profile=icc.rgb_profile(), exif=exif)
+    assert edit(img_path=tmp_path / "clear.png") == 0
+    notes = [line for line in capsys.readouterr().err.splitlines() if "note" in line]
+    assert len(notes) == 2
+    assert all(f"{tmp_path / 'clear.png'}: " in line for line in notes)
+    assert "keeps its transparency" in notes[1]
+    assert "not copied into the result: EXIF (camera, date, place)" in notes[0]
+    with Image.open(tmp_path / "out/result.png") as result:
+        assert (result.mode, result.size) == ("RGBA", SIZE)
+        assert result.getchannel("A").tobytes() == alpha.tobytes()
+        assert result.info["icc_profile"] == icc.rgb_profile()
+        assert not result.getexif()
+        held, shown = (0, 0, 12, SIZE[1]), (12, 0, *SIZE)
+        assert result.crop(held).tobytes() == source.crop(held).tobytes()
+        assert result.crop(shown).tobytes() != source.crop(shown).tobytes()
+    with Image.open(tmp_path / "out/before_after.png") as strip:
+        assert strip.mode == "RGB"
+        assert strip.getpixel((2, 2)) == strip.getpixel((SIZE[0] + 8 + 2, 2)) == (255, 255, 255)
+    source.putalpha(128)
+    source.save(tmp_path / "clear.png", icc_profile=icc.rgb_profile())
+    assert edit(img_path=tmp_path / "clear.png", resume=True) == 2  # another file
 
 
 def test_default_folder_is_new_each_time(edit: Edit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,6 +311,85 @@ def test_folder_times_targets_without_collisions(edit: Edit, tmp_path: Path, pic
     assert all({p.name for p in r.iterdir()} == FILES for r in runs)
     digests = [json.loads((r / "config.json").read_text())["source"]["image"] for r in runs]
     assert {digests.count(d) for d in digests} == {3}  # each picture once a target
+
+
+@pytest.fixture
+def album(tmp_path: Path, picture: Path) -> Path:
+    """Two good pictures among files that are none, hidden, damaged or too small."""
+    folder = tmp_path / "album"
+    folder.mkdir()
+    with Image.open(picture) as source:
+        source.save(folder / "good.png")
+        source.save(folder / "moving.gif", save_all=True, append_images=[source.rotate(90)])
+        source.save(folder / "half.jpg")
+    (folder / "half.jpg").write_bytes((folder / "half.jpg").read_bytes()[:-300])
+    Image.new("RGB", (1, 1)).save(folder / "dot.png")
+    (folder / "bad.png").write_text("text")
+    (folder / "empty.webp").touch()
+    (folder / "photo.heic").write_bytes(b"another format")
+    (folder / "._good.png").write_bytes(b"what a Mac leaves")
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def test_bad_pictures_of_a_folder_are_skipped_and_listed_at_the_end(
+    edit: Edit, tmp_path: Path, album: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert edit(img_path=album, num_inference_steps=1) == 1
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"good-a-dog", "moving-a-dog"}
+    told = capsys.readouterr().err.splitlines()
+    skipped = [line for line in told if line.startswith("cpds: skipped: ")]
+    assert told[-len(skipped) :] == skipped
+    for line, words in zip(
+        skipped, ["bad.png is not", "dot.png is 1x1", "empty.webp is not", "half.jpg is damaged", "heic"], strict=True
+    ):
+        assert words in line
+    assert "cpds: note: 5 of 7 pictures are skipped and listed at the end" in told
+    assert any("moving.gif: it is an animation with 2 frames: the first is taken" in line for line in told)
+    assert not any("._good" in line or "notes.txt" in line for line in told)
+
+
+def test_a_folder_with_bad_pictures_is_resumed_where_it_was(
+    edit: Edit, tmp_path: Path, album: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (album / "moving.gif").unlink()  # one good picture is left
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MetricsLog, "stepped", stop)
+        assert edit(img_path=album) == 130
+    told = capsys.readouterr().err
+    assert f"go on with --resume --save_path {tmp_path / 'out'}\n" in told  # the folder of runs, not the one run
+    assert "cpds: skipped: " in told.splitlines()[-1]
+    assert edit(img_path=album, resume=True) == 1
+    assert {p.name for p in (tmp_path / "out/good-a-dog").iterdir()} == FILES
+    with Image.open(album / "good.png") as good:
+        good.save(album / "bad.png")  # mended: the others keep their folders
+    before = (tmp_path / "out/good-a-dog/result.png").stat().st_mtime_ns
+    assert edit(img_path=album, resume=True) == 1
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"bad-a-dog", "good-a-dog"}
+    assert (tmp_path / "out/good-a-dog/result.png").stat().st_mtime_ns == before
+
+
+def test_pictures_that_do_not_fit_the_mask_are_skipped(
+    edit: Edit, tmp_path: Path, picture: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "album").mkdir()
+    with Image.open(picture) as source:
+        source.save(tmp_path / "album/fits.png")
+        source.resize((30, 28)).save(tmp_path / "album/small.png")
+    mask = Image.new("RGBA", SIZE, (0, 0, 0, 0))
+    mask.paste((255, 0, 0, 255), (0, 0, 20, 28))
+    mask.save(tmp_path / "mask.png")
+    assert edit(img_path=tmp_path / "album", mask=tmp_path / "mask.png", num_inference_steps=2) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert told[-1].startswith(f"cpds: skipped: {tmp_path / 'album/small.png'}: mask ")
+    assert sum("what is painted may change, and what is transparent is held" in line for line in told) == 1
+    with Image.open(picture) as before, Image.open(tmp_path / "out/fits-a-dog/result.png") as after:
+        assert before.crop((20, 0, 40, 28)).tobytes() == after.crop((20, 0, 40, 28)).tobytes()
+        assert before.tobytes() != after.tobytes()
 
 
 def test_each_target_starts_from_the_source(edit: Edit, tmp_path: Path) -> None:

@@ -131,8 +131,12 @@ def svg_every(edit: Edit, here: Path) -> None:
 
 
 def mask(edit: Edit, here: Path) -> None:
-    Image.new("L", (32, 24), 0).save(here / "black.png")
-    assert edit(mask=here / "black.png", save_path=here / "two") == 0
+    black = Image.new("L", (32, 24), 0)
+    black.save(here / "mask.png")
+    assert edit(mask=here / "mask.png", save_path=here / "two") == 2  # nothing could change
+    black.putpixel((31, 0), 255)  # a corner in which nothing is drawn
+    black.save(here / "mask.png")
+    assert edit(mask=here / "mask.png", save_path=here / "two") == 0
     assert (here / "two/result.svg").read_bytes() == PAGE
 
 

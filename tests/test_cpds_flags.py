@@ -136,10 +136,14 @@ def other_prior(edit: Edit, here: Path) -> None:
 
 
 def mask(edit: Edit, here: Path) -> None:
-    Image.new("L", (40, 28), 0).save(here / "black.png")
-    assert edit(mask=here / "black.png", save_path=here / "two") == 0
+    half = Image.new("L", (40, 28), 0)
+    half.paste(255, (0, 0, 20, 28))
+    half.save(here / "half.png")
+    assert edit(mask=here / "half.png", save_path=here / "two") == 0
     with Image.open(here / "cat.png") as source, Image.open(here / "two/result.png") as after:
-        assert source.tobytes() == after.tobytes()
+        assert source.tobytes() != after.tobytes()
+        held = (20, 0, 40, 28)
+        assert source.crop(held).tobytes() == after.crop(held).tobytes()
 
 
 def resume(edit: Edit, here: Path) -> None:

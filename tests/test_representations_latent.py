@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import icc
+import numpy as np
 import pytest
 import torch
 from conftest import randn
@@ -12,8 +14,8 @@ from cpds.config import EditConfig, GuidanceConfig
 from cpds.diffusion import UNetPrior
 from cpds.editor import edit
 from cpds.errors import InputError
-from cpds.pictures import LONGEST, open_picture, working_size
-from representations.latent import LatentImage, LatentImageConfig, changed
+from cpds.pictures import LONGEST, open_picture, open_source, working_size
+from representations.latent import FREE, LatentImage, LatentImageConfig, changed
 
 ROUGH = EditConfig(GuidanceConfig("dds"), 3, "sgd", 20.0, "none")
 
@@ -52,9 +54,35 @@ def test_working_size_keeps_the_aspect_ratio_to_a_multiple() -> None:
 
 
 def test_working_size_rejects_what_would_not_fit() -> None:
-    assert max(working_size(64, 64 * 8, 512, 64)) == LONGEST
-    with pytest.raises(InputError, match=r"2000x100 px would be edited at 10240x512 px, over 4096: crop it or"):
-        working_size(100, 2000, 512, 64)
+    assert working_size(100, 100, LONGEST, 64) == (LONGEST, LONGEST)
+    with pytest.raises(InputError, match=r"shorter side while editing may be at most 4096 px, got 5000: lower res"):
+        working_size(100, 2000, 5000, 64)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "short", "multiple", "want"),
+    [
+        (64, 64 * 8, 512, 64, (512, 4096)),  # the longest with the full shorter side
+        (64, 64 * 9, 512, 64, (512, 4352)),  # 483 x 4346 before they are rounded
+        (100, 4000, 128, 16, (112, 4576)),
+        (4000, 100, 128, 16, (4576, 112)),  # upright
+        (16, 16384, 512, 64, (64, 46336)),  # as long as a source may be
+    ],
+)
+def test_working_size_of_very_long_images(height: int, width: int, short: int, multiple: int, want: tuple) -> None:
+    assert working_size(height, width, short, multiple) == want
+
+
+@pytest.mark.parametrize(("short", "multiple"), [(128, 16), (512, 64), (768, 64), (16, 16)])
+def test_long_images_take_no_more_pixels_than_the_longest_at_the_full_shorter_side(short: int, multiple: int) -> None:
+    most = LONGEST * short
+    for ratio in (2, 8, 20, 40, 100, 300, 1024):
+        h, w = working_size(16, 16 * ratio, short, multiple)
+        assert h % multiple == w % multiple == 0
+        if h > multiple:  # otherwise the aspect ratio is kept at the cost of a few pixels more
+            assert h * w <= most * (1 + multiple / h)
+        assert h * w <= 1.5 * most or (h == multiple and h * w <= multiple * multiple * ratio)
+        assert abs(w - h * ratio) <= (ratio + 1) * multiple / 2 + 1 or h == multiple
 
 
 @pytest.mark.parametrize("resolution", [15, 0, -64])
@@ -153,13 +181,38 @@ def test_mask_of_ones_is_no_mask_and_of_zeros_no_edit(prior: UNetPrior) -> None:
     assert torch.equal(zeros.picture(prior), source)
 
 
-def test_a_grey_mask_blends(prior: UNetPrior) -> None:
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("keep_unchanged", [True, False])
+def test_grey_lets_its_share_of_the_edit_through(prior: UNetPrior, optimizer: str, keep_unchanged: bool) -> None:
+    source = noise(32, 40)
+    config = EditConfig(GuidanceConfig("cpds", n_patches=8, normalize_gradient=True), 3, optimizer, 3.0, "none")  # pyright: ignore[reportArgumentType]
+
+    def edited(mask: Tensor | None) -> Tensor:
+        image = LatentImage(source, prior, LatentImageConfig(None, keep_unchanged), mask)
+        edit(image, prior, "a cat", "a dog", config)
+        return image.picture(prior) - source
+
+    white = edited(None)
+    assert white.abs().mean() > 0.05
+    for value in (0.0, 0.25, 0.5, 1.0):
+        torch.testing.assert_close(edited(torch.full((1, 1, 32, 40), value)), value * white, atol=1e-5, rtol=0)
+    ramp = torch.linspace(FREE, 1, 40).expand(1, 1, 32, 40)
+    torch.testing.assert_close(edited(ramp), ramp * white, atol=1e-5, rtol=0)
+
+
+def test_latent_cells_under_a_nearly_black_mask_hardly_move(prior: UNetPrior) -> None:
     source = noise(32, 32)
-    half = LatentImage(source, prior, LatentImageConfig(keep_unchanged=False), torch.full((1, 1, 32, 32), 0.5))
-    with torch.no_grad():
-        half.z += 5
-    decoded = prior.decode(half.latents(prior, None).detach())
-    torch.testing.assert_close(half.picture(prior), (source + decoded) / 2)
+    config = EditConfig(GuidanceConfig("dds"), 1, "sgd", 20.0, "none")
+
+    def moved(value: float) -> Tensor:
+        image = LatentImage(source, prior, mask=torch.full((1, 1, 32, 32), value))
+        edit(image, prior, "a cat", "a dog", config)
+        return (image.latents(prior, None) - image.source_latents(prior, None)).detach()
+
+    free = moved(1.0)
+    assert torch.equal(moved(FREE), free)
+    for value in (0.0, 0.01, 0.05):  # the noise of a JPEG; the share acts on the gradient and on what it moved
+        torch.testing.assert_close(moved(value), (value / FREE) ** 2 * free, atol=1e-5, rtol=1e-4)
 
 
 # ---- the representation's promises
@@ -192,7 +245,6 @@ def test_source_id_tells_inputs_apart(prior: UNetPrior) -> None:
 
 
 def test_open_and_save(prior: UNetPrior, picture: Path, tmp_path: Path) -> None:
-    Image.new("L", (40, 28), 0).save(tmp_path / "mask.png")
     image = LatentImage.open(picture, prior)
     image.save(tmp_path / "same.png", prior)
     assert torch.equal(open_picture(tmp_path / "same.png"), open_picture(picture))
@@ -201,11 +253,72 @@ def test_open_and_save(prior: UNetPrior, picture: Path, tmp_path: Path) -> None:
     saved = open_picture(tmp_path / "edited.png")
     torch.testing.assert_close(saved, image.picture(prior), atol=0.5 / 255 + 1e-6, rtol=0)
     assert not torch.equal(saved, open_picture(picture))
-    masked = LatentImage.open(str(picture), prior, mask=str(tmp_path / "mask.png"))
-    edit(masked, prior, "a cat", "a dog", ROUGH)
-    assert torch.equal(masked.picture(prior), open_picture(picture))
     with pytest.raises(InputError, match=r"gone\.png does not exist"):
         LatentImage.open(tmp_path / "gone.png", prior)
+
+
+def test_open_with_a_mask(prior: UNetPrior, picture: Path, tmp_path: Path) -> None:
+    half = Image.new("L", (40, 28), 0)
+    half.paste(255, (0, 0, 20, 28))
+    half.save(tmp_path / "mask.png")
+    masked = LatentImage.open(str(picture), prior, mask=str(tmp_path / "mask.png"))
+    edit(masked, prior, "a cat", "a dog", ROUGH)
+    after, source = masked.picture(prior), open_picture(picture)
+    assert torch.equal(after[..., 20:], source[..., 20:])
+    assert not torch.equal(after[..., :20], source[..., :20])
+    half.resize((20, 28)).save(tmp_path / "small.png")
+    with pytest.raises(InputError, match=r"small\.png is 20x28 px but the picture is 40x28"):
+        LatentImage.open(picture, prior, mask=tmp_path / "small.png")
+    Image.new("L", (40, 28), 0).save(tmp_path / "black.png")
+    with pytest.raises(InputError, match=r"black\.png is black or transparent everywhere"):
+        LatentImage.open(picture, prior, mask=tmp_path / "black.png")
+
+
+def test_what_an_edit_lacks_of_its_file_is_warned_of(prior: UNetPrior, tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (32, 32), color) for color in ("red", "green")]
+    frames[0].save(tmp_path / "two.gif", save_all=True, append_images=frames[1:])
+    with pytest.warns(UserWarning, match=r"two\.gif: it is an animation with 2 frames: the first is taken"):
+        LatentImage.open(tmp_path / "two.gif", prior)
+
+
+@pytest.mark.filterwarnings("ignore:.*keeps its transparency")
+def test_a_saved_edit_keeps_alpha_and_profile(prior: UNetPrior, tmp_path: Path) -> None:
+    colors = (noise(32, 32)[0] * 255).byte().permute(1, 2, 0).numpy()
+    source = Image.fromarray(colors)
+    alpha = Image.new("L", (32, 32), 0)
+    alpha.paste(255, (4, 4, 28, 32))
+    alpha.paste(100, (0, 0, 8, 8))
+    source.putalpha(alpha)
+    source.save(tmp_path / "cat.png", icc_profile=icc.rgb_profile())
+    image = LatentImage.open(tmp_path / "cat.png", prior)
+    edit(image, prior, "a cat", "a dog", ROUGH)
+    image.save(tmp_path / "dog.png", prior)
+    with Image.open(tmp_path / "dog.png") as saved:
+        assert saved.mode == "RGBA"
+        assert saved.getchannel("A").tobytes() == alpha.tobytes()
+        assert saved.info["icc_profile"] == icc.rgb_profile()
+        assert saved.tobytes() != source.tobytes()
+    shown, edited = open_source(tmp_path / "dog.png").image, image.picture(prior)
+    opaque, clear = (torch.from_numpy(np.asarray(alpha) == value).expand(1, 3, -1, -1) for value in (255, 0))
+    assert (shown - edited)[opaque].abs().max() < 4 / 255  # it looks over white as it was edited
+    assert bool((edited[clear] == 1).all())  # and before/after shows no more than the result does
+
+
+def test_an_edit_is_saved_as_png(prior: UNetPrior, tmp_path: Path) -> None:
+    image = LatentImage(noise(32, 32), prior)
+    with pytest.raises(InputError, match=r"saved as PNG: name it dog\.png, not dog\.jpg"):
+        image.save(tmp_path / "dog.jpg", prior)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("count", "names"), [(2, ["dog-1", "dog-2"]), (11, [f"dog-{i:02}" for i in range(1, 12)])])
+def test_saving_several_writes_all_of_them(prior: UNetPrior, tmp_path: Path, count: int, names: list[str]) -> None:
+    pictures = torch.cat([noise(32, 32, seed=i) for i in range(count)])
+    LatentImage(pictures, prior).save(tmp_path / "dog.png", prior)
+    files = sorted(tmp_path.iterdir())
+    assert [file.stem for file in files] == names
+    saved = torch.cat([open_picture(file) for file in files])
+    torch.testing.assert_close(saved, pictures, atol=0.5 / 255 + 1e-6, rtol=0)
 
 
 # ---- several at once

@@ -1,0 +1,62 @@
+"""Masks: white may change, black is held, grey lets that share of the change through."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cpds.errors import InputError
+from cpds.image_files import decode
+from cpds.pictures import split_alpha
+from cpds.types import Images
+
+BLACK, WHITE = 5 / 255, 250 / 255  # beyond these a JPEG's noise is all that is in a mask
+ONE_COLOR = 16  # of 255: colours of a lossy file that was painted with a single one
+
+
+def read_mask(path: Path) -> Float[Tensor, "1 1 H W"]:
+    """A mask's grey values in [0, 1]: black is held, white may change. InputError as `open_source`.
+
+    Where it is transparent it is held, too; painted in one colour, whichever, on a transparent layer, it is its alpha.
+    Which of the two it was is said in a warning.
+    """
+    image, _ = decode(path)
+    colors, alpha = split_alpha(image)
+    mask = torch.from_numpy(np.array(colors)).float().div(255).mean(-1)
+    if alpha is not None:
+        cover = torch.from_numpy(np.array(alpha))
+        painted = np.asarray(colors)[np.asarray(alpha) > 0]
+        one = len(painted) > 0 and int(np.ptp(painted, axis=0).max()) <= ONE_COLOR
+        mask = cover / 255 if one else mask * cover / 255
+        meaning = "what is painted may change, and" if one else "white may change; black and"
+        warnings.warn(f"mask {path} has transparency: {meaning} what is transparent is held", stacklevel=2)
+    return mask[None, None]
+
+
+def open_mask(path: Path, like: Images) -> Float[Tensor, "1 1 H W"]:
+    """`read_mask`; InputError unless it has the image's size."""
+    return fitting(read_mask(path), path, like)
+
+
+def fitting(mask: Float[Tensor, "1 1 h w"], path: Path, like: Images) -> Float[Tensor, "1 1 h w"]:
+    """The mask that was read from `path`; InputError unless it has the image's size."""
+    if mask.shape[-2:] != like.shape[-2:]:
+        ours, theirs = (f"{x.shape[-1]}x{x.shape[-2]}" for x in (mask, like))
+        raise InputError(f"mask {path} is {ours} px but the picture is {theirs}: make them the same size")
+    return mask
+
+
+def edit_mask(path: Path) -> Float[Tensor, "1 1 H W"]:
+    """`read_mask` for an edit: InputError for a mask under which nothing could change; warns where all may."""
+    mask = read_mask(path)
+    if mask.max() < BLACK:
+        raise InputError(
+            f"mask {path} is black or transparent everywhere (its brightest value is {round(float(mask.max()) * 255)} "
+            "of 255), so nothing could change: make white what may change"
+        )
+    if mask.min() > WHITE:
+        warnings.warn(f"mask {path} is white everywhere: all of the picture may change", stacklevel=2)
+    return mask
