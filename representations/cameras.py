@@ -147,9 +147,10 @@ def _colmap_cameras(folder: Path, frame: Frame | None) -> list[Camera]:
     views = read_model(folder)
     if not views:
         raise InputError(f"the COLMAP model in {folder} has no images: give one with at least one camera")
-    if any(any(v.lens.params[FOCALS.get(v.lens.model, 0) + 2 :]) for v in views):
+    cameras = [_colmap_camera(folder, view, frame) for view in views]
+    if any(any(view.lens.params[FOCALS[view.lens.model] + 2 :]) for view in views):
         _warn_of_distortion(folder)
-    return [_colmap_camera(folder, view, frame) for view in views]
+    return cameras
 
 
 def _colmap_camera(folder: Path, view: View, frame: Frame | None) -> Camera:
