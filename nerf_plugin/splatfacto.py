@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from shlex import quote
 from typing import Any, cast
 
 import torch
@@ -43,12 +44,12 @@ class SplatTrainerConfig(TrainerConfig):
         if len(points) >= FEWEST:
             return
         folder = data if data.is_dir() else data.parent
+        export = f"ns-export pointcloud --load-config outputs/.../config.yml --output-dir {quote(str(folder))} "
         raise InputError(
             f"dataset {data} has no sparse point cloud to start from, and {pipeline.model.num_random} random gaussians "
-            "make a poor scene: train nerfacto on it, make points with ns-export pointcloud --load-config "
-            f"outputs/.../config.yml --output-dir {folder} --num-points 5000 --normal-method open3d --save-world-frame "
-            f'True, and add "ply_file_path": "point_cloud.ply" to {folder / "transforms.json"}; or pass '
-            "--pipeline.model.random-init True to start from random gaussians all the same"
+            f"make a poor scene: train nerfacto on it, make points with {export}--num-points 5000 --normal-method "
+            f'open3d --save-world-frame True, and add "ply_file_path": "point_cloud.ply" to {folder}/transforms.json; '
+            "or pass --pipeline.model.random-init True to start from random gaussians all the same"
         )
 
 
