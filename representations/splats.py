@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +38,26 @@ FIELDS: dict[GroupName, tuple[str, ...]] = {  # of Gaussians
     "scale": ("scales",),
     "rotation": ("quats",),
 }
-OUTSIDE = 1000.0  # weight of the mean squared change outside the masks
+HELD = 0.02  # of colours in [0, 1]: a change outside the masks that is pulled back as hard as the edit pulls
+
+
+class Masked(torch.autograd.Function):
+    """The image where the mask is 1, the source where it is 0; there the gradient undoes what has changed.
+
+    It is the change over HELD, in units of the root mean square of the gradient that comes back: whatever a method's
+    gradients are, the masks hold as firmly.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, image: Images, source: Images, mask: Float[Tensor, "1 1 h w"]) -> Images:
+        ctx.save_for_backward(mask, (1 - mask) * (image - source))
+        return source + mask * (image - source)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        mask, change = ctx.saved_tensors
+        strength = gradients[0].square().mean().sqrt()
+        return mask * gradients[0] + strength / HELD * change, None, None
 
 
 class SplatScene:
@@ -189,16 +209,10 @@ class SplatScene:
         return drawn.permute(0, 3, 1, 2).clamp(0, 1)
 
     def _masked(self, image: Images, view: int) -> Images:
-        """The image where the mask is white, the source elsewhere; there a gradient undoes what has changed.
-
-        It is that of OUTSIDE x the mean square of (1 - mask) (image - source).
-        """
-        mask = self._masks[view].to(image) / 255
+        """The image where the view's mask is white, the source elsewhere."""
         with torch.no_grad():
             source = self._look(self._base, self.cameras[view])
-            undo = 2 * OUTSIDE / image.numel() * (1 - mask).square() * (image - source)
-        image.register_hook(lambda gradient: gradient + undo)
-        return source + mask * (image - source)
+        return Masked.apply(image, source, self._masks[view].to(image) / 255)  # pyright: ignore[reportReturnType]
 
     def _within(self, means: Float[Tensor, "n 3"]) -> Tensor | slice:
         """Numbers of the gaussians whose centres lie in the region. Raises InputError if there are none."""

@@ -23,7 +23,7 @@ from representations.masks import find_masks, fitted_mask
 from representations.ply import Gaussians, SplatFile
 from representations.rasterise import rasterization
 from representations.splat_config import GROUPS, SplatConfig
-from representations.splats import OUTSIDE, SplatScene, extent
+from representations.splats import HELD, Masked, SplatScene, extent
 
 ADAM = EditConfig(GuidanceConfig("dds"), 6, "adam", 0.02, "none")
 
@@ -405,19 +405,18 @@ def test_an_edit_shows_where_masks_are_white(prior: UNetPrior, tmp_path: Path) -
     assert (seen - source).abs().max() > 0.05
 
 
-def test_what_has_changed_where_masks_are_black_is_undone(prior: UNetPrior, tmp_path: Path) -> None:
-    """By the gradient of the mean squared change there; 0 x the image, so that no other is left."""
-    made = SplatScene(SplatFile.of(ball()), ring(), prior, masks=write_masks(tmp_path / "half", LEFT))
-    (dc, *_) = leaves(made)["colour"]
-    dc.data += 0.3
-    camera = made.cameras[1]
-    keep = 1 - fitted_mask(tmp_path / "half/1.png", ring()[1], camera.height, camera.width) / 255
-    change = made.render(camera) - scene(prior).render(camera).detach()
-    (wanted,) = torch.autograd.grad(OUTSIDE * (keep * change).square().mean(), dc)
-    (0 * made._masked(made.render(camera), 1)).sum().backward()
-    assert dc.grad is not None
-    assert torch.allclose(dc.grad, wanted, rtol=1e-4, atol=1e-6)
-    assert wanted.abs().max() > 0.01
+@pytest.mark.parametrize("scale", [1.0, 1e-3])
+def test_what_has_changed_where_masks_are_black_is_undone(scale: float) -> None:
+    """A change of HELD as hard as the edit pulls on average, whatever that is; nothing where nothing has changed."""
+    source, gradient = randn(0, 1, 3, 8, 6).sigmoid(), scale * randn(1, 1, 3, 8, 6)
+    mask = (torch.arange(6) < 3).float().expand(1, 1, 8, 6)
+    image = source.clone().requires_grad_()
+    (found,) = torch.autograd.grad(Masked.apply(image, source, mask), image, gradient)
+    assert torch.equal(found, mask * gradient)
+    image = (source + HELD).requires_grad_()
+    (found,) = torch.autograd.grad(Masked.apply(image, source, mask), image, gradient)
+    rms = float(gradient.square().mean().sqrt())
+    assert torch.allclose(found, mask * gradient + (1 - mask) * rms, rtol=1e-3, atol=1e-3 * scale)
 
 
 def test_masked_edits_keep_to_their_masks(prior: UNetPrior, tmp_path: Path) -> None:
@@ -429,7 +428,7 @@ def test_masked_edits_keep_to_their_masks(prior: UNetPrior, tmp_path: Path) -> N
         change = torch.cat([(made.render(c) - scene(prior).render(c)).detach().abs() for c in made.cameras])
         found.append([float(half.mean()) for half in change.chunk(2, 2)])
     (above, below), (masked_above, masked_below) = found
-    assert masked_below < 0.5 * below
+    assert masked_below < 0.25 * below
     assert masked_above > 0.5 * above
 
 
