@@ -47,8 +47,8 @@ class SplatTrainerConfig(TrainerConfig):
         export = f"ns-export pointcloud --load-config outputs/.../config.yml --output-dir {quote(str(folder))} "
         raise InputError(
             f"dataset {data} has no sparse point cloud to start from, and {pipeline.model.num_random} random gaussians "
-            f"make a poor scene: train nerfacto on it, make points with {export}--num-points 5000 --normal-method "
-            f'open3d --save-world-frame True, and add "ply_file_path": "point_cloud.ply" to {folder}/transforms.json; '
+            f"make a poor scene: train nerfacto on it, make points of that with {export}--num-points 5000 "
+            f"--normal-method open3d --save-world-frame True, then python scripts/add_points.py {quote(str(folder))}; "
             "or pass --pipeline.model.random-init True to start from random gaussians all the same"
         )
 

@@ -217,9 +217,9 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except OSError as err:
-        raise InputError(f"cameras {path} cannot be read ({err.strerror}): check the path") from err
+        raise InputError(f"{path} cannot be read ({err.strerror}): check the path") from err
     except (ValueError, RecursionError) as err:
-        raise InputError(f"{path} is not valid JSON ({err}): write it again") from err
+        raise InputError(f"{path} is not valid JSON ({err}): check the path, or write it again") from err
 
 
 def _camera(file: Path, number: int, found: Mapping[str, Any], frame: Frame | None) -> Camera:
