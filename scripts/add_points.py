@@ -39,6 +39,8 @@ def add_points(config: Config) -> int:
     """How many there are. Raises InputError; the dataset is then as it was."""
     import open3d
 
+    io: Any = open3d.io
+
     file, cloud = config.data / "transforms.json", config.cloud or config.data / "point_cloud.ply"
     try:
         meta = json.loads(file.read_bytes())
@@ -48,12 +50,12 @@ def add_points(config: Config) -> int:
         raise InputError(f"{file} cannot be used ({err}): give a dataset of nerfstudio's") from err
     require("ply_file_path" not in meta, f"{file} names points already (ply_file_path): take them out to add others")
     require(not (config.data / NAME).exists(), f"{config.data / NAME} is there already: move it away to add others")
-    points: Any = open3d.io.read_point_cloud(str(cloud)) if cloud.is_file() else open3d.geometry.PointCloud()
+    points: Any = io.read_point_cloud(str(cloud)) if cloud.is_file() else open3d.geometry.PointCloud()
     require(len(points.points) > 0, f"{cloud} holds no points: make them with ns-export pointcloud")
     points.transform(applied)
     part = config.data / f".part.{NAME}"
     try:
-        require(open3d.io.write_point_cloud(str(part), points), f"{config.data} cannot be written")
+        require(io.write_point_cloud(str(part), points), f"{config.data} cannot be written")
         part.replace(config.data / NAME)
         write_atomic(file, (json.dumps({**meta, "ply_file_path": NAME}, indent=4) + "\n").encode())
     finally:
