@@ -26,18 +26,20 @@ from representations.splat_config import SplatConfig
 
 @dataclass(frozen=True)
 class SplatArgs:
-    """Edit a Gaussian-splat scene (.ply of 3DGS) by prompt, seen by the cameras of a transforms.json."""
+    """Edit a Gaussian-splat scene (.ply of 3DGS) by prompt, as seen by its cameras."""
 
     scene: tyro.conf.Positional[Path]
     """The scene: a .ply as 3D Gaussian splatting and nerfstudio's ns-export write it."""
     cameras: Path
-    """transforms.json with the views to look from (nerfstudio's format)."""
+    """The views: 3DGS's cameras.json, a COLMAP model (sparse/0), transforms.json, or a folder with one of these."""
     prompt: str
     """What the scene shows."""
     trg_prompt: tuple[str, ...]
     """What it should become; several prompts give one edit each."""
     frame: Path | None = None
-    """dataparser_transforms.json, for scenes that nerfstudio trained: how it moved and scaled the cameras."""
+    """dataparser_transforms.json, for scenes that nerfstudio trained (3DGS's need none): how it moved the cameras."""
+    masks: Path | None = None
+    """Folder of masks, one for each camera and named like its picture, white where the edit may show."""
     save_path: Path | None = None
     """Run folder for results (with several edits: the folder of run folders). Default: a new folder in runs/."""
     preset: PresetName = "cpds-splats"  # pyright: ignore[reportInvalidTypeForm]
@@ -69,17 +71,19 @@ def run_splats(args: SplatArgs) -> int:
     from cpds.prior import load_prior
     from cpds.runs import RunFolder
     from representations.cameras import Frame, read_cameras
+    from representations.masks import find_masks
     from representations.ply import SplatFile
     from representations.splats import SplatScene
 
     file = SplatFile.read(args.scene)
     cameras = read_cameras(args.cameras, None if args.frame is None else Frame.read(args.frame))
+    masks = [] if args.masks is None else find_masks(args.masks, cameras)
     if args.prior is None:
         print(EMBEDDED_NOTE, file=sys.stderr)
     prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
 
     def opened(job: Job) -> Opened:
-        scene = SplatScene(file, cameras, prior, args.views)
+        scene = SplatScene(file, cameras, prior, args.views, masks=masks)
         exports = Exports(RunFolder(job.folder), scene.encode, "ply", args.ply_every)
         return Opened(scene, to_pil(scene.picture(prior)), [exports])
 

@@ -17,7 +17,6 @@ from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatama
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
-from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.models.nerfacto import NerfactoModelConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 from nerfstudio.plugins.types import MethodSpecification
@@ -26,7 +25,7 @@ from cpds.presets import PDS_REFINE_NERF, PDS_REFINE_SPLATS, PRESETS
 from nerf_plugin.checkpoints import allow_numpy_scalars
 from nerf_plugin.pipeline import CpdsPipelineConfig
 from nerf_plugin.refinement import RefinePipelineConfig
-from nerf_plugin.splatfacto import CpdsSplatModelConfig
+from nerf_plugin.splatfacto import CpdsSplatModelConfig, SplatTrainerConfig
 from nerf_plugin.trainer import CpdsTrainerConfig
 
 allow_numpy_scalars()
@@ -156,7 +155,7 @@ cpds_splat_refine = MethodSpecification(
     "Sharpen an edited splatfacto scene by SDEdit on its views.",
 )
 splatfacto_cpu = MethodSpecification(
-    TrainerConfig(
+    SplatTrainerConfig(
         method_name="splatfacto-cpu",
         max_num_iterations=2000,
         steps_per_save=1000,

@@ -3,16 +3,54 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from shlex import quote
+from typing import Any, cast
 
 import torch
+from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.models.splatfacto import RGB2SH, SplatfactoModel, SplatfactoModelConfig
 from torch import Tensor
 from torch.nn import Parameter
 
+from cpds.errors import InputError
 from nerf_plugin.rendering import camera_at
+from nerf_plugin.trainer import in_one_sentence, parsed
 from representations.cameras import OPENGL
 from representations.rasterise import rasteriser_for
+
+FEWEST = 4  # points: each takes its size from its three neighbours
+
+
+@dataclass
+class SplatTrainerConfig(TrainerConfig):
+    """nerfstudio's, for splats that start from the points of a sparse cloud: none are added while they train."""
+
+    def save_config(self) -> None:
+        """ns-train does this first: a run that cannot be leaves nothing behind."""
+        with in_one_sentence():
+            self.require_points()
+        super().save_config()
+
+    def require_points(self) -> None:
+        """Raise InputError where training would silently start from random gaussians."""
+        pipeline = cast(Any, self.pipeline)
+        if pipeline.model.random_init or self.load_dir or self.load_checkpoint:
+            return
+        data = pipeline.datamanager.data or pipeline.datamanager.dataparser.data
+        try:
+            points = parsed(pipeline.datamanager.dataparser, data).metadata.get("points3D_xyz", ())
+        except EOFError:  # nerfstudio offers to convert COLMAP's points, and nobody is there to answer
+            points = ()
+        if len(points) >= FEWEST:
+            return
+        folder = data if data.is_dir() else data.parent
+        export = f"ns-export pointcloud --load-config outputs/.../config.yml --output-dir {quote(str(folder))} "
+        raise InputError(
+            f"dataset {data} has no sparse point cloud to start from, and {pipeline.model.num_random} random gaussians "
+            f"make a poor scene: train nerfacto on it, make points of that with {export}--num-points 5000 "
+            f"--normal-method open3d --save-world-frame True, then python scripts/add_points.py {quote(str(folder))}; "
+            "or pass --pipeline.model.random-init True to start from random gaussians all the same"
+        )
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """Settings of a splat edit. No torch here: the command line reads these to answer --help at once."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -7,6 +8,13 @@ from cpds.config import require
 
 GroupName = Literal["xyz", "colour", "opacity", "scale", "rotation"]
 GROUPS: tuple[GroupName, ...] = get_args(GroupName)
+SHAPES = "x y z and a radius > 0, or two corners x y z x y z that differ in all three"
+
+
+def is_region(region: tuple[float, ...]) -> bool:
+    """Whether these numbers are a sphere or a box."""
+    box = len(region) == 6 and all(a != b for a, b in zip(region[:3], region[3:], strict=True))
+    return all(map(math.isfinite, region)) and (box or (len(region) == 4 and region[3] > 0))
 
 
 @dataclass(frozen=True)
@@ -15,6 +23,8 @@ class SplatConfig:
 
     optimise: tuple[GroupName, ...] = GROUPS
     """What may change."""
+    region: tuple[float, ...] | None = None
+    """Sphere (x y z radius) or box (x y z x y z), in the .ply's axes: gaussians centred outside stay as they are."""
     view_every: int = 1
     """Steps for which one camera is kept; the paper's is 10 (PDS, Koo 2024)."""
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -27,6 +37,7 @@ class SplatConfig:
     def __post_init__(self) -> None:
         unknown = sorted(set(self.optimise) - set(GROUPS))
         require(bool(self.optimise) and not unknown, f"optimise must name some of {GROUPS}, got {self.optimise}")
+        require(self.region is None or is_region(self.region), f"region must be {SHAPES}, got {self.region}")
         require(self.view_every >= 1, f"view_every must be >= 1, got {self.view_every}")
         ground = len(self.background) == 3 and all(0 <= c <= 1 for c in self.background)
         require(ground, f"background must be three numbers in 0 ... 1, got {self.background}")

@@ -3,6 +3,7 @@
 Each parameter is in units of its own, so that one step size serves any scene: positions in the extent of the cameras,
 the higher spherical harmonics in twentieths (3DGS, Kerbl 2023, gives them a twentieth of the constant one's step size),
 all others as a .ply holds them. What has not moved goes back to the last bit. Nothing is added and nothing removed.
+A region names the gaussians that may change; masks say where in each view the edit may show.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -23,6 +26,7 @@ from cpds.prior import Prior
 from cpds.representation import ParamGroup
 from cpds.types import Images, Latents
 from representations.cameras import Camera, Frame, read_cameras, view_at
+from representations.masks import find_masks, fitted_mask
 from representations.ply import Gaussians, SplatFile
 from representations.rasterise import Rasteriser, rasteriser_for
 from representations.splat_config import GROUPS, GroupName, SplatConfig
@@ -34,6 +38,26 @@ FIELDS: dict[GroupName, tuple[str, ...]] = {  # of Gaussians
     "scale": ("scales",),
     "rotation": ("quats",),
 }
+HELD = 0.02  # of colours in [0, 1]: a change outside the masks that is pulled back as hard as the edit pulls
+
+
+class Masked(torch.autograd.Function):
+    """The image where the mask is 1, the source where it is 0; there the gradient undoes what has changed.
+
+    It is the change over HELD, in units of the root mean square of the gradient that comes back: whatever a method's
+    gradients are, the masks hold as firmly.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, image: Images, source: Images, mask: Float[Tensor, "1 1 h w"]) -> Images:
+        ctx.save_for_backward(mask, (1 - mask) * (image - source))
+        return source + mask * (image - source)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        mask, change = ctx.saved_tensors
+        strength = gradients[0].square().mean().sqrt()
+        return mask * gradients[0] + strength / HELD * change, None, None
 
 
 class SplatScene:
@@ -48,6 +72,7 @@ class SplatScene:
         prior: Prior,
         config: SplatConfig | None = None,
         rasteriser: Rasteriser | None = None,
+        masks: Sequence[Path] = (),
     ) -> None:
         self.file, self.config, self.device = file, config or SplatConfig(), prior.device
         self.rasteriser = rasteriser or rasteriser_for(self.device)
@@ -56,19 +81,25 @@ class SplatScene:
         short = self.config.resolution or prior.native_side
         sizes = [working_size(float(c.height), float(c.width), short, prior.multiple) for c in cameras]
         self.cameras = [c.fitted(*size) for c, size in zip(cameras, sizes, strict=True)]
+        self._masks = [fitted_mask(m, c, *size) for m, c, size in zip(masks, cameras, sizes, strict=bool(masks))]
         self._base = {k: v.to(self.device) for k, v in vars(file.gaussians).items()}
         self.degree = file.gaussians.degree
         self._unit = {"means": extent(cameras, file.gaussians.means), "rest": 1 / 20}
         chosen = [field for group in GROUPS if group in self.config.optimise for field in FIELDS[group]]
-        self._start = {f: self._base[f] / self._unit.get(f, 1.0) for f in chosen if self._base[f].numel()}
+        self._free = self._within(self._base["means"])
+        self._start = {f: self._base[f][self._free] / self._unit.get(f, 1.0) for f in chosen if self._base[f].numel()}
         self._now = {f: x.clone().requires_grad_() for f, x in self._start.items()}
         self._ground = torch.tensor([self.config.background], device=self.device)
         self._sources: dict[int, Latents] = {}
-        if not any(self._sees(camera) for camera in self.cameras):
+        if not self._seen(slice(None)):
             raise InputError(
                 f"none of the {len(cameras)} cameras sees a gaussian: the scene and the cameras lie in different axes; "
                 "for an export of nerfstudio's pass its dataparser_transforms.json too"
             )
+        if not self._seen(self._free):
+            raise InputError(f"none of the {len(cameras)} cameras sees the region {self.config.region}: move it")
+        if masks and not any(mask.any() for mask in self._masks):
+            raise InputError(f"all {len(masks)} masks are black, so that nothing may change: white is what may")
 
     @classmethod
     def open(
@@ -78,13 +109,15 @@ class SplatScene:
         prior: Prior,
         config: SplatConfig | None = None,
         frame: str | Path | None = None,
+        masks: str | Path | None = None,
     ) -> SplatScene:
-        """From a .ply, a transforms.json and, for what nerfstudio trained, its dataparser_transforms.json.
+        """From a .ply, its cameras and, for what nerfstudio trained, its dataparser_transforms.json.
 
-        Raises InputError if one of them cannot be used.
+        `masks` is a folder with one for each camera. Raises InputError if one of them cannot be used.
         """
-        axes = None if frame is None else Frame.read(frame)
-        return cls(SplatFile.read(path), read_cameras(cameras, axes), prior, config)
+        views = read_cameras(cameras, None if frame is None else Frame.read(frame))
+        files = () if masks is None else find_masks(masks, views)
+        return cls(SplatFile.read(path), views, prior, config, masks=files)
 
     def encode(self) -> bytes:
         """The edited scene as a .ply."""
@@ -102,7 +135,9 @@ class SplatScene:
         """The fields of Gaussians as they are now, differentiable in what may change."""
         found = dict(self._base)
         for f, now in self._now.items():
-            found[f] = self._base[f] + (now - self._start[f]) * self._unit.get(f, 1.0)
+            moved = (now - self._start[f]) * self._unit.get(f, 1.0)
+            every = isinstance(self._free, slice)
+            found[f] = self._base[f] + moved if every else self._base[f].index_add(0, self._free, moved)
         return found
 
     def source_id(self) -> dict[str, object]:
@@ -110,7 +145,8 @@ class SplatScene:
         cameras = b"".join(x.numpy().tobytes() for c in self.cameras for x in (c.viewmat, c.k))
         parts = {"splats": self.file.encode(self.file.gaussians), "cameras": cameras}
         digests = {k: hashlib.sha256(v).hexdigest() for k, v in parts.items()}
-        return {**digests, **asdict(self.config), "rasteriser": self.rasteriser.__module__}
+        masks = hashlib.sha256(b"".join(m.numpy().tobytes() for m in self._masks)).hexdigest() if self._masks else None
+        return {**digests, "masks": masks, **asdict(self.config), "rasteriser": self.rasteriser.__module__}
 
     def sample_view(self, *, generator: torch.Generator) -> int:
         """The same camera for `view_every` steps; all of them, shuffled, before one comes again.
@@ -122,7 +158,8 @@ class SplatScene:
         return view_at(generator.initial_seed(), self.config.view_every, len(self.cameras))
 
     def latents(self, prior: Prior, view: int) -> Latents:
-        return prior.encode(self.render(self.cameras[view]))
+        image = self.render(self.cameras[view])
+        return prior.encode(self._masked(image, view) if self._masks else image)
 
     @torch.no_grad()
     def source_latents(self, prior: Prior, view: int) -> Latents:
@@ -171,14 +208,46 @@ class SplatScene:
         )
         return drawn.permute(0, 3, 1, 2).clamp(0, 1)
 
+    def _masked(self, image: Images, view: int) -> Images:
+        """The image where the view's mask is white, the source elsewhere."""
+        with torch.no_grad():
+            source = self._look(self._base, self.cameras[view])
+        return Masked.apply(image, source, self._masks[view].to(image) / 255)  # pyright: ignore[reportReturnType]
+
+    def _within(self, means: Float[Tensor, "n 3"]) -> Tensor | slice:
+        """Numbers of the gaussians whose centres lie in the region. Raises InputError if there are none."""
+        region = self.config.region
+        if region is None:
+            return slice(None)
+        found = inside(means, region).nonzero()[:, 0]
+        if not len(found):
+            ends = np.percentile(means.cpu().numpy(), (5, 95), axis=0)
+            span = ", ".join(f"{low:.3g} ... {high:.3g}" for low, high in ends.T)
+            raise InputError(f"no gaussian lies in the region {region}: most of the scene is in x, y, z = {span}")
+        return found
+
     @torch.no_grad()
-    def _sees(self, camera: Camera) -> bool:
-        """Whether a gaussian's centre is in the picture."""
-        view, k = camera.viewmat.to(self.device), camera.k.to(self.device)
-        seen = (self._base["means"] @ view[:3, :3].T + view[:3, 3]) @ k.T
-        at, depth = seen[:, :2] / seen[:, 2:].clamp(min=1e-6), seen[:, 2:]
-        side = at.new_tensor([camera.width, camera.height])
-        return bool(((depth > 0.01) & (at > 0) & (at < side)).all(1).any())
+    def _seen(self, which: Tensor | slice) -> bool:
+        """Whether one of these gaussians' centres is in a camera's picture."""
+        points = self._base["means"][which]
+        return any(in_view(camera, points) for camera in self.cameras)
+
+
+def in_view(camera: Camera, points: Float[Tensor, "n 3"]) -> bool:
+    """Whether one of the points is in the camera's picture."""
+    view, k = camera.viewmat.to(points), camera.k.to(points)
+    seen = (points @ view[:3, :3].T + view[:3, 3]) @ k.T
+    at, depth = seen[:, :2] / seen[:, 2:].clamp(min=1e-6), seen[:, 2:]
+    side = at.new_tensor([camera.width, camera.height])
+    return bool(((depth > 0.01) & (at > 0) & (at < side)).all(1).any())
+
+
+def inside(points: Float[Tensor, "n 3"], region: Sequence[float]) -> Bool[Tensor, " n"]:
+    """Which of them lie in a sphere (centre, radius) or a box (two opposite corners)."""
+    first, second = points.new_tensor(region[:3]), points.new_tensor(region[3:])
+    if len(second) == 1:
+        return (points - first).norm(dim=1) <= second
+    return ((points >= torch.minimum(first, second)) & (points <= torch.maximum(first, second))).all(1)
 
 
 def extent(cameras: Sequence[Camera], means: Float[Tensor, "n 3"]) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import randn
+from PIL import Image
 
 from cpds.cli import main, parse
 from cpds.cli_splats import SplatArgs
@@ -99,6 +100,25 @@ def test_stopped_and_resumed_equals_uninterrupted(edit: Edit, tmp_path: Path, pr
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+def test_cameras_of_3dgs_and_colmap_give_the_same_edit(edit: Edit, tmp_path: Path) -> None:
+    """The three views of `write_cameras`, in the two other formats; names without their folder, as 3DGS has them."""
+    place = {"rotation": np.diag([1, -1, -1]).tolist(), "width": 48, "height": 32, "fx": 60.0, "fy": 60.0}
+    listed = [{"id": i, "img_name": f"{i}", "position": [0.1 * i, 0, 4], **place} for i in range(3)]
+    (tmp_path / "trained by 3dgs").mkdir()
+    (tmp_path / "trained by 3dgs/cameras.json").write_text(json.dumps(listed))
+    sparse = tmp_path / "capture/sparse/0"
+    sparse.mkdir(parents=True)
+    (sparse / "cameras.txt").write_text("1 SIMPLE_PINHOLE 48 32 60 24 16\n")
+    # half a turn about x: world to camera is diag(1, -1, -1), and the translation -R times the position
+    (sparse / "images.txt").write_text("".join(f"{i} 0 1 0 0 {-0.1 * i} 0 4 1 {i}.png\n\n" for i in range(3)))
+    assert edit() == 0
+    for given in (tmp_path / "trained by 3dgs", tmp_path / "capture"):
+        assert edit(cameras=given, save_path=tmp_path / f"out of {given.name}") == 0
+        ours, theirs = (SplatFile.read(tmp_path / f"out{x}/result.ply").gaussians for x in ("", f" of {given.name}"))
+        assert torch.allclose(ours.means, theirs.means, atol=1e-5)
+        assert torch.allclose(ours.dc, theirs.dc, atol=1e-4)
+
+
 def test_settings_start_from_the_presets_for_splats() -> None:
     given = ["splats", "x.ply", "--cameras", "c.json", "--prompt", "a", "--trg_prompt", "b"]
     assert parse(given).edit == PRESETS["cpds-splats"]  # pyright: ignore[reportAttributeAccessIssue]
@@ -132,6 +152,23 @@ def frame(edit: Edit, here: Path) -> None:
     differs(frame=here / "frame.json")(edit, here)
 
 
+def masks(edit: Edit, here: Path) -> None:
+    shades = np.zeros((32, 48), np.uint8)
+    shades[:, :20] = 255
+    (here / "masks").mkdir()
+    for i in range(3):
+        Image.fromarray(shades).save(here / f"masks/{i}.png")
+    differs(masks=here / "masks")(edit, here)
+
+
+def region(edit: Edit, here: Path) -> None:
+    """Of a box in the file's own coordinates, corners in any order and with minus signs."""
+    before = SplatFile.read(here / "scene.ply").gaussians
+    assert edit(region=[0, -2, 2, -2, 2, -2], save_path=here / "two") == 0
+    after = SplatFile.read(here / "two/result.ply").gaussians
+    assert torch.equal((after.dc != before.dc).any(1), before.means[:, 0] <= 0)
+
+
 def resume(edit: Edit, here: Path) -> None:
     assert edit() == 2  # taken
     assert edit(resume=True) == 0  # finished: nothing to do
@@ -163,6 +200,7 @@ CASES: dict[str, Callable[[Edit, Path], None]] = {
     "prompt": differs(prompt="a pig"),
     "trg_prompt": differs(trg_prompt="a pig"),
     "frame": frame,
+    "masks": masks,
     "save_path": save_path,
     "preset": differs(preset="dds-splats"),
     "prior": refused(prior="nothing/here"),
@@ -173,6 +211,7 @@ CASES: dict[str, Callable[[Edit, Path], None]] = {
     "views": differs(view_every=1),
     "edit": differs(guidance_scale=30),
     "optimise": differs(optimise=["colour"]),
+    "region": region,
     "view_every": differs(view_every=1),
     "background": differs(background=[1, 1, 1]),
     "resolution": differs(resolution=48),
@@ -194,6 +233,12 @@ def test_flags_of_the_command(edit: Edit, tmp_path: Path, name: str) -> None:
         ({"trg_prompt": ""}, "a target prompt is empty"),
         ({"cameras": "none.json"}, "none.json"),
         ({"frame": "none.json"}, "none.json"),
+        ({"cameras": "."}, "folder . holds several sets of cameras"),
+        ({"cameras": "empty"}, "folder empty holds no cameras"),
+        ({"masks": "empty"}, "there is no mask for the camera images/0.png: put 0.png into empty"),
+        ({"masks": "nowhere"}, "masks nowhere is no folder"),
+        ({"region": [0, 0, 0]}, "region must be x y z and a radius > 0, or two corners"),
+        ({"region": [50, 0, 0, 1]}, "no gaussian lies in the region (50.0, 0.0, 0.0, 1.0)"),
         ({"background": [2, 0, 0]}, "background must be three numbers in 0 ... 1"),
         ({"view_every": 0}, "view_every must be >= 1, got 0"),
         ({"resume": True}, "there is no run to resume"),
@@ -201,6 +246,8 @@ def test_flags_of_the_command(edit: Edit, tmp_path: Path, name: str) -> None:
     ],
 )
 def test_bad_values(edit: Edit, capsys: pytest.CaptureFixture[str], flags: dict[str, Any], words: str) -> None:
+    Path("empty").mkdir()
+    Path("cameras.json").write_text("[]")
     assert edit(**flags) == 2
     said = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
     assert len(said) == 1, said

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Recorder, randn
+from PIL import Image
 from torch import Tensor
 
 from cpds.config import EditConfig, GuidanceConfig
@@ -18,10 +19,11 @@ from cpds.errors import InputError
 from cpds.presets import PRESETS
 from cpds.representation import Representation
 from representations.cameras import Camera
+from representations.masks import find_masks, fitted_mask
 from representations.ply import Gaussians, SplatFile
 from representations.rasterise import rasterization
 from representations.splat_config import GROUPS, SplatConfig
-from representations.splats import SplatScene, extent
+from representations.splats import HELD, Masked, SplatScene, extent
 
 ADAM = EditConfig(GuidanceConfig("dds"), 6, "adam", 0.02, "none")
 
@@ -300,6 +302,182 @@ def test_identity_follows_the_source(prior: UNetPrior) -> None:
 def test_bad_settings(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         SplatConfig(**settings)
+
+
+# ---- regions and masks
+
+SPHERE, BOX = (0.1, 0.0, -0.1, 0.4), (0.3, -0.5, 0.6, -0.4, 0.5, -0.2)
+
+
+def contains(region: tuple[float, ...], point: list[float]) -> bool:
+    """By the definition, one point at a time."""
+    if len(region) == 4:
+        return math.dist(point, region[:3]) <= region[3]
+    return all(min(a, b) <= x <= max(a, b) for x, a, b in zip(point, region[:3], region[3:], strict=True))
+
+
+@pytest.mark.parametrize("region", [SPHERE, BOX])
+def test_gaussians_outside_a_region_stay_as_they_are(region: Any, prior: UNetPrior, tmp_path: Path) -> None:
+    made = scene(prior, region=region)
+    edit(made, prior, "a cat", "a dog", ADAM)
+    made.save(tmp_path / "out.ply")
+    after, before = SplatFile.read(tmp_path / "out.ply").gaussians, ball()
+    within = torch.tensor([contains(region, p) for p in before.means.tolist()])
+    assert 3 < int(within.sum()) < 37
+    for name in (f.name for f in fields(Gaussians)):
+        moved = (getattr(after, name) != getattr(before, name)).flatten(1).any(1)
+        assert torch.equal(moved, within), name
+
+
+def test_a_region_around_everything_is_none(prior: UNetPrior) -> None:
+    whole, around = scene(prior), scene(prior, region=(0.0, 0.0, 0.0, 50.0))
+    for made in (whole, around):
+        edit(made, prior, "a cat", "a dog", ADAM)
+    assert same(whole.gaussians(), around.gaussians())
+
+
+def test_an_edit_of_a_region_goes_on(prior: UNetPrior) -> None:
+    whole = scene(prior, region=SPHERE)
+    saved: dict[str, Tensor] = {}
+
+    def note(state: Any, terms: Any) -> None:
+        if state.step == 3:
+            saved.update({k: v.clone() for k, v in state.tensors().items()})
+
+    run(start(whole, prior, "a cat", "a dog", ADAM), [Recorder(note)])
+    resumed = scene(prior, region=SPHERE)
+    state = start(resumed, prior, "a cat", "a dog", ADAM)
+    state.load(saved)
+    run(state)
+    assert same(resumed.gaussians(), whole.gaussians())
+
+
+@pytest.mark.parametrize(
+    ("region", "message"),
+    [
+        (
+            (0.0, 0.0, 9.0, 1.0),
+            r"no gaussian lies in the region .*: most of the scene is in x, y, z = -0\.\d+ ",
+        ),
+        ((1.0, 2.0, 3.0), "region must be x y z and a radius > 0"),
+        ((1.0, 2.0, 3.0, 0.0), "region must be"),
+        ((1.0, 2.0, 3.0, math.nan), "region must be"),
+        ((0.0, 0.0, 0.0, 1.0, 1.0, 0.0), "or two corners x y z x y z that differ in all three"),
+    ],
+)
+def test_bad_regions(region: Any, message: str, prior: UNetPrior) -> None:
+    with pytest.raises(InputError, match=message):
+        scene(prior, region=region)
+
+
+def test_a_region_that_no_camera_sees(prior: UNetPrior) -> None:
+    stray = replace(ball(), means=torch.cat([ball().means[1:], torch.tensor([[0.0, 500.0, 0.0]])]))
+    with pytest.raises(InputError, match="none of the 6 cameras sees the region"):
+        SplatScene(SplatFile.of(stray), ring(), prior, SplatConfig(region=(0.0, 500.0, 0.0, 1.0)))
+
+
+def write_masks(folder: Path, shades: Tensor, count: int = 6) -> list[Path]:
+    """The same for every camera of `ring`: (H, W), 1 = white."""
+    folder.mkdir()
+    for i in range(count):
+        Image.fromarray((shades * 255).round().byte().numpy()).save(folder / f"{i}.png")
+    return find_masks(folder, ring(count))
+
+
+LEFT = torch.zeros(40, 60)
+LEFT[:, :30] = 1
+
+
+def test_an_edit_shows_where_masks_are_white(prior: UNetPrior, tmp_path: Path) -> None:
+    """White: as without masks. Black: the source."""
+    plain = scene(prior)
+    white, half = (
+        SplatScene(SplatFile.of(ball()), ring(), prior, masks=write_masks(tmp_path / name, mask))
+        for name, mask in (("white", torch.ones_like(LEFT)), ("half", LEFT))
+    )
+    for made in (plain, white, half):
+        leaves(made)["colour"][0].data += 0.3
+    assert torch.equal(white.latents(prior, 1), plain.latents(prior, 1))
+    edge = half.cameras[1].width // 2
+    seen, source = half._masked(half.render(half.cameras[1]), 1), scene(prior).render(half.cameras[1])
+    assert torch.equal(seen[..., edge + 1 :], source[..., edge + 1 :])
+    assert torch.allclose(seen[..., : edge - 1], plain.render(plain.cameras[1])[..., : edge - 1], atol=1e-6)
+    assert (seen - source).abs().max() > 0.05
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3])
+def test_what_has_changed_where_masks_are_black_is_undone(scale: float) -> None:
+    """A change of HELD as hard as the edit pulls on average, whatever that is; nothing where nothing has changed."""
+    source, gradient = randn(0, 1, 3, 8, 6).sigmoid(), scale * randn(1, 1, 3, 8, 6)
+    mask = (torch.arange(6) < 3).float().expand(1, 1, 8, 6)
+    image = source.clone().requires_grad_()
+    (found,) = torch.autograd.grad(Masked.apply(image, source, mask), image, gradient)
+    assert torch.equal(found, mask * gradient)
+    image = (source + HELD).requires_grad_()
+    (found,) = torch.autograd.grad(Masked.apply(image, source, mask), image, gradient)
+    rms = float(gradient.square().mean().sqrt())
+    assert torch.allclose(found, mask * gradient + (1 - mask) * rms, rtol=1e-3, atol=1e-3 * scale)
+
+
+def test_masked_edits_keep_to_their_masks(prior: UNetPrior, tmp_path: Path) -> None:
+    """White is the upper half, in views that lie around the vertical axis."""
+    masks, found = write_masks(tmp_path / "top", (torch.arange(40) < 20)[:, None].float().expand(40, 60)), []
+    for files in ((), masks):
+        made = SplatScene(SplatFile.of(ball()), ring(), prior, SplatConfig(optimise=("colour",)), masks=files)
+        edit(made, prior, "a cat", "a dog", replace(ADAM, num_inference_steps=24))
+        change = torch.cat([(made.render(c) - scene(prior).render(c)).detach().abs() for c in made.cameras])
+        found.append([float(half.mean()) for half in change.chunk(2, 2)])
+    (above, below), (masked_above, masked_below) = found
+    assert masked_below < 0.25 * below
+    assert masked_above > 0.5 * above
+
+
+def test_masks_follow_the_views_crop(tmp_path: Path) -> None:
+    """A mask that rises linearly across its picture still does, at the pixels that the fitted camera sees."""
+    camera = ring(1, 61, 40)[0]
+    file = tmp_path / "m.png"
+    ramp = torch.linspace(0.5 / 122, 1 - 0.5 / 122, 122).expand(80, 122)  # twice the camera's size: of a larger picture
+    Image.fromarray((ramp * 255).round().byte().numpy()).save(file)
+    fitted = camera.fitted(32, 40)
+    seen = fitted_mask(file, camera, 32, 40)[0, 0].float() / 255
+    rays = (torch.arange(40) + 0.5 - fitted.k[0, 2]) / fitted.k[0, 0]
+    wanted = (rays * camera.k[0, 0] + camera.k[0, 2]) / camera.width
+    assert (seen - wanted).abs().max() < 0.01
+
+
+def test_masks_are_found_by_the_cameras_names(tmp_path: Path) -> None:
+    def named(*names: str) -> list[Camera]:
+        return [replace(ring(1)[0], name=name) for name in names]
+
+    for name in ("a.png", "b.jpg", "left/1.png", "right/1.png", "1.002.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    cameras = named("images/a.jpg", "b", "left/1.jpg", "right/1.jpg", "1.002", "../images/b.png")
+    wanted = ["a.png", "b.jpg", "left/1.png", "right/1.png", "1.002.png"]
+    assert find_masks(tmp_path, cameras[:5]) == [tmp_path / name for name in wanted]
+    assert find_masks(tmp_path, cameras[5:]) == [tmp_path / "b.jpg"]
+    with pytest.raises(InputError, match=r"no mask for the camera images/c\.jpg: put c\.png into"):
+        find_masks(tmp_path, named("images/c.jpg"))
+    with pytest.raises(InputError, match=r"no mask for the camera middle/1\.jpg: put middle/1\.png into"):
+        find_masks(tmp_path, named("left/1.jpg", "middle/1.jpg"))
+    with pytest.raises(InputError, match="is no folder"):
+        find_masks(tmp_path / "a.png", cameras)
+
+
+def test_bad_masks(prior: UNetPrior, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="all 6 masks are black"):
+        SplatScene(SplatFile.of(ball()), ring(), prior, masks=write_masks(tmp_path / "black", 0 * LEFT))
+    with pytest.raises(InputError, match=r"mask .* is 40x60 px, but its camera 60x40"):
+        SplatScene(SplatFile.of(ball()), ring(), prior, masks=write_masks(tmp_path / "tall", LEFT.T))
+
+
+def test_identity_follows_regions_and_masks(prior: UNetPrior, tmp_path: Path) -> None:
+    made = [
+        SplatScene(SplatFile.of(ball()), ring(), prior, masks=write_masks(tmp_path / name, mask))
+        for name, mask in (("left", LEFT), ("right", 1 - LEFT))
+    ]
+    found = [json.dumps(one.source_id()) for one in (scene(prior), scene(prior, region=SPHERE), *made)]
+    assert len(set(found)) == 4
 
 
 def test_scenes_that_no_camera_sees(prior: UNetPrior) -> None:
