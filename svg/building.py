@@ -137,7 +137,7 @@ class Builder:
             self._note(element, "reference to another document")
             return None
         target = self.tree.linked(element)
-        if target is None or target in context.uses or element in context.uses:
+        if target is None or target in context.uses:
             return None
         if any(target is up for up in element.iterancestors()):
             return None

@@ -71,8 +71,12 @@ class Document:
         return cls(*page, root, parameters, notes, tree, writer)
 
     def warning(self) -> str | None:
-        """One sentence about what is drawn but not edited, or None."""
-        return f"not edited: {', '.join(self.notes)}" if self.notes else None
+        """What is drawn but not edited, and what was missing, as one sentence; or None."""
+        parts = [f"not edited: {', '.join(self.notes)}"] if self.notes else []
+        if self._tree.undeclared:
+            lacks = ", ".join(self._tree.undeclared)
+            parts.append(f"its svg element lacks {lacks}, read as if it were there and not written: browsers need it")
+        return "; ".join(parts) or None
 
     def write(self, values: Mapping[str, np.ndarray] = {}) -> bytes:
         """The same document with other numbers for these parameters, as plain XML even if it was read from gzip.

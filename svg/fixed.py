@@ -25,7 +25,7 @@ class Copier:
     def page(
         self, elements: list[Any], context: Context, size: tuple[float, float], outer: dict[Any, Context]
     ) -> bytes:
-        """An SVG of the page's size with `elements` alone, at the place and in the style that `context` gives them.
+        """A page that stretches to any size (model.Fixed), with `elements` alone, placed and styled as `context` says.
 
         outer: the state around each element of the document, for those that `elements` refer to.
         """
@@ -33,8 +33,8 @@ class Copier:
 
         width, height = (plain(v, 6) for v in size)
         root = etree.Element(f"{{{SVG}}}svg", nsmap={None: SVG})
-        for name, value in (("width", width), ("height", height), ("viewBox", f"0 0 {width} {height}")):
-            root.set(name, value)
+        root.set("viewBox", f"0 0 {width} {height}")
+        root.set("preserveAspectRatio", "none")
         needed = self._needed(elements, context, outer)
         self.shown.update(part for element in [*elements, *needed] for part in element.iter("*"))
         if needed:

@@ -198,7 +198,7 @@ def test_an_empty_clip_hides_all_and_an_empty_page_is_transparent() -> None:
 
 
 def test_a_fixed_part_is_drawn_in_its_place() -> None:
-    page = b'<svg xmlns="http://www.w3.org/2000/svg" width="64" height="64">'
+    page = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64" preserveAspectRatio="none">'
     svg = page + b'<rect width="32" height="64" fill="red"/></svg>'
     over_it = Draw(Geometry("rect", "r"), IDENTITY, Solid("f"))
     found = ours(Group((Fixed(svg, "image"), over_it)), values(r=number(0, 0, 64, 32, 0, 0)), 64)
