@@ -136,7 +136,7 @@ def compared(document: Document, aspect: float, side: int) -> dict[str, Any]:
     want = reference(document, scale)
     if want is None or abs(math.log(document.width / document.height / aspect)) > 0.05:
         return {"psnr": 0.0, "page": f"{document.width:g}x{document.height:g}, in resvg {aspect:.3g} to 1"}
-    ground = torch.tensor(document.background or (1.0, 1.0, 1.0))[:, None, None]
+    ground = torch.tensor(document.background)[:, None, None]
     values = {k: torch.from_numpy(p.value) for k, p in document.parameters.items()}
     began = time.perf_counter()
     raster = Raster(document.root, want.shape[1] / scale, want.shape[0] / scale)  # the page in whole pixels

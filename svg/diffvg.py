@@ -21,7 +21,7 @@ from torch import Tensor
 
 from cpds.errors import InputError, MissingExtra
 from svg.geometry import Outlines
-from svg.model import IDENTITY, Draw, Fixed, Gradient, Group, Paint, Solid, Stroke
+from svg.model import IDENTITY, Draw, Fixed, Gradient, Group, Paint, Solid, Stroke, Texture
 from svg.shading import affine
 
 REMEDY = "leave --rasteriser at torch"
@@ -81,6 +81,8 @@ class DiffvgRaster:
                     yield "slanted radial gradients"
             if stroke:  # it makes no room for their gradients and crashes
                 yield "strokes with a gradient"
+        if isinstance(paint, Texture):
+            yield "patterns"
         if stroke is None:
             return
         contours = self.contours[draw.geometry]

@@ -21,7 +21,7 @@ from svg.reading import Tree, read_file, read_tree, tag, unpacked
 from svg.repeats import check_repeats
 from svg.styles import Cascade
 from svg.uses import draws
-from svg.values import Box, fit, length, view_box
+from svg.values import RGB, Box, colour, fit, length, view_box
 from svg.writing import Writer
 
 MIN_SIDE, MAX_SIDE = 1e-3, 1e6  # px
@@ -37,6 +37,7 @@ class Document:
     root: Group
     parameters: dict[str, Parameter]  # every key that `root` uses, and no other
     notes: list[str]  # what is not edited, as "2 text elements"
+    background: RGB  # of the page: the root's background-color on white
     _tree: Tree = field(repr=False)
     _writer: Writer = field(repr=False)
 
@@ -68,15 +69,23 @@ class Document:
             )
         commands = {draw.geometry.key: draw.geometry.commands for draw in draws(root)}
         writer = Writer(tree, cascade, builder.ledger, commands, max(page))
-        return cls(*page, root, parameters, notes, tree, writer)
+        return cls(*page, root, parameters, notes, _background(tree, cascade), tree, writer)
 
     def warning(self) -> str | None:
         """What is drawn but not edited, and what was missing, as one sentence; or None."""
         parts = [f"not edited: {', '.join(self.notes)}"] if self.notes else []
+        if self.lags:
+            parts.append(f"while editing, {self.lags} stay where they were, and the written file moves them along")
         if self._tree.undeclared:
             lacks = ", ".join(self._tree.undeclared)
             parts.append(f"its svg element lacks {lacks}, read as if it were there and not written: browsers need it")
         return "; ".join(parts) or None
+
+    @property
+    def lags(self) -> str:
+        """What is drawn where it was while the outlines that it belongs to move: patterns, markers, both or nothing."""
+        kinds = {note.split()[-1].rstrip("s") for note in self.notes}
+        return " and ".join(f"{kind}s" for kind in ("pattern", "marker") if kind in kinds)
 
     def write(self, values: Mapping[str, np.ndarray] = {}) -> bytes:
         """The same document with other numbers for these parameters, as plain XML even if it was read from gzip.
@@ -137,6 +146,16 @@ def _inside(root: Any, page: tuple[float, float], box: Box | None) -> Context:
     if box is None:
         return start(page)
     return Context((box[2], box[3]), fit(box, *page, root.get("preserveAspectRatio")), {})
+
+
+def _background(tree: Tree, cascade: Cascade) -> RGB:
+    """The root's background-color, or a background that is a colour alone, as browsers lay it on a white page."""
+    for name in ("background-color", "background"):
+        said = cascade(tree.root).get(name)
+        if said is not None and (found := colour(said.value)):
+            (r, g, b), alpha = found
+            return (1 - alpha * (1 - r), 1 - alpha * (1 - g), 1 - alpha * (1 - b))
+    return (1.0, 1.0, 1.0)
 
 
 def _extent(root: Group, ledger: Ledger, name: str) -> tuple[float, float]:

@@ -74,7 +74,14 @@ class Gradient:
     spread: Literal["pad", "reflect", "repeat"] = "pad"
 
 
-Paint = Solid | Gradient
+@dataclass(frozen=True)
+class Texture:
+    """A pattern, which is not edited: a page as in Fixed that it covers, on and around the outline as it was read."""
+
+    svg: bytes
+
+
+Paint = Solid | Gradient | Texture
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,8 @@ class SvgScene:
         self.unit = CANVAS / max(width, height)  # canvas px per page px
         self.shown = (max(16, round(height * self.unit)), max(16, round(width * self.unit)))  # px, for people
         self.device = prior.device
-        self.ground = torch.tensor(self.config.background, device=self.device)[:, None, None]
+        self.background = self.config.background or document.background
+        self.ground = torch.tensor(self.background, device=self.device)[:, None, None]
         self._uses = uses(document.root)
         exact = torch.float32 if self.device.type == "mps" else torch.float64
         self._base = {k: torch.from_numpy(p.value).to(self.device, exact) for k, p in document.parameters.items()}
@@ -141,7 +142,8 @@ class SvgScene:
         """Digests and settings that a resumed run must find unchanged."""
         parts = {"svg": self.document.write(), "mask": None if self.mask is None else self.mask.cpu().numpy().tobytes()}
         digests = {k: None if v is None else hashlib.sha256(v).hexdigest() for k, v in parts.items()}
-        return {**digests, **asdict(self.config), "rasteriser": type(self.raster).__name__}
+        settings = {**asdict(self.config), "background": self.background}
+        return {**digests, **settings, "rasteriser": type(self.raster).__name__}
 
     def sample_view(self, *, generator: torch.Generator) -> None:
         return None

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cpds.errors import InputError
 from svg.document import Document
-from svg.model import POINTS, Clip, Draw, Fixed, Gradient, Group, Paint
+from svg.model import POINTS, Clip, Draw, Fixed, Gradient, Group, Matrix, Paint, Texture
 from svg.paths import arc, path_text, read_path
 
 resvg_py = pytest.importorskip("resvg_py")
@@ -104,17 +104,23 @@ class Redraw:
     def paints(self, draw: Draw) -> str:
         order = "stroke" if draw.stroke_first else "normal"
         opacity = 1.0 if draw.fill_opacity is None else float(self.value(draw.fill_opacity))
-        said = f'paint-order="{order}" fill="{self.paint(draw.fill)}" fill-opacity="{opacity}"'
+        said = f'paint-order="{order}" fill="{self.paint(draw.fill, draw.matrix)}" fill-opacity="{opacity}"'
         if (s := draw.stroke) is not None:
-            said += f' stroke="{self.paint(s.paint)}" stroke-opacity="{float(self.value(s.opacity))}"'
+            said += f' stroke="{self.paint(s.paint, draw.matrix)}" stroke-opacity="{float(self.value(s.opacity))}"'
             said += f' stroke-width="{float(self.value(s.width))}" stroke-linecap="{s.cap}" stroke-linejoin="{s.join}"'
             said += f' stroke-miterlimit="{s.miter_limit}" stroke-dashoffset="{s.dash_offset}"'
             said += f' stroke-dasharray="{" ".join(map(str, s.dashes)) or "none"}"'
         return said
 
-    def paint(self, paint: Paint | None) -> str:
+    def paint(self, paint: Paint | None, matrix: Matrix) -> str:
         if paint is None:
             return "none"
+        if isinstance(paint, Texture):  # the page's picture, as a pattern of one tile
+            w, h = self.document.width, self.document.height
+            a, b, c, d, e, f = matrix
+            back = " ".join(str(float(v)) for v in np.linalg.inv([[a, c, e], [b, d, f], [0, 0, 1]])[:2].T.ravel())
+            said = f'patternUnits="userSpaceOnUse" width="{w}" height="{h}" patternTransform="matrix({back})"'
+            return self.define("pattern", said, self.node(Fixed(paint.svg, "pattern")))
         if not isinstance(paint, Gradient):
             return hexadecimal(self.value(paint.key))
         names = ("x1", "y1", "x2", "y2") if paint.kind == "linear" else ("cx", "cy", "r", "fx", "fy", "fr")
@@ -203,6 +209,13 @@ DRAWINGS = r"""
 == use
 <defs><rect id="r" x="8" y="8" width="40" height="30"  /></defs><use href="#r" transform="scale(.5)" fill="red"/><use
 xlink:href="#r" x="9" y="20" stroke="lime"/>
+== use of a use
+<defs><path id="p" d="M0 0h9v9z"/><use id="q" href="#p" x="9" fill="red"/><use id="r" href="#q" y="9" fill="blue"
+stroke="lime"/></defs><use href="#q"/><use href="#r" y="9"/><use href="#r" x="20" y="20" transform="scale(1.5)"/>
+== uses of uses that are drawn themselves
+<g id="d"><g id="b"><path id="a" d="M20 5l5 9h-5z"/><use href="#a" transform="matrix(-1 0 0 1 40 0)"/></g><use id="e"
+href="#b" transform="rotate(72 20 20)"/><use href="#e" transform="rotate(72 20 20)"/></g><use href="#e" x="20" y="20"
+fill="red"/>
 == use of a group, twice nested
 <defs><g id="g"><circle id="c" r="8" cx="9" cy="9"/></g><g id="h"><use href="#g" x="20"/></g></defs><use href="#h"
 y="3" opacity=".5"/><use href="#h" y="30" fill="blue"/>
@@ -259,6 +272,11 @@ offset="1"/></linearGradient>{BOX}fill="url(#a)" />
 == gradients of one stop and none
 <linearGradient id="a"><stop stop-color="red" stop-opacity=".5"/></linearGradient><linearGradient
 id="b"/>{BOX}fill="url(#a)" />{BOX}transform="translate(20 20)" fill="url(#b) lime" />
+== stops that share an offset at an end
+<linearGradient id="a" x1=".3" x2=".7"><stop stop-color="red"/><stop stop-color="blue"/><stop offset="1"
+stop-color="lime"/><stop offset="1" stop-color="black"/></linearGradient><radialGradient id="b" r=".3"><stop
+offset="1" stop-color="red"/><stop offset="1" stop-color="blue"/></radialGradient>{BOX}fill="url(#a)" /><circle
+cx="40" cy="50" r="12" fill="url(#b)"/>
 == gradients of no length
 <linearGradient id="a" x1=".5" x2=".5">{STOPS}</linearGradient><radialGradient id="b"
 r="0">{STOPS}</radialGradient>{BOX}fill="url(#a)" /><circle cx="40" cy="50" r="9" fill="url(#b)"/>
@@ -297,9 +315,31 @@ mask="url(#m)">{BOX}/></g>{BOX}transform="translate(30)" />
 == pattern
 <style>.d{fill:red}</style><pattern id="p" width="9" height="9" patternUnits="userSpaceOnUse"><circle class="d"
 r="6"/></pattern><g transform="scale(.8)">{BOX}fill="url(#p)" /></g><circle r="9"/>
+== patterns of every measure, moved, faint, on strokes and with colours to fall back on
+<pattern id="p" width=".2" height=".3"><circle r="6" fill="red"/></pattern><pattern id="q" width=".2" height=".2"
+patternContentUnits="objectBoundingBox"><path d="M0 0h.1v.1z" fill="blue"/></pattern><pattern id="r" width="5"
+height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(30)"><path d="M0 0h3v3z" fill="lime"/></pattern>
+<pattern id="n"/><g transform="rotate(8)"><path d="M5 5h20c9 9 0 20-9 20z" fill="url(#p)" fill-opacity=".5"
+stroke="red"/><path d="M35 5h20c9 9 0 20-9 20z" fill="url(#q)" stroke="url(#r)" stroke-width="4"/><path
+d="M5 40h20v9z" fill="url(#n) blue" stroke="url(#r) red" opacity=".5" stroke-dasharray="4"/></g>
+== a pattern on a flat line
+<pattern id="p" width="4" height="4" patternUnits="userSpaceOnUse"><circle r="3" fill="red"/></pattern><path
+d="M5 30h50" stroke-width="9" stroke="url(#p)"/><pattern id="q" width=".1" height=".1"><circle r="3"/></pattern><path
+d="M5 50h50" stroke-width="9" stroke="url(#q)"/>
 == markers
 <marker id="m" orient="auto" markerWidth="4" markerHeight="4"><rect width="3" height="3" fill="lime"/></marker><g
 style="marker-end:url(#m)" stroke="red" stroke-width="3"><path d="M5 5l30 30"/></g>{BOX}transform="translate(30)" />
+== markers on what is faint, clipped, unpainted, moved and used
+<marker id="m" orient="auto" markerWidth="4" markerHeight="4" viewBox="-2 -2 4 4"><rect x="-1" width="3" height="3"
+fill="lime"/></marker><clipPath id="c"><rect width="64" height="30"/></clipPath><g style="marker:url(#m)"
+stroke-width="3"><path id="p" d="M5 9h20v9l20 20" opacity=".5" stroke="red" clip-path="url(#c)"
+transform="rotate(9)"/><polyline points="5,40 20,50 30,40" fill="none"/></g><use href="#p" y="20"
+stroke="blue"/><rect width="9" height="9"/>
+== markers in the colours of their shape, or below it
+<marker id="m" markerWidth="4" markerHeight="4"><rect width="3" height="3" fill="context-stroke"/></marker><marker
+id="n" markerWidth="4" markerHeight="4"><circle r="2" fill="lime"/></marker><g stroke="red" stroke-width="3"><path
+marker-end="url(#m)" style="marker-end:url(#m)" d="M5 5l30 30"/><path d="M5 40h30" paint-order="markers"
+style="marker-start:url(#n)"/></g>{BOX}transform="translate(30)" />
 == image
 <image width="30" height="30" href="data:image/svg+xml;utf8,&lt;svg xmlns='http://www.w3.org/2000/svg' width='9'
 height='9'&gt;&lt;circle r='9'/&gt;&lt;/svg&gt;"/>{BOX}opacity=".4" />
