@@ -28,7 +28,7 @@ import numpy as np
 import resvg_py
 import torch
 import tyro
-from lxml import etree
+from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
 from PIL import Image
 
 from cpds.errors import InputError
@@ -70,11 +70,11 @@ def files(folder: Path, config: Config) -> list[Path]:
     return list(found.values())[config.skip :]
 
 
-def resvg(data: bytes, **size: int) -> Image.Image | None:
+def resvg(data: bytes, width: int | None = None) -> Image.Image | None:
     """resvg's picture, RGBA; None where it draws nothing or refuses."""
     try:
         text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode()
-        drawn = Image.open(BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=text, dpi=96, **size)))).convert("RGBA")
+        drawn = Image.open(BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=text, dpi=96, width=width)))).convert("RGBA")
     except (ValueError, OSError, EOFError):
         return None
     return drawn if np.asarray(drawn)[..., 3].any() else None
@@ -85,9 +85,11 @@ def scale_of(document: Document, side: int) -> float:
     sides = sorted((document.width, document.height))
 
     def rest(longer: int) -> float:
-        return abs(sides[0] * longer / sides[1] - max(1, round(sides[0] * longer / sides[1])))
+        shorter = sides[0] * longer / sides[1]
+        return round(abs(shorter - max(1, round(shorter))), 2)
 
-    return min(range(side - side // 8, side + side // 8 + 1), key=lambda s: (round(rest(s), 2), abs(s - side))) / sides[1]
+    near = range(side - side // 8, side + side // 8 + 1)
+    return min(near, key=lambda longer: (rest(longer), abs(longer - side))) / sides[1]
 
 
 def reference(document: Document, scale: float) -> np.ndarray | None:

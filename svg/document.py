@@ -16,7 +16,7 @@ from svg.building import Builder
 from svg.clips import outline_box
 from svg.context import Context, start
 from svg.ledger import Ledger
-from svg.model import Group, Parameter
+from svg.model import IDENTITY, Group, Parameter
 from svg.reading import Tree, read_file, read_tree, tag, unpacked
 from svg.repeats import check_repeats
 from svg.styles import Cascade
@@ -88,7 +88,7 @@ class Document:
         return " and ".join(f"{kind}s" for kind in ("pattern", "marker") if kind in kinds)
 
     def write(self, values: Mapping[str, np.ndarray] = {}) -> bytes:
-        """The same document with other numbers for these parameters, as plain XML even if it was read from gzip.
+        """The same document with other numbers for these parameters; as XML, even if it was read from gzip.
 
         Only attributes and properties whose numbers change are touched; without changes these are the bytes that were
         read. Numbers are rounded to 1e-3 px of a page 1024 px or four times its size, colours to 8 bits. ValueError
@@ -162,7 +162,7 @@ def _extent(root: Group, ledger: Ledger, name: str) -> tuple[float, float]:
     """Right and bottom of everything drawn, the page of a document that does not say its size (as in resvg)."""
     right = bottom = 0.0
     for draw in draws(root):
-        box = outline_box(draw, (1.0, 0.0, 0.0, 1.0, 0.0, 0.0), ledger)
+        box = outline_box(draw, IDENTITY, ledger.parameters)
         right, bottom = max(right, box[2]), max(bottom, box[3])
     fine = 0 < right <= MAX_SIDE and 0 < bottom <= MAX_SIDE
     require(fine, f"{name} says no size and draws nothing of a size: give it a viewBox")

@@ -65,24 +65,25 @@ def crossings(edges: Tensor, index: Tensor, owner: Tensor, box: Tensor, start: T
     x = (x0[which] + share * (x1 - x0)[which] - left[which]).clamp(min=0).minimum(width[which].to(x0))
     shape = owner[which]
     sizes = box[:, 3] * LINES
-    # lines numbered shape after shape, and the places on a line one after the other
-    number = (sizes.cumsum(0) - sizes)[shape] + line - top[which] * LINES
-    place, order = (number * (float(width.max()) + 2) + x).sort()
-    which, line, x, shape = which[order], line[order], x[order], shape[order]
+    number = (sizes.cumsum(0) - sizes)[shape] + line - top[which] * LINES  # lines shape after shape
+    order = x.argsort()
+    order = order[number[order].argsort(stable=True)]
+    which, line, x, shape, number = which[order], line[order], x[order], shape[order], number[order]
     sign = (y1 - y0).sign()[which]
     after = sign.cumsum(0).round()  # every line of a closed outline sums to zero
     before, rule = after - sign, even[shape]
     jump = _covered(after, rule) - _covered(before, rule)
     # edges that lie on each other move as one: each has its part in what becomes of them together
     first = torch.ones_like(rule)
-    first[1:] = place.diff() > TOGETHER
+    first[1:] = (x.diff() > TOGETHER) | (number.diff() > 0)
     group, last = first.cumsum(0) - 1, first.roll(-1)
     turn = after[last] - before[first]
-    slope = (_covered(after[last], rule[last]) - _covered(before[first], rule[first])) / torch.where(turn == 0, 1.0, turn)
+    change = _covered(after[last], rule[last]) - _covered(before[first], rule[first])
+    slope = torch.where(turn == 0, 0.0, change / turn)[group]
     column = x.floor()
     row = torch.div(line, LINES, rounding_mode="floor") - top[which]
     cell = start[shape] + row * (width[which] + 1) + column.long()
-    return Crossings(index[which], cell, torch.where(turn == 0, 0.0, slope)[group], jump / LINES, x - column)
+    return Crossings(index[which], cell, slope, jump / LINES, x - column)
 
 
 def _covered(winding: Tensor, even: Tensor) -> Tensor:

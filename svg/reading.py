@@ -174,12 +174,10 @@ def _encoding(data: bytes) -> str:
         if data.startswith(mark):
             return name
     # without a mark: XML begins with ASCII, so that the zeros around it tell
-    zeros = tuple(byte == 0 for byte in data[:4])
-    wide = {(False, True, True, True): "utf-32-le", (True, True, True, False): "utf-32-be"}
-    if zeros in wide:
-        return wide[zeros]
-    if zeros[:2] in ((False, True), (True, False)):
-        return "utf-16-le" if zeros[1] else "utf-16-be"
+    zeros = "".join("0" if byte == 0 else "x" for byte in data[:4])
+    for pattern, name in (("x000", "utf-32-le"), ("000x", "utf-32-be"), ("x0", "utf-16-le"), ("0x", "utf-16-be")):
+        if zeros.startswith(pattern):
+            return name
     declared = re.match(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["']""", data[:300])
     named = declared[1].decode("ascii", "replace").lower() if declared else "utf-8"
     # bytes that could be read so far are no UTF-16, whatever they say

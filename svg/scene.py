@@ -8,6 +8,7 @@ the document's number back to the last bit.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -124,9 +125,13 @@ class SvgScene:
         changed = [p.key for members in self._members.values() for p in members]
         return self.document.write({k: values[k].detach().cpu().numpy() for k in changed})
 
+    def packed(self) -> bytes:
+        """The same as gzip, equal bytes for equal documents."""
+        return gzip.compress(self.svg(), mtime=0)
+
     def save(self, path: str | Path) -> None:
-        """Write the edited document."""
-        write_atomic(Path(path), self.svg())
+        """Write the edited document, packed if the path ends in .svgz."""
+        write_atomic(Path(path), self.packed() if Path(path).suffix.lower() == ".svgz" else self.svg())
 
     def values(self) -> dict[str, Tensor]:
         """Every number that is drawn, by key, in the document's units; differentiable in what may change."""

@@ -112,12 +112,12 @@ class Redraw:
             said += f' stroke-dasharray="{" ".join(map(str, s.dashes)) or "none"}"'
         return said
 
-    def paint(self, paint: Paint | None, matrix: Matrix) -> str:
+    def paint(self, paint: Paint | None, frame: Matrix) -> str:
         if paint is None:
             return "none"
         if isinstance(paint, Texture):  # the page's picture, as a pattern of one tile
             w, h = self.document.width, self.document.height
-            a, b, c, d, e, f = matrix
+            a, b, c, d, e, f = frame
             back = " ".join(str(float(v)) for v in np.linalg.inv([[a, c, e], [b, d, f], [0, 0, 1]])[:2].T.ravel())
             said = f'patternUnits="userSpaceOnUse" width="{w}" height="{h}" patternTransform="matrix({back})"'
             return self.define("pattern", said, self.node(Fixed(paint.svg, "pattern")))

@@ -431,8 +431,8 @@ def test_outlines_that_cross_a_pixel_many_times_cover_it_once() -> None:
 @pytest.mark.parametrize("rule", [False, True])
 @pytest.mark.parametrize("apart", [-0.6, 0.4])
 def test_gradients_of_opposite_windings_are_those_of_the_area_inside(apart: float, rule: bool) -> None:
-    """Parts that overlap (their windings cancel there), and parts with a gap narrower than a pixel; against counting."""
-    n = 100
+    """Parts that overlap (their windings cancel there) or leave a gap narrower than a pixel, against counting."""
+    n = 50
     ramp = torch.linspace(0, 1, 12, dtype=torch.float64)
     weight = torch.sin(2 * ramp)[:, None] * torch.cos(1.5 * ramp)[None]
     fine = weight.repeat_interleave(n, 0).repeat_interleave(n, 1) / n**2
@@ -449,7 +449,7 @@ def test_gradients_of_opposite_windings_are_those_of_the_area_inside(apart: floa
     (whole(outlines(points[:4], points[4:]), rule) * weight).sum().backward()
     want = numeric(counted, points, 0.1)
     assert points.grad is not None
-    assert float((points.grad - want).norm()) < 0.07 * float(want.norm()), (points.grad, want)
+    assert float((points.grad - want).norm()) < 0.08 * float(want.norm()), (points.grad, want)
 
 
 def test_a_side_that_two_windings_share_does_not_pull_either_of_them() -> None:
