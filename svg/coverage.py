@@ -131,7 +131,8 @@ class _Coverage(torch.autograd.Function):
 
         orientation, at = _orientation(edges, owner, len(cells)), winding[pieces.cell[rest]]
         shape = owner[pieces.edge[rest]]
-        overlaps = overlapping(at, shape, pieces.cell[rest], orientation)
+        length = ((pieces.b - pieces.a) * (edges[:, 1] - edges[:, 0]).norm(dim=1)[pieces.edge])[rest]
+        overlaps = overlapping(at, shape, pieces.cell[rest], length, orientation)
         met = _resolve(coverage, edges, owner, boxes, evenodd, overlaps)
         # an edge that lies on the border of an empty pixel still knows which way is in
         sign = torch.where(at.abs() < 1e-9, orientation[shape], at.sign())
@@ -178,7 +179,7 @@ def _resolve(
     which, k = spread((boxes.stride * boxes.height)[shapes])
     cells = boxes.start[shapes][which] + k
     lines = change[cells].cumsum(0)
-    differs = (lines - coverage[cells]).abs() > 1 / LINES
+    differs = (lines - coverage[cells]).abs() > 0.5 / LINES
     coverage[cells[differs]] = lines[differs].clamp(0, 1)
     resolved = torch.zeros(len(coverage), dtype=torch.bool, device=coverage.device)
     resolved[cells[differs]] = True

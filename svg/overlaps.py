@@ -15,7 +15,7 @@ from torch import Tensor
 LINES = 16  # scanlines of a row
 NOTICED = 0.1  # winding number against the shape's way round that is no rounding
 TOGETHER = 1e-6  # px between edges that lie on each other
-CROWD, SHARE = 8, 0.25  # pieces of edges in a pixel that are a crowd, and the share of a shape's pieces in crowds
+CROWD, SHARE = 5.0, 0.15  # px of edges in a pixel that are a crowd, and the share of a shape's edges in crowds
 
 
 def spread(counts: Tensor) -> tuple[Tensor, Tensor]:
@@ -24,16 +24,16 @@ def spread(counts: Tensor) -> tuple[Tensor, Tensor]:
     return which, torch.arange(len(which), device=counts.device) - (counts.cumsum(0) - counts)[which]
 
 
-def overlapping(winding: Tensor, owner: Tensor, cell: Tensor, orientation: Tensor) -> Tensor:
+def overlapping(winding: Tensor, owner: Tensor, cell: Tensor, length: Tensor, orientation: Tensor) -> Tensor:
     """The shapes that wind both ways round, or whose edges crowd in their pixels.
 
-    winding, owner, cell: of each piece of an edge, the mean winding number of the cell that it lies in, its shape and
-    that cell; orientation: the sign of each shape's area.
+    winding, owner, cell, length: of each piece of an edge, the mean winding number of the cell that it lies in, its
+    shape, that cell, and its length in px; orientation: the sign of each shape's area.
     """
     against = winding * torch.where(orientation == 0, 1.0, orientation)[owner] < -NOTICED
-    crowded = torch.bincount(cell)[cell] >= CROWD
-    pieces, crowds = (torch.bincount(owner[which], minlength=len(orientation)) for which in (slice(None), crowded))
-    return (crowds > SHARE * pieces).index_fill(0, owner[against], True).nonzero()[:, 0]
+    crowded = torch.bincount(cell, length)[cell] > CROWD
+    whole, crowd = (torch.bincount(owner[k], length[k], len(orientation)) for k in (slice(None), crowded))
+    return (crowd > SHARE * whole).index_fill(0, owner[against], True).nonzero()[:, 0]
 
 
 @dataclass(frozen=True)
