@@ -77,8 +77,10 @@ class Document:
         if self.lags:
             parts.append(f"while editing, {self.lags} stay where they were, and the written file moves them along")
         if self._tree.undeclared:
-            lacks = ", ".join(self._tree.undeclared)
-            parts.append(f"its svg element lacks {lacks}, read as if it were there and not written: browsers need it")
+            lacks = " and ".join(self._tree.undeclared)
+            parts.append(
+                f"its svg element lacks {lacks}: read as if it were there, written as it was; browsers need it"
+            )
         return "; ".join(parts) or None
 
     @property

@@ -221,7 +221,7 @@ def _expanded(text: str) -> float:
         hidden = parameter or value[:1] not in "\"'" or "&#" in value or "%" in value  # may declare or become others
         size = len(value) + sum(sizes.get(other, math.inf) for other in REFERENCE.findall(value))
         sizes[name] = max(sizes.get(name, 0.0), math.inf if hidden else size)
-    return len(text) + sum(sizes.get(other, math.inf) for other in REFERENCE.findall(text))
+    return float(len(text) + sum(sizes.get(other, math.inf) for other in REFERENCE.findall(text)))
 
 
 def _with_namespaces(text: str, declared: dict[str, str]) -> str:
