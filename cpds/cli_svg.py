@@ -25,6 +25,7 @@ from svg.config import SceneConfig
 
 if TYPE_CHECKING:
     from svg.document import Document
+    from svg.scene import SvgScene
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class SvgArgs:
     """What draws the page while it is edited; diffvg must have been built from its source."""
     svg_every: int = 50
     """Steps between two SVGs of the way; 0 writes the last one alone."""
+    dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Say what may change, what stays and how long it will take, and stop before the edit."""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
     """Go on with the interrupted run(s) in --save_path."""
     device: str = "auto"
@@ -84,6 +87,7 @@ def run_svg(args: SvgArgs) -> int:
     from svg.diffvg import DiffvgRaster
     from svg.raster import Raster
     from svg.scene import SvgScene, chosen
+    from svg.summary import Summary, estimate, measured_step
 
     drawer = {"torch": Raster, "diffvg": DiffvgRaster}[args.rasteriser]
     for path, document in documents.items():
@@ -96,12 +100,26 @@ def run_svg(args: SvgArgs) -> int:
         print(EMBEDDED_NOTE, file=sys.stderr)
     prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
     short = args.scene.resolution or prior.native_side
-    for document in documents.values():
-        working_size(document.height, document.width, short, prior.multiple)
+    sizes = {p: working_size(d.height, d.width, short, prior.multiple) for p, d in documents.items()}
+
+    def scene_of(path: Path) -> SvgScene:
+        return SvgScene(documents[path], prior, args.scene, mask, drawer)
+
+    for path, document in documents.items():
+        summary = Summary.of(document, args.scene, sizes[path])
+        if args.dry_run or summary.large:
+            prompts = (args.prompt + args.scene.suffix, args.trg_prompt[0] + args.scene.suffix)
+            seconds = measured_step(scene_of(path), prior, prompts, args.edit)
+            for line in [*summary.lines(), estimate(seconds, args.edit.num_inference_steps)]:
+                print(f"{path.name}: {line}", file=sys.stdout if args.dry_run else sys.stderr)
+    if args.dry_run:
+        return 0
 
     def opened(job: Job) -> Opened:
-        scene = SvgScene(documents[job.source], prior, args.scene, mask, drawer)
-        exports = Exports(RunFolder(job.folder), scene.svg, "svg", args.svg_every)
+        scene = scene_of(job.source)
+        packed = job.source.suffix.lower() == ".svgz"  # what is packed stays so
+        encode, suffix = (scene.packed, "svgz") if packed else (scene.svg, "svg")
+        exports = Exports(RunFolder(job.folder), encode, suffix, args.svg_every)
         return Opened(scene, to_pil(scene.picture(prior)), [exports])
 
     return run_jobs(args, jobs, prior, opened, args.scene.suffix)

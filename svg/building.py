@@ -10,16 +10,17 @@ from svg.clips import Clips
 from svg.context import CONSTANT, Context, Viewport, start
 from svg.fixed import Copier, remote
 from svg.ledger import Ledger
-from svg.model import Clip, Draw, Fixed, Geometry, Group, Parameter
+from svg.model import Clip, Draw, Fixed, Geometry, Group, Parameter, Texture
 from svg.painting import Painter
 from svg.reading import MAX_DEPTH, Tree, describe, href, tag
 from svg.repeats import CONTAINERS, FIXED, MAX_DRAWN
 from svg.shapes import SHAPES, Shape, read_shape
 from svg.styles import Cascade
 from svg.uses import Node, draws, uses
-from svg.values import fraction, invertible, paint, reference
+from svg.values import fraction, invertible, reference
 
 MAX_FIXED_BYTES = 200_000_000
+MARKERS = ("marker-start", "marker-mid", "marker-end")
 MARKED = frozenset(("path", "line", "polyline", "polygon"))
 
 Size = tuple[float, float]
@@ -50,7 +51,7 @@ class Builder:
         self.tree, self.cascade, self.size, self.name = tree, cascade, size, name
         self.ledger = Ledger(tree)
         self.notes: Counter[str] = Counter()
-        self.painter = Painter(tree, cascade, self.ledger)
+        self.painter = Painter(tree, cascade, self.ledger, self._texture)
         self.clips = Clips(tree, cascade, self.ledger, self.count)
         self.copier = Copier(tree, cascade)
         self._outer: dict[Any, Context] = {}
@@ -111,7 +112,8 @@ class Builder:
         if "mix-blend-mode" in declared and declared["mix-blend-mode"].value != "normal":
             self._note(element, "blend mode")
         if name in SHAPES:
-            frame.out.extend(self._draw(element, context))
+            self._note_paints(element, context)
+            frame.out.extend(self._draw(element, context, outer))
             return None
         return self._container(element, name, context)
 
@@ -137,7 +139,7 @@ class Builder:
             self._note(element, "reference to another document")
             return None
         target = self.tree.linked(element)
-        if target is None or target in context.uses or element in context.uses:
+        if target is None or target in context.uses:
             return None
         if any(target is up for up in element.iterancestors()):
             return None
@@ -183,8 +185,8 @@ class Builder:
 
         return Frame(content.iterchildren("*"), inside, closed)
 
-    def _draw(self, element: Any, context: Context) -> tuple[Node, ...]:
-        """A shape with its paints, in a group where it has an opacity or a clip of its own."""
+    def _draw(self, element: Any, context: Context, outer: Context) -> tuple[Node, ...]:
+        """A shape with its paints and markers, in a group where it has an opacity or a clip of its own."""
         if context.said("visibility") in ("hidden", "collapse"):
             return ()
 
@@ -200,13 +202,23 @@ class Builder:
         said = self.cascade(element).get("opacity")
         opacity = fraction(said.value) if said else None
         opacity = None if opacity is None or opacity == 1 else self.ledger.add(element, "opacity", opacity, "opacities")
-        draw = self.painter.draw(element, shape, context, opacity)
+        marked = self._marked(element, context)
+        draw = self.painter.draw(element, shape, context, None if marked else opacity)
+        if draw is None and marked:
+            return (self._fixed(self.copier.page([element], outer, *self._around()), "marker"),)
         if draw is None:
             return ()
         if opacity in (draw.fill_opacity, draw.stroke.opacity if draw.stroke else None):
             opacity = None
+        nodes: tuple[Node, ...] = (draw,)
+        if marked:
+            nodes += (self._fixed(self.copier.markers(element, outer, *self._around()), "marker"),)
         clip = self.clips.of(element, context, lambda: [draw])
-        return (draw,) if opacity is None and clip is None else (Group((draw,), opacity, clip),)
+        return nodes if opacity is None and clip is None else (Group(nodes, opacity, clip),)
+
+    def _texture(self, text: str, shape: Shape, context: Context) -> Texture:
+        """A pattern as a paint."""
+        return Texture(self._fixed(self.copier.texture(text, shape, context, *self._around()), "pattern").svg)
 
     def _wrap(self, element: Any, context: Context, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
         """The children of a container, on a layer where it has an opacity or a clip."""
@@ -228,15 +240,23 @@ class Builder:
             found.append("mask")
         if "clip-path" in declared and self.clips.has_text(declared["clip-path"].value):
             found.append("clip path of text")
-        if name in SHAPES:
-            for paint_name in ("fill", "stroke"):
-                known = paint(context.said(paint_name, "none"))
-                target = known.target if known and known.kind == "reference" else ""
-                if self._names(f"url({target})", "pattern"):
-                    found.append("pattern")
-        if name in MARKED and any(self._names(context.said(f"marker-{p}"), "marker") for p in ("start", "mid", "end")):
+        if self._marked(element, context) and self._inseparable(context):
             found.append("marker")
         return found
+
+    def _marked(self, element: Any, context: Context) -> bool:
+        """Whether an element has markers."""
+        return tag(element) in MARKED and any(self._names(context.said(name), "marker") for name in MARKERS)
+
+    def _inseparable(self, context: Context) -> bool:
+        """Whether markers cannot be drawn without their shape: in its colours, or below its paints."""
+        if "markers" in context.said("paint-order"):
+            return True
+        markers = [self.tree.ids.get(reference(context.said(name)) or "") for name in MARKERS]
+        parts = [part for marker in markers if marker is not None for part in marker.iter("*")]
+        texts = [text for part in parts for text in part.attrib.values()]
+        texts += [text for part in parts for _, text, _ in self.cascade.of_sheets(part)]
+        return any("context-" in text for text in texts)
 
     def _names(self, text: str, kind: str) -> bool:
         """Whether `url(#id)` names an element of this kind."""
@@ -261,13 +281,21 @@ class Builder:
         """Write the fixed parts out."""
         if not isinstance(node, Pending):
             return node
-        if not self._outer:
-            self._outer = self._contexts()
-        svg = self.copier.page(node.elements, node.context, self.size, self._outer)
+        svg = self.copier.page(node.elements, node.context, *self._around())
+        return self._fixed(svg, ", ".join(dict.fromkeys(tag(e) for e in node.elements)))
+
+    def _fixed(self, svg: bytes, name: str) -> Fixed:
+        """A fixed part; InputError if there is too much of them."""
         self._bytes += len(svg)
         advice = "turn text into paths and patterns into shapes"
         require(self._bytes <= MAX_FIXED_BYTES, f"{self.name} has too much that cannot be edited: {advice}")
-        return Fixed(svg, ", ".join(dict.fromkeys(tag(e) for e in node.elements)))
+        return Fixed(svg, name)
+
+    def _around(self) -> tuple[Size, dict[Any, Context]]:
+        """What a fixed part's page needs to know: the page's size, and the state around every element."""
+        if not self._outer:
+            self._outer = self._contexts()
+        return self.size, self._outer
 
     def _contexts(self) -> dict[Any, Context]:
         """The style around every element where it stands in the document."""
@@ -289,6 +317,13 @@ class Builder:
                 if target is not None:
                     shared.add(target)
         return shared
+
+    def _note_paints(self, element: Any, context: Context) -> None:
+        """Note what of a shape is not edited although its outline is."""
+        if any(self.painter.is_pattern(context.said(side)) for side in ("fill", "stroke")):
+            self._note(element, "pattern")
+        if self._marked(element, context):
+            self._note(element, "marker")
 
     def _note(self, element: Any, kind: str) -> None:
         if (element, kind) not in self._noted:

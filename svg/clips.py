@@ -1,6 +1,6 @@
 """Clip paths: constant outlines that say what shows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 from cpds.config import require
 from svg.context import Context, start
 from svg.ledger import Ledger
-from svg.model import Clip, Draw, Geometry, Matrix
+from svg.model import Clip, Draw, Geometry, Matrix, Parameter
 from svg.reading import Tree, describe, tag
 from svg.shapes import SHAPES, Shape, read_shape
 from svg.styles import Cascade
@@ -66,7 +66,7 @@ class Clips:
         own = around.within(self.cascade(path), path.attrib)
         inner = own
         if path.get("clipPathUnits") == "objectBoundingBox":
-            box = _box(boxed(), context.matrix, self.ledger)
+            box = _box(boxed(), context.matrix, self.ledger.parameters)
             if box is None:
                 return NOTHING
             for draw in draws():  # the file's clip would follow a shape that moves, and the drawn one does not
@@ -134,19 +134,21 @@ def both(clip: Clip | None, other: Clip | None) -> Clip | None:
     return replace(clip, clip=both(clip.clip, other))
 
 
-def _box(draws: list[Draw], matrix: Matrix, ledger: Ledger) -> tuple[float, float, float, float] | None:
+def _box(
+    draws: list[Draw], matrix: Matrix, parameters: Mapping[str, Parameter]
+) -> tuple[float, float, float, float] | None:
     """The box of all outlines in the user space of `matrix`, or None where it has no area."""
     if not draws:
         return None
     back = inverse(matrix)
-    table = np.array([outline_box(draw, back, ledger) for draw in draws])
+    table = np.array([outline_box(draw, back, parameters) for draw in draws])
     (left, top), (right, bottom) = table[:, :2].min(0), table[:, 2:].max(0)
     return (float(left), float(top), float(right), float(bottom)) if right > left and bottom > top else None
 
 
-def outline_box(draw: Draw, matrix: Matrix, ledger: Ledger) -> tuple[float, float, float, float]:
+def outline_box(draw: Draw, matrix: Matrix, parameters: Mapping[str, Parameter]) -> tuple[float, float, float, float]:
     """The box around a drawn outline's own box, seen through a further matrix from page px (as resvg has it)."""
-    parameter = ledger.parameters[draw.geometry.key]
+    parameter = parameters[draw.geometry.key]
     shape = Shape(draw.geometry.kind, parameter.value, parameter.property, draw.geometry.commands)
     left, top, right, bottom = shape.bounds()
     a, b, c, d, e, f = product(matrix, draw.matrix)

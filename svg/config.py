@@ -41,8 +41,9 @@ class SceneConfig:
     opacities: what is opaque stays so."""
     only: tuple[str, ...] = ()
     """Only elements with one of these ids or classes, and what they hold: '#face', '.skin', or the bare name."""
-    background: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """Ground under the page while it is looked at, RGB in 0 ... 1; it is not written into the file."""
+    background: tuple[float, float, float] | None = None
+    """Background of the page while it is looked at, RGB in 0 ... 1; it is not written into the file. Default: the
+    document's own background-color, else white."""
     resolution: int | None = None
     """Shorter side while editing, in px. Default: what the prior was trained on."""
     smoothness: float = 32.0
@@ -53,7 +54,7 @@ class SceneConfig:
     def __post_init__(self) -> None:
         require(0 <= self.smoothness < math.inf, f"smoothness must be >= 0 and finite, got {self.smoothness}")
         require(0 <= self.uncross < math.inf, f"uncross must be >= 0 and finite, got {self.uncross}")
-        ground = all(0 <= c <= 1 for c in self.background)
+        ground = all(0 <= c <= 1 for c in self.background or ())
         require(ground, f"background must be three numbers in 0 ... 1, got {self.background}")
         require(self.resolution is None or self.resolution >= 16, f"resolution must be >= 16 px, got {self.resolution}")
 

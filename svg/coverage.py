@@ -3,8 +3,8 @@
 An outline is a soup of directed edges in which every vertex is left as often as it is reached. Each piece of an edge
 within a pixel adds its signed area to the pixel and its height to all pixels to the right; a running sum along the row
 gives the area-weighted winding number (the accumulation buffer of font rasterisers), which the fill rule turns into
-coverage. By Stokes' theorem a pixel's coverage changes only with the pieces of edge inside it: the backward pass reads
-the gradient at those pixels alone.
+coverage; where parts of one outline meet within a pixel, svg/overlaps.py tells what is covered. By Stokes' theorem a
+pixel's coverage changes only with the pieces of edge inside it: the backward pass reads the gradient at those pixels.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from svg.overlaps import LINES, Crossings, crossings, overlapping, spread
 
 Edges = Float[Tensor, "e 2 2"]  # (edge, start or end, x or y), px
 
@@ -63,12 +65,6 @@ class _Pieces:
     b: Tensor
     inside: Tensor  # 1 in the pixels of the box, 0 to its left and right
     share: Tensor  # of the piece's height that its own cell receives; the rest goes to the next one
-
-
-def spread(counts: Tensor) -> tuple[Tensor, Tensor]:
-    """For counts [2, 0, 3]: which [0, 0, 2, 2, 2], and the position within each [0, 1, 0, 1, 2]."""
-    which = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
-    return which, torch.arange(len(which), device=counts.device) - (counts.cumsum(0) - counts)[which]
 
 
 def _pieces(edges: Edges, owner: Tensor, boxes: Boxes) -> _Pieces:
@@ -128,17 +124,25 @@ class _Coverage(torch.autograd.Function):
         winding = area[:-1].cumsum_(0)  # rows need no reset: each row of a closed outline sums to zero
         even = evenodd.repeat_interleave(cells)
         folded = winding.abs()
-        over = folded % 2
-        coverage = torch.where(even, torch.minimum(over, 2 - over), folded.clamp(max=1))
+        coverage = folded.clamp(max=1)
+        if bool(evenodd.any()):
+            over = folded - 2 * (folded / 2).floor()
+            coverage = torch.where(even, torch.minimum(over, 2 - over), coverage)
 
-        at = winding[pieces.cell[rest]]
+        orientation, at = _orientation(edges, owner, len(cells)), winding[pieces.cell[rest]]
+        shape = owner[pieces.edge[rest]]
+        length = ((pieces.b - pieces.a) * (edges[:, 1] - edges[:, 0]).norm(dim=1)[pieces.edge])[rest]
+        overlaps = overlapping(at, shape, pieces.cell[rest], length, orientation)
+        met = _resolve(coverage, edges, owner, boxes, evenodd, overlaps)
         # an edge that lies on the border of an empty pixel still knows which way is in
-        sign = torch.where(at.abs() < 1e-9, _orientation(edges, owner, len(cells))[owner[pieces.edge[rest]]], at.sign())
+        sign = torch.where(at.abs() < 1e-9, orientation[shape], at.sign())
         slope = torch.where(
             even[pieces.cell[rest]],
             torch.where(at.abs() % 2 > 1, -sign, sign),
             torch.where(at.abs() <= 1 + 1e-9, sign, 0.0),
         )
+        if met is not None:
+            slope = _resolved(slope, pieces.edge[rest], pieces.cell[rest], *met)
         ctx.save_for_backward(edges, pieces.edge[rest], pieces.cell[rest], pieces.a[rest], pieces.b[rest], slope)
         return coverage
 
@@ -155,6 +159,47 @@ class _Coverage(torch.autograd.Function):
         return result, None, None, None
 
 
+def _resolve(
+    coverage: Tensor, edges: Tensor, owner: Tensor, boxes: Boxes, evenodd: Tensor, shapes: Tensor
+) -> tuple[Crossings, Tensor] | None:
+    """Correct the coverage of `shapes` in place where scanlines find another one; what they met, and where it counts.
+
+    Scanlines miss up to half of their distance of an edge that runs along them: less than that is no disagreement.
+    """
+    if not len(shapes):
+        return None
+    place = torch.full_like(boxes.left, -1)
+    place[shapes] = torch.arange(len(shapes), device=shapes.device)
+    index = (place[owner] >= 0).nonzero()[:, 0]
+    box = torch.stack([boxes.left, boxes.top, boxes.width, boxes.height], 1)[shapes]
+    found = crossings(edges[index], index, place[owner[index]], box, boxes.start[shapes], evenodd[shapes])
+    change = torch.zeros(len(coverage) + 1, dtype=coverage.dtype, device=coverage.device)
+    change.index_add_(0, found.cell, found.jump * (1 - found.part))
+    change.index_add_(0, found.cell + 1, found.jump * found.part)
+    which, k = spread((boxes.stride * boxes.height)[shapes])
+    cells = boxes.start[shapes][which] + k
+    lines = change[cells].cumsum(0)
+    differs = (lines - coverage[cells]).abs() > 0.5 / LINES
+    coverage[cells[differs]] = lines[differs].clamp(0, 1)
+    resolved = torch.zeros(len(coverage), dtype=torch.bool, device=coverage.device)
+    resolved[cells[differs]] = True
+    return found, resolved
+
+
+def _resolved(slope: Tensor, edge: Tensor, cell: Tensor, found: Crossings, resolved: Tensor) -> Tensor:
+    """The slopes of pieces (edge, cell), in resolved cells the mean of what their scanlines met, 0 without any."""
+    pieces, lines = resolved[cell].nonzero()[:, 0], resolved[found.cell]
+    names, which = torch.unique(found.edge[lines] * len(resolved) + found.cell[lines], return_inverse=True)
+    total = slope.new_zeros(len(names) + 1).index_add_(0, which, found.slope[lines])
+    count = slope.new_ones(len(names) + 1).index_add_(0, which, torch.ones_like(found.slope[lines])) - 1
+    wanted = edge[pieces] * len(resolved) + cell[pieces]
+    at = torch.searchsorted(names, wanted)
+    known = torch.cat([names, names.new_full((1,), -1)])[at] == wanted
+    slope = slope.clone()
+    slope[pieces] = torch.where(known, total[at] / count[at].clamp(min=1), 0.0)
+    return slope
+
+
 def _orientation(edges: Tensor, owner: Tensor, shapes: int) -> Tensor:
     """Sign of the winding number within each shape: clockwise on the page is negative."""
     cross = edges[:, 0, 0] * edges[:, 1, 1] - edges[:, 1, 0] * edges[:, 0, 1]
@@ -166,6 +211,7 @@ def coverage(
 ) -> Float[Tensor, " cells"]:
     """Share of each cell in [0, 1] that its shape covers, in the flat layout of `boxes`; differentiable in `edges`.
 
-    Where parts of one shape overlap within a pixel the areas are added before the fill rule is applied.
+    Where parts of one shape overlap or abut within a pixel, it is known to 1/16; where they do so in few of its pixels
+    and wind the same way round, their areas are added.
     """
     return _Coverage.apply(edges, owner, boxes, evenodd)  # pyright: ignore[reportReturnType]

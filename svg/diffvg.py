@@ -21,7 +21,7 @@ from torch import Tensor
 
 from cpds.errors import InputError, MissingExtra
 from svg.geometry import Outlines
-from svg.model import IDENTITY, Draw, Fixed, Gradient, Group, Paint, Solid, Stroke
+from svg.model import IDENTITY, Draw, Fixed, Gradient, Group, Paint, Solid, Stroke, Texture
 from svg.shading import affine
 
 REMEDY = "leave --rasteriser at torch"
@@ -38,7 +38,7 @@ class _Shape:
 
     draw: Draw
     stroke: Stroke | None
-    paint: Paint
+    paint: Solid | Gradient
     opacities: tuple[str, ...]  # its own and its groups'
 
 
@@ -181,10 +181,10 @@ def _shapes(node: Group | Draw | Fixed, opacities: tuple[str, ...] = ()) -> Iter
             yield from _shapes(child, (*opacities, node.opacity) if node.opacity else opacities)
     elif isinstance(node, Draw):
         found = []
-        if node.fill:
+        if node.fill and not isinstance(node.fill, Texture):
             own = (node.fill_opacity,) if node.fill_opacity else ()
             found.append(_Shape(node, None, node.fill, (*opacities, *own)))
-        if node.stroke:
+        if node.stroke and not isinstance(node.stroke.paint, Texture):
             found.append(_Shape(node, node.stroke, node.stroke.paint, (*opacities, node.stroke.opacity)))
         yield from reversed(found) if node.stroke_first else found
 
@@ -193,6 +193,8 @@ def _layer_limits(node: Group | Draw | Fixed) -> Iterator[str]:
     """What needs a layer or another renderer."""
     if isinstance(node, Fixed):
         yield f"{node.name} (drawn by resvg)"
+    if isinstance(node, Draw) and any(isinstance(p, Texture) for p in (node.fill, node.stroke and node.stroke.paint)):
+        yield "patterns (drawn by resvg)"
     if not isinstance(node, Group):
         return
     if node.clip:
@@ -270,7 +272,7 @@ def _box(shape: _Shape, numbers: Mapping[str, Tensor], matrix: Float[Tensor, "3 
 
 def _paint(
     library: ModuleType,
-    paint: Paint,
+    paint: Solid | Gradient,
     opacity: Float[Tensor, ""],
     numbers: Mapping[str, Tensor],
     frame: Float[Tensor, "3 3"],

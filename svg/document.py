@@ -16,12 +16,12 @@ from svg.building import Builder
 from svg.clips import outline_box
 from svg.context import Context, start
 from svg.ledger import Ledger
-from svg.model import Group, Parameter
+from svg.model import IDENTITY, Group, Parameter
 from svg.reading import Tree, read_file, read_tree, tag, unpacked
 from svg.repeats import check_repeats
 from svg.styles import Cascade
 from svg.uses import draws
-from svg.values import Box, fit, length, view_box
+from svg.values import RGB, Box, colour, fit, length, view_box
 from svg.writing import Writer
 
 MIN_SIDE, MAX_SIDE = 1e-3, 1e6  # px
@@ -37,6 +37,7 @@ class Document:
     root: Group
     parameters: dict[str, Parameter]  # every key that `root` uses, and no other
     notes: list[str]  # what is not edited, as "2 text elements"
+    background: RGB  # of the page: the root's background-color on white
     _tree: Tree = field(repr=False)
     _writer: Writer = field(repr=False)
 
@@ -68,14 +69,28 @@ class Document:
             )
         commands = {draw.geometry.key: draw.geometry.commands for draw in draws(root)}
         writer = Writer(tree, cascade, builder.ledger, commands, max(page))
-        return cls(*page, root, parameters, notes, tree, writer)
+        return cls(*page, root, parameters, notes, _background(tree, cascade), tree, writer)
 
     def warning(self) -> str | None:
-        """One sentence about what is drawn but not edited, or None."""
-        return f"not edited: {', '.join(self.notes)}" if self.notes else None
+        """What is drawn but not edited, and what was missing, as one sentence; or None."""
+        parts = [f"not edited: {', '.join(self.notes)}"] if self.notes else []
+        if self.lags:
+            parts.append(f"while editing, {self.lags} stay where they were, and the written file moves them along")
+        if self._tree.undeclared:
+            lacks = " and ".join(self._tree.undeclared)
+            parts.append(
+                f"its svg element lacks {lacks}: read as if it were there, written as it was; browsers need it"
+            )
+        return "; ".join(parts) or None
+
+    @property
+    def lags(self) -> str:
+        """What is drawn where it was while the outlines that it belongs to move: patterns, markers, both or nothing."""
+        kinds = {note.split()[-1].rstrip("s") for note in self.notes}
+        return " and ".join(f"{kind}s" for kind in ("pattern", "marker") if kind in kinds)
 
     def write(self, values: Mapping[str, np.ndarray] = {}) -> bytes:
-        """The same document with other numbers for these parameters, as plain XML even if it was read from gzip.
+        """The same document with other numbers for these parameters; as XML, even if it was read from gzip.
 
         Only attributes and properties whose numbers change are touched; without changes these are the bytes that were
         read. Numbers are rounded to 1e-3 px of a page 1024 px or four times its size, colours to 8 bits. ValueError
@@ -135,11 +150,21 @@ def _inside(root: Any, page: tuple[float, float], box: Box | None) -> Context:
     return Context((box[2], box[3]), fit(box, *page, root.get("preserveAspectRatio")), {})
 
 
+def _background(tree: Tree, cascade: Cascade) -> RGB:
+    """The root's background-color, or a background that is a colour alone, as browsers lay it on a white page."""
+    for name in ("background-color", "background"):
+        said = cascade(tree.root).get(name)
+        if said is not None and (found := colour(said.value)):
+            (r, g, b), alpha = found
+            return (1 - alpha * (1 - r), 1 - alpha * (1 - g), 1 - alpha * (1 - b))
+    return (1.0, 1.0, 1.0)
+
+
 def _extent(root: Group, ledger: Ledger, name: str) -> tuple[float, float]:
     """Right and bottom of everything drawn, the page of a document that does not say its size (as in resvg)."""
     right = bottom = 0.0
     for draw in draws(root):
-        box = outline_box(draw, (1.0, 0.0, 0.0, 1.0, 0.0, 0.0), ledger)
+        box = outline_box(draw, IDENTITY, ledger.parameters)
         right, bottom = max(right, box[2]), max(bottom, box[3])
     fine = 0 < right <= MAX_SIDE and 0 < bottom <= MAX_SIDE
     require(fine, f"{name} says no size and draws nothing of a size: give it a viewBox")

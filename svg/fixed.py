@@ -7,12 +7,17 @@ from typing import Any
 
 from svg.context import Context
 from svg.reading import SVG, Tree, href, tag
+from svg.shapes import Shape
 from svg.styles import Cascade, change_style
 from svg.values import plain, transform
 
 URLS = re.compile(r"""url\(\s*["']?#([^)"']+)["']?\s*\)""")
 CONDITIONS = ("systemLanguage", "requiredExtensions", "requiredFeatures")
+UNPAINTED = {"fill": "none", "stroke": "none", "opacity": "1", "clip-path": "none"}
+PLAIN_LINE = {"stroke-opacity": "1", "stroke-dasharray": "none", "stroke-linejoin": "miter", "stroke-linecap": "square"}
 XML_SPACE = "{http://www.w3.org/XML/1998/namespace}space"
+
+Size = tuple[float, float]
 
 
 class Copier:
@@ -22,21 +27,47 @@ class Copier:
         self.tree, self.cascade = tree, cascade
         self.shown: set[Any] = set()  # every element that a page shows or refers to
 
-    def page(
-        self, elements: list[Any], context: Context, size: tuple[float, float], outer: dict[Any, Context]
-    ) -> bytes:
-        """An SVG of the page's size with `elements` alone, at the place and in the style that `context` gives them.
+    def page(self, elements: list[Any], context: Context, size: Size, outer: dict[Any, Context]) -> bytes:
+        """A page that stretches to any size (model.Fixed), with `elements` alone, placed and styled as `context` says.
 
         outer: the state around each element of the document, for those that `elements` refer to.
         """
+        self.shown.update(part for element in elements for part in element.iter("*"))
+        return self._page([self._clone(e) for e in elements], elements, context, size, outer)
+
+    def markers(self, element: Any, context: Context, size: Size, outer: dict[Any, Context]) -> bytes:
+        """Such a page with an element's markers alone."""
+        clone = self._clone(element)
+        clone.set("style", change_style(clone.get("style", ""), {n: (v, True) for n, v in UNPAINTED.items()}))
+        return self._page([clone], [element], context, size, outer)
+
+    def texture(self, text: str, shape: Shape, context: Context, size: Size, outer: dict[Any, Context]) -> bytes:
+        """Such a page with the pattern that the paint `text` refers to, on and around a shape.
+
+        It is what the stroke of the shape's box would show, as wide as to cover all: a pattern is measured in the box
+        of the outline without its stroke, and fills and strokes take the same place in it.
+        """
+        from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
+
+        left, top, right, bottom = shape.bounds()
+        reach = right - left + bottom - top + (context.measure(context.said("stroke-width") or "1", "r") or 0.0)
+        line = {**UNPAINTED, "stroke": text, "stroke-width": f"{plain(2 * reach, 6)}px", **PLAIN_LINE}
+        box = etree.Element(f"{{{SVG}}}path", d=f"M{left} {top}H{right}V{bottom}H{left}Z")
+        box.set("style", ";".join(f"{name}:{value}" for name, value in line.items()))
+        return self._page([box], [box], context, size, outer)
+
+    def _page(
+        self, clones: list[Any], elements: list[Any], context: Context, size: Size, outer: dict[Any, Context]
+    ) -> bytes:
+        """A page with `clones` of `elements`."""
         from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
 
         width, height = (plain(v, 6) for v in size)
         root = etree.Element(f"{{{SVG}}}svg", nsmap={None: SVG})
-        for name, value in (("width", width), ("height", height), ("viewBox", f"0 0 {width} {height}")):
-            root.set(name, value)
+        root.set("viewBox", f"0 0 {width} {height}")
+        root.set("preserveAspectRatio", "none")
         needed = self._needed(elements, context, outer)
-        self.shown.update(part for element in [*elements, *needed] for part in element.iter("*"))
+        self.shown.update(part for element in needed for part in element.iter("*"))
         if needed:
             defs = etree.SubElement(root, f"{{{SVG}}}defs")
             for element in needed:
@@ -53,8 +84,7 @@ class Copier:
         viewport = etree.SubElement(group, f"{{{SVG}}}svg", overflow="visible")
         for name, value in zip(("width", "height"), context.viewport, strict=True):
             viewport.set(name, plain(value, 6))
-        for element in elements:
-            clone = self._clone(element)
+        for clone in clones:
             for name in CONDITIONS:  # they hold, or nothing would be drawn
                 clone.attrib.pop(name, None)
             viewport.append(clone)

@@ -74,7 +74,14 @@ class Gradient:
     spread: Literal["pad", "reflect", "repeat"] = "pad"
 
 
-Paint = Solid | Gradient
+@dataclass(frozen=True)
+class Texture:
+    """A pattern, which is not edited: a page as in Fixed that it covers, on and around the outline as it was read."""
+
+    svg: bytes
+
+
+Paint = Solid | Gradient | Texture
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,10 @@ class Clip:
 
 @dataclass(frozen=True)
 class Fixed:
-    """A part of the page that is not edited: an SVG of the page's size with this alone, for resvg to draw."""
+    """A part of the page that is not edited, for resvg to draw: an SVG with this alone and the page as its view box.
+
+    Its root says no size, so that the page fills whatever size it is drawn at (preserveAspectRatio none).
+    """
 
     svg: bytes
     name: str  # of the element, for messages

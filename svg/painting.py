@@ -1,25 +1,28 @@
 """Fills and strokes of a shape: from inherited text to the model."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
 from svg.context import CONSTANT, Context
 from svg.gradients import GRADIENTS, Gradients, gradient_chain, in_box
 from svg.ledger import Ledger
-from svg.model import Draw, Geometry, Gradient, GroupName, Paint, Solid, Stroke
+from svg.model import Draw, Geometry, Gradient, GroupName, Paint, Solid, Stroke, Texture
 from svg.reading import Tree, tag
 from svg.shapes import Shape
 from svg.styles import Cascade
 from svg.values import LIMIT, colour, fraction, number, paint, scale
 
 Side = Literal["fill", "stroke"]
+TextureOf = Callable[[str, Shape, Context], Texture]
 
 
 class Painter:
     """Reads paints into the ledger."""
 
-    def __init__(self, tree: Tree, cascade: Cascade, ledger: Ledger) -> None:
-        self.tree, self.cascade, self.ledger = tree, cascade, ledger
+    def __init__(self, tree: Tree, cascade: Cascade, ledger: Ledger, texture: TextureOf) -> None:
+        """texture: the pattern that a paint's text refers to, for the outline and the state that it is painted in."""
+        self.tree, self.cascade, self.ledger, self.texture = tree, cascade, ledger, texture
         self.gradients = Gradients(tree, cascade, ledger)
 
     def draw(self, element: Any, shape: Shape, context: Context, opacity: str | None) -> Draw | None:
@@ -52,11 +55,21 @@ class Painter:
             and (order.index("stroke") < order.index("fill") if "fill" in order else True),
         )
 
+    def is_pattern(self, text: str) -> bool:
+        """Whether a paint is a pattern."""
+        found = self._referred(text)
+        return found is not None and tag(found) == "pattern"
+
     def _of_box(self, text: str) -> bool:
-        """Whether a paint is a gradient that is measured in the outline's box."""
+        """Whether a paint is a gradient or, it may be, a pattern that is measured in the outline's box."""
+        found = self._referred(text)
+        gradient = found is not None and tag(found) in GRADIENTS
+        return in_box(gradient_chain(self.tree, found)) if gradient else self.is_pattern(text)
+
+    def _referred(self, text: str) -> Any:
+        """The element that a paint refers to, or None."""
         known = paint(text or "none")
-        found = self.tree.ids.get(known.target[1:]) if known and known.target.startswith("#") else None
-        return found is not None and tag(found) in GRADIENTS and in_box(gradient_chain(self.tree, found))
+        return self.tree.ids.get(known.target[1:]) if known and known.target.startswith("#") else None
 
     def _is_one(self, key: str) -> bool:
         return bool(self.ledger.parameters[key].value == 1)
@@ -67,6 +80,8 @@ class Painter:
         known = paint(text)
         if known is None or known.kind == "none":
             return None
+        if self.is_pattern(text):
+            return self.texture(text, shape, context), self._number(element, f"{side}-opacity", context, "opacities")
         if known.kind == "reference":
             gradient = self._gradient(known.target, shape, context)
             if gradient is None:

@@ -18,7 +18,7 @@ from svg.compose import Begin, Box, End, Fill, Picture, Step, compose
 from svg.coverage import boxes_of, coverage
 from svg.edges import PageEdges, Shape, page_edges
 from svg.geometry import Outlines
-from svg.model import Clip, Draw, Fixed, Geometry, Gradient, Group, Solid, Stroke
+from svg.model import Clip, Draw, Fixed, Geometry, Gradient, Group, Solid, Stroke, Texture
 from svg.shading import affine, paint
 
 RGBA = Float[Tensor, "4 H W"]  # premultiplied
@@ -67,7 +67,7 @@ class Raster:
             self._of[id(draw), bool(stroke)] = len(self.shapes)
             self.shapes.append(Shape(draw, geometries.setdefault(draw.geometry, len(geometries)), stroke))
 
-    def fixed(self, part: Fixed, height: int, width: int, device: torch.device) -> Float[Tensor, "H W 4"]:
+    def fixed(self, part: Fixed | Texture, height: int, width: int, device: torch.device) -> Float[Tensor, "H W 4"]:
         """resvg's picture of what is not edited, premultiplied; drawn once for each size."""
         from svg import resvg
 
@@ -122,7 +122,7 @@ def _compose(
 ) -> RGBA:
     """Paint a page's shapes and layers in order."""
     device = matrices.device
-    colours, maps, map_of = _paints(page, values, places, matrices, edges, device)
+    colours, maps, map_of = _paints(page, values, places, matrices, edges, (height, width))
     opacities: list[Tensor] = []
     tape: list[Step] = []
 
@@ -195,9 +195,10 @@ def _paints(
     places: list[list[int]],
     matrices: Tensor,
     edges: PageEdges,
-    device: torch.device,
+    size: tuple[int, int],
 ) -> tuple[Tensor, list[Tensor], dict[int, int]]:
-    """Every shape's colour and opacity, the gradients' pictures, and which shape has which."""
+    """Every shape's colour and opacity, the pictures of gradients and patterns, and which shape has which."""
+    device = matrices.device
     black, one = torch.zeros(3, device=device), torch.ones(1, device=device)
     colours, maps, map_of = [], [], {}
     for i, s in enumerate(page.shapes):
@@ -211,6 +212,11 @@ def _paints(
             to_user = torch.linalg.inv(matrices[i])
             map_of[i] = len(maps)
             maps.append(paint(own, values, to_user, bounds, tuple(places[i])).float())  # pyright: ignore[reportArgumentType]
+        elif isinstance(own, Texture) and places[i][2] > 0:
+            x, y, w, h = places[i]
+            part = page.fixed(own, *size, device)[y : y + h, x : x + w]
+            map_of[i] = len(maps)
+            maps.append(torch.cat([part[..., :3] / part[..., 3:].clamp(min=1e-6), part[..., 3:]], -1))
     return torch.stack(colours) if colours else black.new_zeros(0, 4), maps, map_of
 
 

@@ -2,6 +2,7 @@
 
 import codecs
 import gzip
+import math
 import re
 import zlib
 from dataclasses import dataclass, field
@@ -39,6 +40,22 @@ MARKUP = re.compile(
     re.S,
 )
 UNDECLARED = re.compile(r"Namespace prefix (\S+) ")
+ENTITY = re.compile(rf"<!ENTITY\s+(%\s+)?(\S+)\s+({QUOTED}|[^>]*)")
+PREDEFINED = ("amp", "lt", "gt", "quot", "apos")
+REFERENCE = re.compile(r"&([^;&<#\s]+);")
+# how files that are no SVG begin
+FOREIGN = {
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"GIF8": "a GIF picture",
+    b"RIFF": "a WebP picture or another RIFF file",
+    b"%PDF": "a PDF document",
+    b"%!PS": "a PostScript document",
+    b"PK\x03\x04": "a ZIP archive",
+    b"\x1f\x8b": "a file packed twice",
+}
+HTML = re.compile(r"(?:\s|<!--.*?-->)*<(?:!doctype\s+html|html)\b", re.S | re.I)
+HUGE = 9_000_000  # characters: libxml2's own limit for one text or value is 10,000,000
 SUSPECT = re.compile(r"\d[eE]\+?\d|\d{9}")
 ELSEWHERE = re.compile(r"url\([^)]*\)|--[\w-]+\s*:[^;]*")  # data of pictures, custom properties
 BARE = re.compile(rf"(?<![#\w.]){NUMBERS.pattern}")
@@ -54,6 +71,7 @@ class Tree:
     root: Any
     path: dict[Any, str] = field(repr=False)  # element -> its child indices from the root, as 0/3/1
     ids: dict[str, Any] = field(repr=False)
+    undeclared: list[str] = field(default_factory=list)  # namespaces that are read as if the root declared them
 
     def linked(self, element: Any) -> Any:
         """The element of this document that `element` refers to by href, or None."""
@@ -101,7 +119,7 @@ def unpacked(data: bytes, name: str) -> bytes:
         with gzip.GzipFile(fileobj=BytesIO(data)) as file:
             plain = file.read(MAX_BYTES + 1)
     except (OSError, EOFError, zlib.error) as err:
-        raise InputError(f"{name} is not whole gzip data ({err}): save it again") from err
+        raise InputError(f"{name} is damaged: its gzip data is cut short or changed; save it again") from err
     require(len(plain) <= MAX_BYTES, f"{name} unpacks to more than {MAX_BYTES / 1e6:.0f} MB: simplify the drawing")
     return plain
 
@@ -110,14 +128,19 @@ def read_tree(data: bytes, name: str) -> Tree:
     """Parse XML whose root is svg; InputError (one sentence) for everything else."""
     require(len(data) <= MAX_BYTES, f"{name} has more than {MAX_BYTES / 1e6:.0f} MB: simplify the drawing")
     require(bool(data.strip()), f"{name} is empty: give an SVG document")
+    foreign = next((kind for start, kind in FOREIGN.items() if data.startswith(start)), None)
+    require(foreign is None, f"{name} is {foreign}, not an SVG document: give the drawing itself")
     encoding = _encoding(data)
     try:
         text = data.decode(encoding)
-    except (UnicodeDecodeError, LookupError) as err:
-        raise InputError(f"{name} is not text in {encoding} ({err}): save it as UTF-8") from err
-    root = _parse(text, name)
+    except LookupError as err:
+        raise InputError(f"{name} declares the unknown encoding {encoding}: save it as UTF-8") from err
+    except UnicodeDecodeError as err:
+        raise InputError(f"{name} is not text in {encoding} from byte {err.start} on: save it as UTF-8") from err
+    require(HTML.match(text) is None, f"{name} is an HTML page, not an SVG document: save the drawing in it by itself")
+    root, undeclared = _parse(text, name)
     _check_entities(root, name)
-    require(tag(root) == "svg", _not_svg(root, name))
+    require(tag(root) == "svg", f"{name} has the root element {_plain_name(root)}, not svg: give an SVG document")
     path, ids, depth = {root: ""}, {}, {root: 1}
     for element in root.iter("*"):
         if element is root:
@@ -135,16 +158,25 @@ def read_tree(data: bytes, name: str) -> Tree:
             ids.setdefault(element.get("id"), element)
         if tag(element):
             _check_numbers(element)
-    return Tree(data, text, encoding, root, path, ids)
+    return Tree(data, text, encoding, root, path, ids, undeclared)
 
 
 def _encoding(data: bytes) -> str:
     """By byte order mark, else as declared, else UTF-8."""
-    for mark, name in ((codecs.BOM_UTF8, "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")):
+    marks = {  # the longer ones first: UTF-32's begins as UTF-16's
+        codecs.BOM_UTF32_LE: "utf-32-le",
+        codecs.BOM_UTF32_BE: "utf-32-be",
+        codecs.BOM_UTF8: "utf-8",
+        codecs.BOM_UTF16_LE: "utf-16-le",
+        codecs.BOM_UTF16_BE: "utf-16-be",
+    }
+    for mark, name in marks.items():
         if data.startswith(mark):
             return name
-    for start, name in ((b"<\0", "utf-16-le"), (b"\0<", "utf-16-be")):
-        if data.startswith(start):
+    # without a mark: XML begins with ASCII, so that the zeros around it tell
+    zeros = "".join("0" if byte == 0 else "x" for byte in data[:4])
+    for pattern, name in (("x000", "utf-32-le"), ("000x", "utf-32-be"), ("x0", "utf-16-le"), ("0x", "utf-16-be")):
+        if zeros.startswith(pattern):
             return name
     declared = re.match(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["']""", data[:300])
     named = declared[1].decode("ascii", "replace").lower() if declared else "utf-8"
@@ -152,37 +184,53 @@ def _encoding(data: bytes) -> str:
     return "utf-8" if named.startswith(("utf-16", "utf16", "utf-32", "ucs")) else named
 
 
-def _parse(text: str, name: str) -> Any:
+def _parse(text: str, name: str) -> tuple[Any, list[str]]:
+    """The root, and the declarations of namespaces that it lacks: they are read as if they were there."""
     try:
         from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
     except ImportError as err:
         raise MissingExtra("SVG needs lxml, which is not installed: pip install -e '.[svg]'") from err
-    options = {"resolve_entities": "internal", "no_network": True, "load_dtd": False, "huge_tree": False}
-    declared: dict[str, str] = {}
+    # libxml2's limits on long texts and on what entities expand to come together; ours bound the latter already
+    huge = len(text) > HUGE and _expanded(text) <= MAX_BYTES
+    options = {"resolve_entities": "internal", "no_network": True, "load_dtd": False, "huge_tree": huge}
+    declared: dict[str, str] = {}  # attribute -> namespace
     while True:
         # the encoding is of these bytes, whatever the declaration says
         parser = etree.XMLParser(encoding="utf-8", strip_cdata=False, **options)
         try:
             root = etree.fromstring(_with_namespaces(text, declared).encode("utf-8", "surrogatepass"), parser)
-            break
+            if root is None or root.tag != "svg" or "xmlns" in declared:
+                break
+            declared["xmlns"] = SVG
         except (etree.XMLSyntaxError, ValueError) as err:
             message = str(getattr(err, "msg", err))
             missing = UNDECLARED.match(message)
-            if missing is None or missing[1] in declared or len(declared) > 20:
+            if missing is None or f"xmlns:{missing[1]}" in declared or len(declared) > 20:
                 raise InputError(_why_not(message, name)) from err
             # snippets of web pages leave xmlns:xlink out
-            declared[missing[1]] = XLINK if missing[1] == "xlink" else f"urn:undeclared:{missing[1]}"
+            space = {"xlink": XLINK, "svg": SVG}.get(missing[1], f"urn:undeclared:{missing[1]}")
+            declared[f"xmlns:{missing[1]}"] = space
     require(root is not None, f"{name} holds no XML element: give an SVG document")
-    return root
+    return root, [f'{attribute}="{space}"' for attribute, space in declared.items()]
+
+
+def _expanded(text: str) -> float:
+    """At most so many characters a text has once its entities are expanded; infinity where that cannot be told."""
+    sizes = dict.fromkeys(PREDEFINED, 0.0)
+    for parameter, name, value in ENTITY.findall(text):
+        hidden = parameter or value[:1] not in "\"'" or "&#" in value or "%" in value  # may declare or become others
+        size = len(value) + sum(sizes.get(other, math.inf) for other in REFERENCE.findall(value))
+        sizes[name] = max(sizes.get(name, 0.0), math.inf if hidden else size)
+    return float(len(text) + sum(sizes.get(other, math.inf) for other in REFERENCE.findall(text)))
 
 
 def _with_namespaces(text: str, declared: dict[str, str]) -> str:
-    """The text without its byte order mark, and with further prefixes declared on its root."""
+    """The text without its byte order mark, and with further namespaces declared on its root."""
     text = text.lstrip("\ufeff")
     root = next((match for match in MARKUP.finditer(text) if match[1]), None) if declared else None
     if root is None:
         return text
-    added = "".join(f' xmlns:{prefix}="{space}"' for prefix, space in declared.items())
+    added = "".join(f' {attribute}="{space}"' for attribute, space in declared.items())
     return text[: root.start(2)] + added + text[root.start(2) :]
 
 
@@ -195,16 +243,19 @@ def _why_not(message: str, name: str) -> str:
         return f"{name} nests elements too deep{line}: flatten its groups"
     if "amplification" in message or "entity loop" in message:
         return f"{name} has entities that expand without end{line}: remove its DOCTYPE"
-    if message.startswith("Entity"):
-        return f"{name} uses an entity that it does not declare itself{line}: replace {message.split(',')[0]}"
+    if entity := re.match(r"Entity '([^']*)' not defined", message):
+        return f"{name} uses the entity &{entity[1]}; but does not declare it{line}: write what it stands for"
+    if "xmlParseEntityRef" in message:
+        return f"{name} has an & that begins no entity{line}: write &amp; for it"
+    if "XML_PARSE_HUGE" in message:
+        return f"{name} holds a text of more than 10 MB beside entities{line}: write its entities out"
     reason = message.split(", line")[0].split("\n")[0].strip()[:120]
     return f"{name} is not well-formed XML{line}: {reason}"
 
 
-def _not_svg(root: Any, name: str) -> str:
-    if root.tag == "svg":
-        return f'{name} lacks a namespace: add xmlns="{SVG}" to its svg element'
-    return f"{name} has the root element {root.tag}, not svg: give an SVG document"
+def _plain_name(element: Any) -> str:
+    """An element's name without its namespace."""
+    return element.tag.rpartition("}")[2]
 
 
 def _check_entities(root: Any, name: str) -> None:

@@ -8,6 +8,7 @@ the document's number back to the last bit.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -88,7 +89,8 @@ class SvgScene:
         self.unit = CANVAS / max(width, height)  # canvas px per page px
         self.shown = (max(16, round(height * self.unit)), max(16, round(width * self.unit)))  # px, for people
         self.device = prior.device
-        self.ground = torch.tensor(self.config.background, device=self.device)[:, None, None]
+        self.background = self.config.background or document.background
+        self.ground = torch.tensor(self.background, device=self.device)[:, None, None]
         self._uses = uses(document.root)
         exact = torch.float32 if self.device.type == "mps" else torch.float64
         self._base = {k: torch.from_numpy(p.value).to(self.device, exact) for k, p in document.parameters.items()}
@@ -124,9 +126,13 @@ class SvgScene:
         changed = [p.key for members in self._members.values() for p in members]
         return self.document.write({k: values[k].detach().cpu().numpy() for k in changed})
 
+    def packed(self) -> bytes:
+        """The same as gzip, equal bytes for equal documents."""
+        return gzip.compress(self.svg(), mtime=0)
+
     def save(self, path: str | Path) -> None:
-        """Write the edited document."""
-        write_atomic(Path(path), self.svg())
+        """Write the edited document, packed if the path ends in .svgz."""
+        write_atomic(Path(path), self.packed() if Path(path).suffix.lower() == ".svgz" else self.svg())
 
     def values(self) -> dict[str, Tensor]:
         """Every number that is drawn, by key, in the document's units; differentiable in what may change."""
@@ -142,7 +148,8 @@ class SvgScene:
         """Digests and settings that a resumed run must find unchanged."""
         parts = {"svg": self.document.write(), "mask": None if self.mask is None else self.mask.cpu().numpy().tobytes()}
         digests = {k: None if v is None else hashlib.sha256(v).hexdigest() for k, v in parts.items()}
-        return {**digests, **asdict(self.config), "rasteriser": type(self.raster).__name__}
+        settings = {**asdict(self.config), "background": self.background}
+        return {**digests, **settings, "rasteriser": type(self.raster).__name__}
 
     def sample_view(self, *, generator: torch.Generator) -> None:
         return None

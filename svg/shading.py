@@ -50,13 +50,13 @@ def offset_of(
 
 
 def spread_over(t: Tensor, spread: str) -> Tensor:
-    """Offsets folded into [0, 1] as spreadMethod says."""
+    """Offsets as spreadMethod says: folded into [0, 1], or left as they are where the first and last stop go on."""
     if spread == "repeat":
         return t - t.detach().floor()
     if spread == "reflect":
         t = t - 2 * (t.detach() / 2).floor()
         return torch.where(t > 1, 2 - t, t)
-    return t.clamp(0, 1)
+    return t
 
 
 def paint(
@@ -92,6 +92,7 @@ def paint(
     offsets = offsets.cummax(0).values  # none lies before the one ahead of it
     right = torch.searchsorted(offsets.detach().contiguous(), t.detach(), right=True).clamp(1, len(offsets) - 1)
     before, after = offsets[right - 1], offsets[right]
-    share = ((t - before) / (after - before).clamp(min=1e-9)).clamp(0, 1)[:, None]
+    share = ((t - before) / (after - before).clamp(min=1e-9)).clamp(0, 1)
+    share = torch.where(t >= after, 1.0, share)[:, None]  # at the last stop, though another may lie at the same offset
     colour = colours[right - 1] * (1 - share) + colours[right] * share
     return torch.cat([colour[:, :3], colour[:, 3:] * painted[:, None]], 1).view(h, w, 4)

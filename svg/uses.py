@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from svg.model import Draw, Fixed, Geometry, Gradient, Group, Paint
+from svg.model import Draw, Fixed, Geometry, Gradient, Group, Paint, Solid
 
 Node = Group | Draw | Fixed
 Role = Literal["outline", "colour", "share", "width", "linear", "radial"]
@@ -75,7 +75,7 @@ def uses(root: Group) -> dict[str, Use]:
                 found.setdefault(stop.color, Use("colour", draw, own))
                 found.setdefault(stop.opacity, Use("share", draw, own))
                 found.setdefault(stop.offset, Use("share", draw, own))
-        elif own:
+        elif isinstance(own, Solid):
             found.setdefault(own.key, Use("colour", draw))
 
     for draw in draws(root):

@@ -106,7 +106,54 @@ def test_a_folder_of_documents_and_compressed_ones(edit: Edit, tmp_path: Path) -
     assert edit(svg_path=tmp_path / "many", trg_prompt=["a dog", "a pig"]) == 0
     names = {p.name for p in (tmp_path / "out").iterdir()}
     assert names == {"one-a-dog", "one-a-pig", "two-a-dog", "two-a-pig"}
-    assert tree((tmp_path / "out/two-a-pig/result.svg").read_bytes()) == tree(PAGE)
+    packed = [tmp_path / f"out/two-a-pig/{name}.svgz" for name in ("result", "svgz/000002", "svgz/000004")]
+    assert [tree(gzip.decompress(file.read_bytes())) for file in packed] == [tree(PAGE)] * 3
+    assert not (tmp_path / "out/two-a-pig/result.svg").exists()
+
+
+def test_a_packed_documents_run_is_resumed_and_never_written_over(
+    edit: Edit, tmp_path: Path, pressed: Callable[[int], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cat.svgz").write_bytes(gzip.compress(PAGE))
+    assert edit(svg_path=tmp_path / "cat.svgz", save_path=tmp_path / "whole") == 0
+    with pressed(3):
+        assert edit(svg_path=tmp_path / "cat.svgz") == 130
+    assert edit(svg_path=tmp_path / "cat.svgz", resume=True) == 0
+    assert (tmp_path / "out/result.svgz").read_bytes() == (tmp_path / "whole/result.svgz").read_bytes()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/result.svgz").write_text("mine")
+    assert edit(svg_path=tmp_path / "cat.svgz", save_path=tmp_path / "mine") == 2
+    assert "already holds result.svgz" in capsys.readouterr().err
+
+
+def test_a_dry_run_says_what_would_be_edited_and_leaves_nothing(
+    edit: Edit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    speck = b"<g opacity='.5'><circle id='speck' cx='3' cy='3' r='.01'/></g><text x='2' y='9'>hello</text></svg>"
+    (tmp_path / "cat.svg").write_bytes(PAGE.replace(b"</svg>", speck))
+    assert edit(dry_run=True, num_inference_steps=7) == 0
+    out, err = capsys.readouterr()
+    assert {p.name for p in tmp_path.iterdir()} == {"cat.svg"}
+    # 3 of the rect's and 2 of the circle's, and a move and two curves' points of the path
+    assert "3 shapes with 10 points that may change" in out
+    assert "1 shapes are smaller than a pixel there" in out
+    assert "may change: 3 outlines, 3 fill colours, 1 stroke colour, 1 stroke width" in out
+    assert re.search(r"stays, as it was not asked for: \d opacit", out)
+    assert re.search(r"about \d+ s: 7 steps of [\d.]+ s, as measured on this machine", out)
+    assert "1 text element" in err
+
+
+def test_a_large_document_says_so_before_it_starts_and_is_edited_alike(
+    edit: Edit, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert edit(save_path=tmp_path / "quiet") == 0
+    assert "may change" not in capsys.readouterr().err
+    monkeypatch.setattr("svg.summary.LARGE_POINTS", 5)
+    assert edit(save_path=tmp_path / "told") == 0
+    said = capsys.readouterr().err
+    assert "2 shapes with" in said
+    assert "4 steps of" in said
+    assert (tmp_path / "told/result.svg").read_bytes() == (tmp_path / "quiet/result.svg").read_bytes()
 
 
 def test_settings_start_from_the_presets_for_svg() -> None:
@@ -174,6 +221,11 @@ def rasteriser(edit: Edit, here: Path) -> None:
         differs(rasteriser="diffvg")(edit, here)
 
 
+def dry_run(edit: Edit, here: Path) -> None:
+    assert edit(dry_run=True, save_path=here / "two") == 0
+    assert not (here / "two").exists()
+
+
 CASES: dict[str, Callable[[Edit, Path], None]] = {
     "svg_path": refused_with(svg_path="none.svg"),
     "prompt": differs(prompt="a pig"),
@@ -184,6 +236,7 @@ CASES: dict[str, Callable[[Edit, Path], None]] = {
     "mask": mask,
     "rasteriser": rasteriser,
     "svg_every": svg_every,
+    "dry_run": dry_run,
     "resume": resume,
     "device": refused_with(device="cuda:99"),
     "torch_dtype": differs(torch_dtype="bf16"),
@@ -230,7 +283,7 @@ BOMB = b'<!DOCTYPE svg [<!ENTITY a "aaaaaaaaaa">' + b"".join(
         ),
         (BOMB + b"]>" + HEAD + b"<desc>&k;</desc><circle r='3'/></svg>", "entit"),
         (gzip.compress(PAGE)[:-20], "gzip"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(99), "utf-8"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(99), "PNG picture"),
     ],
 )
 def test_unusable_documents(

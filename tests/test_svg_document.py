@@ -11,8 +11,9 @@ from PIL import Image
 
 from cpds.errors import InputError
 from svg.document import Document
-from svg.model import POINTS, Clip, Draw, Fixed, Gradient, Group, Paint
+from svg.model import POINTS, Clip, Draw, Fixed, Gradient, Group, Matrix, Paint, Texture
 from svg.paths import arc, path_text, read_path
+from svg.uses import draws
 
 resvg_py = pytest.importorskip("resvg_py")
 
@@ -104,17 +105,23 @@ class Redraw:
     def paints(self, draw: Draw) -> str:
         order = "stroke" if draw.stroke_first else "normal"
         opacity = 1.0 if draw.fill_opacity is None else float(self.value(draw.fill_opacity))
-        said = f'paint-order="{order}" fill="{self.paint(draw.fill)}" fill-opacity="{opacity}"'
+        said = f'paint-order="{order}" fill="{self.paint(draw.fill, draw.matrix)}" fill-opacity="{opacity}"'
         if (s := draw.stroke) is not None:
-            said += f' stroke="{self.paint(s.paint)}" stroke-opacity="{float(self.value(s.opacity))}"'
+            said += f' stroke="{self.paint(s.paint, draw.matrix)}" stroke-opacity="{float(self.value(s.opacity))}"'
             said += f' stroke-width="{float(self.value(s.width))}" stroke-linecap="{s.cap}" stroke-linejoin="{s.join}"'
             said += f' stroke-miterlimit="{s.miter_limit}" stroke-dashoffset="{s.dash_offset}"'
             said += f' stroke-dasharray="{" ".join(map(str, s.dashes)) or "none"}"'
         return said
 
-    def paint(self, paint: Paint | None) -> str:
+    def paint(self, paint: Paint | None, frame: Matrix) -> str:
         if paint is None:
             return "none"
+        if isinstance(paint, Texture):  # the page's picture, as a pattern of one tile
+            w, h = self.document.width, self.document.height
+            a, b, c, d, e, f = frame
+            back = " ".join(str(float(v)) for v in np.linalg.inv([[a, c, e], [b, d, f], [0, 0, 1]])[:2].T.ravel())
+            said = f'patternUnits="userSpaceOnUse" width="{w}" height="{h}" patternTransform="matrix({back})"'
+            return self.define("pattern", said, self.node(Fixed(paint.svg, "pattern")))
         if not isinstance(paint, Gradient):
             return hexadecimal(self.value(paint.key))
         names = ("x1", "y1", "x2", "y2") if paint.kind == "linear" else ("cx", "cy", "r", "fx", "fy", "fr")
@@ -203,6 +210,13 @@ DRAWINGS = r"""
 == use
 <defs><rect id="r" x="8" y="8" width="40" height="30"  /></defs><use href="#r" transform="scale(.5)" fill="red"/><use
 xlink:href="#r" x="9" y="20" stroke="lime"/>
+== use of a use
+<defs><path id="p" d="M0 0h9v9z"/><use id="q" href="#p" x="9" fill="red"/><use id="r" href="#q" y="9" fill="blue"
+stroke="lime"/></defs><use href="#q"/><use href="#r" y="9"/><use href="#r" x="20" y="20" transform="scale(1.5)"/>
+== uses of uses that are drawn themselves
+<g id="d"><g id="b"><path id="a" d="M20 5l5 9h-5z"/><use href="#a" transform="matrix(-1 0 0 1 40 0)"/></g><use id="e"
+href="#b" transform="rotate(72 20 20)"/><use href="#e" transform="rotate(72 20 20)"/></g><use href="#e" x="20" y="20"
+fill="red"/>
 == use of a group, twice nested
 <defs><g id="g"><circle id="c" r="8" cx="9" cy="9"/></g><g id="h"><use href="#g" x="20"/></g></defs><use href="#h"
 y="3" opacity=".5"/><use href="#h" y="30" fill="blue"/>
@@ -259,6 +273,11 @@ offset="1"/></linearGradient>{BOX}fill="url(#a)" />
 == gradients of one stop and none
 <linearGradient id="a"><stop stop-color="red" stop-opacity=".5"/></linearGradient><linearGradient
 id="b"/>{BOX}fill="url(#a)" />{BOX}transform="translate(20 20)" fill="url(#b) lime" />
+== stops that share an offset at an end
+<linearGradient id="a" x1=".3" x2=".7"><stop stop-color="red"/><stop stop-color="blue"/><stop offset="1"
+stop-color="lime"/><stop offset="1" stop-color="black"/></linearGradient><radialGradient id="b" r=".3"><stop
+offset="1" stop-color="red"/><stop offset="1" stop-color="blue"/></radialGradient>{BOX}fill="url(#a)" /><circle
+cx="40" cy="50" r="12" fill="url(#b)"/>
 == gradients of no length
 <linearGradient id="a" x1=".5" x2=".5">{STOPS}</linearGradient><radialGradient id="b"
 r="0">{STOPS}</radialGradient>{BOX}fill="url(#a)" /><circle cx="40" cy="50" r="9" fill="url(#b)"/>
@@ -297,9 +316,31 @@ mask="url(#m)">{BOX}/></g>{BOX}transform="translate(30)" />
 == pattern
 <style>.d{fill:red}</style><pattern id="p" width="9" height="9" patternUnits="userSpaceOnUse"><circle class="d"
 r="6"/></pattern><g transform="scale(.8)">{BOX}fill="url(#p)" /></g><circle r="9"/>
+== patterns of every measure, moved, faint, on strokes and with colours to fall back on
+<pattern id="p" width=".2" height=".3"><circle r="6" fill="red"/></pattern><pattern id="q" width=".2" height=".2"
+patternContentUnits="objectBoundingBox"><path d="M0 0h.1v.1z" fill="blue"/></pattern><pattern id="r" width="5"
+height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(30)"><path d="M0 0h3v3z" fill="lime"/></pattern>
+<pattern id="n"/><g transform="rotate(8)"><path d="M5 5h20c9 9 0 20-9 20z" fill="url(#p)" fill-opacity=".5"
+stroke="red"/><path d="M35 5h20c9 9 0 20-9 20z" fill="url(#q)" stroke="url(#r)" stroke-width="4"/><path
+d="M5 40h20v9z" fill="url(#n) blue" stroke="url(#r) red" opacity=".5" stroke-dasharray="4"/></g>
+== a pattern on a flat line
+<pattern id="p" width="4" height="4" patternUnits="userSpaceOnUse"><circle r="3" fill="red"/></pattern><path
+d="M5 30h50" stroke-width="9" stroke="url(#p)"/><pattern id="q" width=".1" height=".1"><circle r="3"/></pattern><path
+d="M5 50h50" stroke-width="9" stroke="url(#q)"/>
 == markers
 <marker id="m" orient="auto" markerWidth="4" markerHeight="4"><rect width="3" height="3" fill="lime"/></marker><g
 style="marker-end:url(#m)" stroke="red" stroke-width="3"><path d="M5 5l30 30"/></g>{BOX}transform="translate(30)" />
+== markers on what is faint, clipped, unpainted, moved and used
+<marker id="m" orient="auto" markerWidth="4" markerHeight="4" viewBox="-2 -2 4 4"><rect x="-1" width="3" height="3"
+fill="lime"/></marker><clipPath id="c"><rect width="64" height="30"/></clipPath><g style="marker:url(#m)"
+stroke-width="3"><path id="p" d="M5 9h20v9l20 20" opacity=".5" stroke="red" clip-path="url(#c)"
+transform="rotate(9)"/><polyline points="5,40 20,50 30,40" fill="none"/></g><use href="#p" y="20"
+stroke="blue"/><rect width="9" height="9"/>
+== markers in the colours of their shape, or below it
+<marker id="m" markerWidth="4" markerHeight="4"><rect width="3" height="3" fill="context-stroke"/></marker><marker
+id="n" markerWidth="4" markerHeight="4"><circle r="2" fill="lime"/></marker><g stroke="red" stroke-width="3"><path
+marker-end="url(#m)" style="marker-end:url(#m)" d="M5 5l30 30"/><path d="M5 40h30" paint-order="markers"
+style="marker-start:url(#n)"/></g>{BOX}transform="translate(30)" />
 == image
 <image width="30" height="30" href="data:image/svg+xml;utf8,&lt;svg xmlns='http://www.w3.org/2000/svg' width='9'
 height='9'&gt;&lt;circle r='9'/&gt;&lt;/svg&gt;"/>{BOX}opacity=".4" />
@@ -431,10 +472,22 @@ USES = '<path id="u0" d="M0 0h9v9z"/>' + "".join(
 )
 BAD = {
     "empty": (b"  ", "is empty"),
-    "not XML": (b"\x89PNG....", "not text in utf-8"),
+    "not text": (svg("<desc>\xe9</desc>" + box("")).decode().encode("latin-1"), "not text in utf-8 from byte 112 on"),
+    "not XML": (b"hello", "not well-formed XML"),
+    "PNG": (b"\x89PNG\r\n\x1a\n....", "is a PNG picture, not an SVG"),
+    "PDF": (b"%PDF-1.4 ...", "is a PDF document, not an SVG"),
+    "packed PNG": (gzip.compress(b"\x89PNG\r\n\x1a\n...."), "is a PNG picture, not an SVG"),
+    "packed twice": (gzip.compress(gzip.compress(svg(box("")))), "packed twice"),
+    "HTML": (b"<!DOCTYPE html>\n<html><head><meta charset=utf-8></head>", "is an HTML page, not an SVG"),
+    "undeclared entity": (svg("<desc>\n&nbsp;</desc>" + box("")), "uses the entity &nbsp; but .* \\(line 2\\)"),
+    "undeclared entity, foreign DTD": (
+        b'<!DOCTYPE svg PUBLIC "-//W3C//DTD SVG 1.1//EN" "http://x/svg11.dtd">' + svg('<g id="&eacute;"/>' + box("")),
+        "uses the entity &eacute; but",
+    ),
+    "lone ampersand": (svg("<desc>cats & dogs</desc>" + box("")), "has an & that begins no entity"),
     "unclosed": (b"<svg xmlns='http://www.w3.org/2000/svg'>\n<g></svg>", "line 2"),
-    "another root": (b"<html/>", "root element html"),
-    "no namespace": (b"<svg><path d='M0 0h9v9z'/></svg>", "xmlns="),
+    "another root": (b"<div xmlns='urn:x'/>", "root element div, not svg"),
+    "another namespace": (b"<svg xmlns='urn:x'><path d='M0 0h9v9z'/></svg>", "root element svg, not svg"),
     "external entity": (OUTSIDE + svg("<g>&a;</g>"), "entity"),
     "external entity, unused": (
         OUTSIDE + svg("<g/>"),
@@ -480,6 +533,15 @@ BAD = {
         "chain of clip paths",
     ),
     "broken gzip": (gzip.compress(svg(box("")))[:-20], "gzip"),
+    "changed gzip": (gzip.compress(svg(box("")))[:-8] + b"12345678", "damaged: its gzip data is cut short or changed"),
+    "huge laughs": (LAUGHS + svg(f'<g id="{"x" * 10_000_000}"/><text>&a6;</text>' + box("")), "10 MB|expand"),
+    "huge laughs, hidden": (
+        b"<!DOCTYPE svg [<!ENTITY % a \"<!ENTITY b '"
+        + b"b" * 99_000
+        + b"'>\"> %a;]>"
+        + svg(f'<g id="{"x" * 10_000_000}"/>' + "&b;" * 2000 + box("")),
+        "10 MB|expand|DTD|entit|PEReference|well-formed",
+    ),
     "gzip of too much": (gzip.compress(b" " * 60_000_000), "unpacks to more than 50 MB"),
     "unknown encoding": (b'<?xml version="1.0" encoding="klingon"?>' + svg(box("")), "klingon"),
 }
@@ -628,7 +690,9 @@ PROLOGUE = """<?xml version="1.0" encoding="{}"?>
 """.replace('"<"', '"&lt;"')
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "iso-8859-1", "utf-16"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "iso-8859-1", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"]
+)
 def test_the_prologue_survives(encoding: str) -> None:
     text = PROLOGUE.format(encoding.removesuffix("-sig"))
     document = Document.parse(text.encode(encoding))
@@ -711,3 +775,74 @@ def test_paths_are_read_up_to_their_error_in_absolute_commands() -> None:
     assert commands == "MLL"
     assert points.tolist() == [[1, 1], [3, 1], [3, 4]]
     assert len(points) == sum(POINTS[c] for c in commands)
+
+
+@pytest.mark.parametrize("opening", ["<svg ", '<svg xmlns:s="http://www.w3.org/2000/svg" ', "<svg xlink:x='1' "])
+def test_a_missing_namespace_is_added_in_memory_and_told(opening: str) -> None:
+    text = f"<!-- <svg> -->{opening}width='64' height='64'><path d='M0 0h9v9z' fill='blue'/></svg>"
+    document = Document.parse(text.encode())
+    assert "its svg element lacks xmlns" in (document.warning() or "")
+    assert 'xmlns="http://www.w3.org/2000/svg"' in (document.warning() or "")
+    assert document.write() == text.encode()
+    assert document.write({"0:fill": RED}).decode() == text.replace("blue", "#ff0000")  # nothing that is not the user's
+    if "xlink" not in opening:
+        assert psnr(picture(text.encode()), picture(Redraw(document).page())) > 42
+    assert Document.parse(svg(box(""))).warning() is None
+
+
+def test_uses_in_a_ring_end() -> None:
+    body = '<g id="a"><path d="M9 9h9v9z"/><use href="#b" x="9"/></g><g id="b"><circle r="3"/><use href="#a"/></g>'
+    drawn = [node.geometry.kind for node in draws(Document.parse(svg(body)).root)]
+    assert set(drawn) == {"path", "circle"}
+    assert len(drawn) < 10
+
+
+def test_texts_beyond_the_parsers_own_limit_are_read() -> None:
+    long = "M0 0" + "L9 9 " * 10 + " " * 11_000_000 + "L1 2"
+    for entities in ("", '<!DOCTYPE svg [<!ENTITY ns "http://www.w3.org/2000/svg">]>'):
+        data = entities.encode() + svg(f'<path d="{long}" fill="blue"/><desc>{"x" * 11_000_000}</desc>')
+        document = Document.parse(data)
+        assert document.parameters["0:d"].value.shape == (12, 2)
+        assert document.write() == data
+
+
+@pytest.mark.parametrize(
+    ("attributes", "css", "want"),
+    [
+        ("", "", (1, 1, 1)),
+        ('style="background-color:#00f"', "", (0, 0, 1)),
+        ('style="background: rgb(255 0 0 / 50%)"', "", (1, 0.5, 0.5)),
+        ("", "svg{background-color:lime}", (0, 1, 0)),
+        ('style="background:url(x.png)"', "", (1, 1, 1)),
+        ('style="background-color:none"', "", (1, 1, 1)),
+    ],
+)
+def test_the_roots_background(attributes: str, css: str, want: tuple[float, float, float]) -> None:
+    data = svg(f"<style>{css}</style>" + box(""), f'width="64" height="64" {attributes}')
+    document = Document.parse(data)
+    assert document.background == pytest.approx(want)
+    if "background:" not in attributes:  # of the two, resvg knows background-color
+        over_white = picture(data)[0, 0, :3] + 255 - picture(data)[0, 0, 3]
+        np.testing.assert_allclose(over_white / 255, want, atol=0.01)
+
+
+SHAPED = {
+    "pattern": '<pattern id="p" width="9" height="9" patternUnits="userSpaceOnUse"><circle r="6"/></pattern>'
+    '<path d="M5 5h30v30z" fill="url(#p)" stroke="red" stroke-width="3"/>',
+    "marker": '<marker id="m" markerWidth="4" markerHeight="4"><circle r="2" fill="lime"/></marker>'
+    '<path d="M5 5h30v30z" fill="blue" stroke="red" stroke-width="3" marker-mid="url(#m)" style="marker-end:url(#m)"/>',
+}
+
+
+@pytest.mark.parametrize("kind", SHAPED)
+def test_shapes_with_a_pattern_or_markers_keep_their_points_and_stroke(kind: str) -> None:
+    document = Document.parse(svg(SHAPED[kind]))
+    groups = {p.property: p.group for p in document.parameters.values() if p.key.startswith("1:")}
+    assert (groups["d"], groups["stroke"], groups["stroke-width"]) == ("points", "strokes", "widths")
+    assert groups.get("fill") == ("fills" if kind == "marker" else None)
+    assert f"1 {kind}" in (document.warning() or "")
+    assert f"while editing, {kind}s stay where they were" in (document.warning() or "")
+    # the written file draws pattern and markers at the new points
+    moved = document.parameters["1:d"].value + np.array([9.0, 4.0])
+    again = svg(SHAPED[kind].replace("M5 5h30v30z", "M14 9h30v30z"))
+    assert psnr(picture(document.write({"1:d": moved})), picture(again)) > 50

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from svg.compose import Begin, End, Fill, Picture, compose
 from svg.coverage import boxes_of, coverage
@@ -198,7 +198,7 @@ def test_an_empty_clip_hides_all_and_an_empty_page_is_transparent() -> None:
 
 
 def test_a_fixed_part_is_drawn_in_its_place() -> None:
-    page = b'<svg xmlns="http://www.w3.org/2000/svg" width="64" height="64">'
+    page = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64" preserveAspectRatio="none">'
     svg = page + b'<rect width="32" height="64" fill="red"/></svg>'
     over_it = Draw(Geometry("rect", "r"), IDENTITY, Solid("f"))
     found = ours(Group((Fixed(svg, "image"), over_it)), values(r=number(0, 0, 64, 32, 0, 0)), 64)
@@ -384,3 +384,82 @@ def test_flattened_curves_stay_within_a_fraction_of_a_pixel() -> None:
     assert torch.equal(segments.end[:-1], segments.start[1:])
     assert torch.equal(segments.start[0], p[0])
     assert torch.equal(segments.end[-1], p[3])
+
+
+def outlines(*parts: Tensor) -> Tensor:
+    """The edges of closed polygons."""
+    return torch.cat([torch.stack([p, p.roll(-1, 0)], 1) for p in parts])
+
+
+def whole(edges: Tensor, rule: bool, side: int = 12) -> Tensor:
+    """The coverage of one shape on a canvas."""
+    owner = torch.zeros(len(edges), dtype=torch.long)
+    boxes = boxes_of(edges, owner, 1, side, side)
+    h, w, y, x = (int(v) for v in (boxes.height, boxes.width, boxes.top, boxes.left))
+    flat = coverage(edges, owner, boxes, torch.tensor([rule]))
+    return nn.functional.pad(flat.view(h, w + 1)[:, :w], (x, side - x - w, y, side - y - h))
+
+
+LEFT = number(2.3, 2.2, 6.4, 1.8, 5.7, 7.6, 2.3, 7.7).view(4, 2)
+RIGHT = number(6.4, 1.8, 9.1, 2.2, 9.6, 8.1, 5.7, 7.6).view(4, 2)  # shares a side with LEFT
+
+
+@pytest.mark.parametrize("rule", [False, True])
+@pytest.mark.parametrize("axes", [(0, 1), (1, 0)])
+def test_neighbours_that_wind_opposite_ways_leave_no_gap(axes: tuple[int, int], rule: bool) -> None:
+    both = whole(outlines(LEFT[:, axes], RIGHT.flip(0)[:, axes]), rule)
+    same = whole(outlines(LEFT[:, axes], RIGHT[:, axes]), rule)  # of one winding: exact areas
+    torch.testing.assert_close(both, same, atol=1 / 16, rtol=0)
+    torch.testing.assert_close(both.sum(), same.sum(), atol=0.2, rtol=0)
+
+
+def test_outlines_that_cross_a_pixel_many_times_cover_it_once() -> None:
+    """Hairlines through one point: against counting sub-pixel samples."""
+    turn = torch.arange(40, dtype=torch.float64) * math.pi / 40 + 0.01
+    along, side = torch.stack([turn.cos(), turn.sin()], 1), torch.stack([-turn.sin(), turn.cos()], 1) * 0.05
+    lines = [6 + torch.stack([-5 * a - s, 5 * a - s, 5 * a + s, -5 * a + s]) for a, s in zip(along, side, strict=True)]
+    n = 64
+    y, x = torch.meshgrid((torch.arange(12 * n) + 0.5) / n, (torch.arange(12 * n) + 0.5) / n, indexing="ij")
+    grid = torch.stack([x, y], -1).double() - 6
+    inside = torch.zeros(12 * n, 12 * n, dtype=torch.bool)
+    for a, s in zip(along, side, strict=True):
+        inside |= ((grid @ a).abs() < 5) & ((grid @ s).abs() < float(s @ s))
+    want = inside.view(12, n, 12, n).double().mean((1, 3))
+    torch.testing.assert_close(whole(outlines(*lines), False), want, atol=0.12, rtol=0)
+
+
+@pytest.mark.parametrize("rule", [False, True])
+@pytest.mark.parametrize("apart", [-0.6, 0.4])
+def test_gradients_of_opposite_windings_are_those_of_the_area_inside(apart: float, rule: bool) -> None:
+    """Parts that overlap (their windings cancel there) or leave a gap narrower than a pixel, against counting."""
+    n = 50
+    ramp = torch.linspace(0, 1, 12, dtype=torch.float64)
+    weight = torch.sin(2 * ramp)[:, None] * torch.cos(1.5 * ramp)[None]
+    fine = weight.repeat_interleave(n, 0).repeat_interleave(n, 1) / n**2
+    y, x = torch.meshgrid((torch.arange(12 * n) + 0.5) / n, (torch.arange(12 * n) + 0.5) / n, indexing="ij")
+    points = torch.cat([LEFT, RIGHT.flip(0) + number(apart, 0.0)]).requires_grad_()
+
+    def counted() -> Tensor:
+        winding = torch.zeros_like(x)
+        for (x0, y0), (x1, y1) in outlines(points[:4], points[4:]).tolist():
+            crosses = (y >= min(y0, y1)) & (y < max(y0, y1)) & (x > x0 + (y - y0) / (y1 - y0) * (x1 - x0))
+            winding += crosses * math.copysign(1, y1 - y0)
+        return (((winding % 2 != 0) if rule else (winding != 0)) * fine).sum()
+
+    (whole(outlines(points[:4], points[4:]), rule) * weight).sum().backward()
+    want = numeric(counted, points, 0.1)
+    assert points.grad is not None
+    assert float((points.grad - want).norm()) < 0.08 * float(want.norm()), (points.grad, want)
+
+
+def test_a_side_that_two_windings_share_does_not_pull_either_of_them() -> None:
+    points = torch.cat([LEFT, RIGHT.flip(0)]).requires_grad_()
+    whole(outlines(points[:4], points[4:]), False).sum().backward()
+    assert points.grad is not None
+    alone = LEFT.clone().requires_grad_()
+    whole(outlines(alone), False).sum().backward()
+    assert alone.grad is not None
+    torch.testing.assert_close(points.grad[[0, 3]], alone.grad[[0, 3]], atol=0.25, rtol=0)
+    shared = points.grad[[1, 2]] - alone.grad[[1, 2]]  # what is left of their pull along x: the level sides'
+    assert float((alone.grad[1:3, 0]).abs().sum()) > 5
+    assert float(points.grad[1:3, 0].abs().sum()) < 0.5, shared

@@ -1,0 +1,125 @@
+"""What an edit of a document will change and how long it will take, for people who are about to start it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from svg.clips import outline_box
+from svg.config import SceneConfig
+from svg.document import Document
+from svg.scene import chosen
+from svg.uses import draws
+
+if TYPE_CHECKING:
+    from cpds.config import EditConfig
+    from cpds.editor import EditState
+    from cpds.guidance import Terms
+    from cpds.prior import Prior
+    from svg.scene import SvgScene
+
+LARGE_SHAPES, LARGE_POINTS = 1000, 20_000  # from which on an edit may take long
+SLOW = 5.0  # s: a step that takes so long is measured once
+NAMES = {  # group -> what one and several of its parameters are called
+    "points": ("outline", "outlines"),
+    "fills": ("fill colour", "fill colours"),
+    "strokes": ("stroke colour", "stroke colours"),
+    "widths": ("stroke width", "stroke widths"),
+    "opacities": ("opacity", "opacities"),
+    "gradients": ("gradient number", "gradient numbers"),
+}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What of a document may change, drawn at `size` (height, width) px."""
+
+    shapes: int  # drawn with numbers
+    points: int  # that may change; two numbers of a basic shape count as one
+    tiny: int  # shapes that are smaller than a pixel
+    size: tuple[int, int]
+    changing: dict[str, int]  # group -> parameters
+    staying: dict[str, int]
+
+    @classmethod
+    def of(cls, document: Document, config: SceneConfig, size: tuple[int, int]) -> Summary:
+        """Count a document's numbers; InputError as `chosen`."""
+        members = chosen(document, config)
+        keys = {p.key for group in members.values() for p in group}
+        staying = Counter(p.group or "constants" for p in document.parameters.values() if p.key not in keys)
+        view = (size[1] / document.width, 0.0, 0.0, size[0] / document.height, 0.0, 0.0)
+        tiny, shapes = 0, list(draws(document.root))
+        for draw in shapes:
+            left, top, right, bottom = outline_box(draw, view, document.parameters)
+            tiny += right - left < 1 and bottom - top < 1
+        points = sum(-(-p.value.size // 2) for p in members["points"])
+        return cls(len(shapes), points, tiny, size, {g: len(m) for g, m in members.items() if m}, dict(staying))
+
+    @property
+    def large(self) -> bool:
+        """Whether the edit may take long."""
+        return self.shapes >= LARGE_SHAPES or self.points >= LARGE_POINTS
+
+    def lines(self) -> list[str]:
+        """Sentences for people."""
+        height, width = self.size
+        found = [f"{self.shapes} shapes with {self.points} points that may change, looked at in {width}x{height} px"]
+        if self.tiny:
+            found.append(f"{self.tiny} shapes are smaller than a pixel there: the prior hardly sees them")
+        found.append(f"may change: {_counted(self.changing)}")
+        if others := {g: n for g, n in self.staying.items() if g != "constants"}:
+            found.append(f"stays, as it was not asked for: {_counted(others)}")
+        if constants := self.staying.get("constants"):
+            found.append(f"stays, as clip paths or several drawings need it: {_plural(constants, 'number', 'numbers')}")
+        return found
+
+
+def _counted(groups: dict[str, int]) -> str:
+    return ", ".join(_plural(n, *NAMES[g]) for g, n in groups.items())
+
+
+def _plural(n: int, one: str, many: str) -> str:
+    return f"{n} {one if n == 1 else many}"
+
+
+class _Enough(Exception):
+    pass
+
+
+@dataclass
+class _Clock:
+    """A callback that ends a run after its second step, or after a slow first one."""
+
+    seconds: list[float] = field(default_factory=list)
+
+    def started(self, state: EditState) -> None:
+        self.began = time.perf_counter()
+
+    def stepped(self, state: EditState, terms: Terms) -> None:
+        self.seconds.append(time.perf_counter() - self.began)
+        if len(self.seconds) == 2 or self.seconds[0] > SLOW:
+            raise _Enough
+        self.began = time.perf_counter()
+
+    def finished(self, state: EditState) -> None:
+        pass
+
+
+def measured_step(scene: SvgScene, prior: Prior, prompts: tuple[str, str], config: EditConfig) -> float:
+    """Seconds of one step, measured on `scene`, which has moved afterwards. The first, which warms up, counts least."""
+    from cpds.editor import run, start
+
+    clock = _Clock()
+    with suppress(_Enough):
+        run(start(scene, prior, *prompts, config), [clock])
+    return clock.seconds[-1]
+
+
+def estimate(seconds: float, steps: int) -> str:
+    """A sentence about a run of so many steps."""
+    whole = seconds * steps
+    shown = f"{whole:.0f} s" if whole < 100 else f"{whole / 60:.0f} min" if whole < 6000 else f"{whole / 3600:.1f} h"
+    return f"about {shown}: {steps} steps of {seconds:.2g} s, as measured on this machine just now"
