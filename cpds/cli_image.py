@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -11,16 +10,16 @@ import tyro
 
 from cpds.cli_runs import (
     EMBEDDED_NOTE,
+    ImagePreset,
     Job,
     Opened,
-    PresetName,
-    destinations,
-    require_places,
+    asked,
     require_request,
     run_jobs,
 )
 from cpds.config import EditConfig
 from cpds.presets import PRESETS
+from cpds.terminal import say, say_loading
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class ImageArgs:
     """What it should become; several prompts give one edit each."""
     save_path: Path | None = None
     """Run folder for results (with several edits: the folder of run folders). Default: a new folder in runs/."""
-    preset: PresetName = "cpds"  # pyright: ignore[reportInvalidTypeForm]
+    preset: ImagePreset = "cpds"  # pyright: ignore[reportInvalidTypeForm]
     """Settings to start from; --method alone starts from that method's own. Other flags change single settings."""
     prior: str | None = None
     """Diffusion prior: a Hugging Face name or a local folder in diffusers' layout. Default: the embedded prior."""
@@ -45,8 +44,10 @@ class ImageArgs:
     """Shorter side while editing, in px. Default: what the prior was trained on."""
     keep_unchanged: bool = True
     """Take pixels that the edit did not touch from the source instead of from the autoencoder."""
-    resume: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Go on with the interrupted run(s) in --save_path."""
+    resume: Path | None = None
+    """Go on with the run(s) in this folder, which hold all other flags; --num_inference_steps may make them longer."""
+    checkpoint_every: int = 10
+    """Steps between two checkpoints: at most so many are lost when the run is killed."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     torch_dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
@@ -57,13 +58,15 @@ class ImageArgs:
 def run_image(args: ImageArgs) -> int:
     """Every edit of `cpds image`. All inputs are checked before the first step."""
     require_request(args, "picture")
+    say_loading()
 
     from cpds.pictures import find_pictures, open_mask, open_picture, to_pil, working_size
 
-    jobs = destinations(args.img_path, find_pictures(args.img_path), args.trg_prompt, args.save_path)
-    require_places(jobs, args.resume)
+    edits = asked("image", args, "img_path", find_pictures)
+    if not edits.jobs:
+        return 0
     sizes = set()
-    for path in dict.fromkeys(job.source for job in jobs):  # every file is tried, none kept in memory
+    for path in dict.fromkeys(job.source for job in edits.jobs):  # every file is tried, none kept in memory
         image = open_picture(path)
         sizes.add(tuple(image.shape[-2:]))
         if args.mask:
@@ -74,7 +77,7 @@ def run_image(args: ImageArgs) -> int:
 
     config = LatentImageConfig(args.resolution, args.keep_unchanged)
     if args.prior is None:
-        print(EMBEDDED_NOTE, file=sys.stderr)
+        say(EMBEDDED_NOTE)
     prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
     for height, width in sizes:
         working_size(height, width, args.resolution or prior.native_side, prior.multiple)
@@ -83,4 +86,4 @@ def run_image(args: ImageArgs) -> int:
         image = LatentImage.open(job.source, prior, config, args.mask)
         return Opened(image, to_pil(image.image))
 
-    return run_jobs(args, jobs, prior, opened)
+    return run_jobs(edits, prior, opened)

@@ -327,7 +327,7 @@ def test_a_disk_that_fills_up_keeps_the_run(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fills_up)
         assert edit() == 2
-    assert "--resume --save_path" in sentence()
+    assert f"make room and go on with: cpds image --resume {tmp_path / 'out'}" in sentence()
     assert edit(resume=True) == 0
     assert edit(save_path=tmp_path / "whole") == 0
     assert (tmp_path / "out/result.png").read_bytes() == (tmp_path / "whole/result.png").read_bytes()
@@ -342,17 +342,19 @@ def test_a_disk_that_fills_up_keeps_the_run(
     [
         ({"seed": 9}, ["edit.seed was 0, is now 9"]),
         ({"w_cut": 2, "lr": 3}, ["edit.guidance.w_cut", "edit.lr was 20.0, is now 3.0"]),
-        ({"num_inference_steps": 9}, ["num_inference_steps was 3, is now 9"]),
         ({"method": "dds"}, ["method was 'cpds', is now 'dds'"]),
         ({"prompt": "a bird"}, ["prompt was 'a cat', is now 'a bird'"]),
-        ({"trg_prompt": "a pig"}, ["target_prompt was 'a dog', is now 'a pig'"]),
+        ({"trg_prompt": "a pig"}, ["trg_prompt was ['a dog'], is now ['a pig']"]),
         ({"torch_dtype": "bf16"}, ["prior was", "float32", "bfloat16"]),
-        ({"resolution": 40}, ["source.resolution was None, is now 40"]),
-        ({"no_keep_unchanged": True}, ["source.keep_unchanged"]),
+        ({"num_inference_steps": 2}, ["num_inference_steps was 3, is now 2", "longer, not shorter"]),
+        ({"preset": "dds"}, ["preset was 'cpds', is now 'dds'"]),
+        ({"resolution": 40}, ["resolution was None, is now 40"]),
+        ({"no_keep_unchanged": True}, ["keep_unchanged was True, is now False"]),
+        ({"resume": "out", "save_path": "two"}, ["leave out save_path"]),
         ({"img_path": "other.png"}, ["source.image"]),
         ({"mask": "other.png"}, ["source.mask"]),
         ({"save_path": "elsewhere"}, ["no run to resume in elsewhere"]),
-        ({"save_path": None}, ["--resume needs --save_path"]),
+        ({"resume": []}, ["Missing value for argument '--resume'"]),
     ],
 )
 def test_resume_with_other_settings(
@@ -361,7 +363,7 @@ def test_resume_with_other_settings(
     noise((40, 28)).save(tmp_path / "other.png")
     assert edit() == 0
     capsys.readouterr()
-    refused(*words, resume=True, **changes)
+    refused(*words, **{"resume": True} | changes)
 
 
 DAMAGED_CHECKPOINTS: dict[str, Callable[[Path], object]] = {

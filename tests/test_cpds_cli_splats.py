@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import randn
+from conftest import randn, resuming
 
 from cpds.cli import main, parse
 from cpds.cli_splats import SplatArgs
@@ -63,7 +63,7 @@ def edit(tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     def run(scene: Any = tmp_path / "scene.ply", **changes: Any) -> int:
         argv = ["splats", str(scene)]
-        for flag, value in (plain | changes).items():
+        for flag, value in resuming(plain, changes).items():
             if value is not None:
                 values = [] if value is True else value if isinstance(value, list | tuple) else [value]
                 argv += [f"--{flag}", *map(str, values)]
@@ -81,7 +81,7 @@ def test_run_folder_holds_everything(edit: Edit, tmp_path: Path) -> None:
     assert edit(ply_every=2) == 0
     files = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()}
     frames = {f"frames/{i:06d}.png" for i in range(1, 5)}
-    plain = {"config.json", "metrics.jsonl", "checkpoint.safetensors", "result.png", "before_after.png"}
+    plain = {".lock", "config.json", "metrics.jsonl", "checkpoint.safetensors", "result.png", "before_after.png"}
     assert files == plain | frames | {"trajectory.gif", "result.ply", "ply/000002.ply", "ply/000004.ply"}
     assert (tmp_path / "scene.ply").read_bytes() == before != result(tmp_path / "out")
     again = SplatFile.read(tmp_path / "out/result.ply").gaussians

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import resuming
 from lxml import etree
 from PIL import Image
 
@@ -46,7 +47,7 @@ def edit(tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     def run(**changes: Any) -> int:
         argv = ["svg"]
-        for flag, value in (plain | changes).items():
+        for flag, value in resuming(plain, changes).items():
             if value is not None:
                 values = [] if value is True else value if isinstance(value, list | tuple) else [value]
                 argv += [f"--{flag}", *map(str, values)]
@@ -65,7 +66,7 @@ def test_run_folder_holds_everything(edit: Edit, tmp_path: Path, capsys: pytest.
     assert edit() == 0
     files = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()}
     frames = {f"frames/{i:06d}.png" for i in range(1, 5)}
-    plain = {"config.json", "metrics.jsonl", "checkpoint.safetensors", "result.png", "before_after.png"}
+    plain = {".lock", "config.json", "metrics.jsonl", "checkpoint.safetensors", "result.png", "before_after.png"}
     assert files == plain | frames | {"trajectory.gif", "result.svg", "svg/000002.svg", "svg/000004.svg"}
     result = (tmp_path / "out/result.svg").read_bytes()
     assert result != PAGE
@@ -252,7 +253,6 @@ def test_unusable_documents(
         ({"only": ["#nobody"]}, "nothing of #nobody"),
         ({"svg_path": "empty"}, "holds no SVG"),
         ({"resume": True}, "there is no run to resume"),
-        ({"resume": True, "save_path": None}, "--resume needs --save_path"),
     ],
 )
 def test_bad_values(edit: Edit, capsys: pytest.CaptureFixture[str], flags: dict[str, Any], words: str) -> None:

@@ -1,0 +1,39 @@
+"""An optimizer's moments as flat named tensors, and back; what does not fit its parameters is refused."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+def moments(optimizer: Optimizer) -> dict[str, Tensor]:
+    """'<parameter>.<name>' for every moment that the optimizer holds; parameters are counted through its groups."""
+    state = optimizer.state_dict()["state"]
+    return {f"{i}.{k}": torch.as_tensor(v) for i, own in state.items() for k, v in own.items() if v is not None}
+
+
+def after_one_step(optimizer: Optimizer) -> dict[str, Tensor]:
+    """The moments that an optimizer of this kind holds once every parameter had a gradient."""
+    parameters = [torch.zeros_like(x, requires_grad=True) for g in optimizer.param_groups for x in g["params"]]
+    for x in parameters:
+        x.grad = torch.zeros_like(x)
+    trial = type(optimizer)(parameters)
+    trial.param_groups[0].update(optimizer.defaults)
+    trial.step()
+    return moments(trial)
+
+
+def load_moments(optimizer: Optimizer, saved: Mapping[str, Tensor]) -> None:
+    """Go on from what `moments` gave. ValueError for moments that this optimizer does not have, or not all of."""
+    expected = after_one_step(optimizer)
+    states: dict[int, dict[str, Tensor]] = {}
+    for key, value in saved.items():
+        if key not in expected or value.shape != expected[key].shape or value.dtype != expected[key].dtype:
+            raise ValueError(f"the optimizer has no moment {key} of shape {tuple(value.shape)}, {value.dtype}")
+        i, name = key.split(".", 1)
+        states.setdefault(int(i), {})[name] = value
+    for i, own in states.items():
+        if len(own) != sum(key.startswith(f"{i}.") for key in expected):
+            raise ValueError(f"parameter {i} lacks some of the optimizer's moments")
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
