@@ -170,7 +170,7 @@ def require_same(old: Any, new: Any) -> None:
     free = FREE | {f.name for f in fields(new) if isinstance(getattr(new, f.name) or getattr(old, f.name), Path)}
     before, now = ({k: v for k, v in encode(args).items() if k not in free} for args in (old, new))
     steps = [args["edit"].pop("num_inference_steps") for args in (before, now)]
-    changed = differences(before, now)
+    changed = [c.removeprefix("edit.").removeprefix("guidance.") for c in differences(before, now)]
     require(
         not changed,
         f"cannot resume {new.resume} with changed settings ({'; '.join(changed)}): leave these out, or start a new run",

@@ -126,7 +126,7 @@ def stored(folder: Path, command: str, kind: type) -> Stored:
         )
     document = read_object(file)
     if document.get("command") != command:
-        raise InputError(f"{folder} holds a run of cpds {_short.repr(document.get('command'))}, not of cpds {command}")
+        raise InputError(f"{folder} holds a run of cpds {str(document.get('command'))[:40]}, not of cpds {command}")
     arguments = document.get("arguments")
     if not isinstance(arguments, dict):
         raise damaged(file, f"arguments is {_short.repr(arguments)}")

@@ -168,6 +168,7 @@ CASES: dict[str, Callable[[Edit, Path], None]] = {
     "prior": refused(prior="nothing/here"),
     "ply_every": ply_every,
     "resume": resume,
+    "checkpoint_every": refused(checkpoint_every=0),  # what it does: test_cpds_resume.py
     "device": refused(device="cuda:99"),
     "torch_dtype": differs(torch_dtype="bf16"),
     "views": differs(view_every=1),

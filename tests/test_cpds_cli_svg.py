@@ -182,6 +182,7 @@ CASES: dict[str, Callable[[Edit, Path], None]] = {
     "rasteriser": rasteriser,
     "svg_every": svg_every,
     "resume": resume,
+    "checkpoint_every": refused_with(checkpoint_every=0),  # what it does: test_cpds_resume.py
     "device": refused_with(device="cuda:99"),
     "torch_dtype": differs(torch_dtype="bf16"),
     "scene": differs(optimise=["fills"]),
