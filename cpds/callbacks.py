@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from PIL import Image
 from tqdm import tqdm
 
-from cpds.config import require
 from cpds.pictures import gif, png, strip, to_pil
 from cpds.runs import EXPORT, FRAMES, GIF, RESULT, STRIP, RunFolder
 from cpds.terminal import warn
@@ -107,7 +106,6 @@ class Checkpoints:
     """The state every `every` steps, and whenever asked."""
 
     def __init__(self, run: RunFolder, every: int = 10) -> None:
-        require(every >= 1, f"checkpoint_every must be >= 1, got {every}")
         self.run, self.every = run, every
 
     def started(self, state: EditState) -> None:

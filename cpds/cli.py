@@ -143,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"cpds: error: {err}")
         return 2
     except KeyboardInterrupt:
-        say("Stopped before the first step; nothing was stored")
+        say("Stopped before the first step; nothing has changed")
         return 130
     except Exception as err:
         if type(err).__name__ != "OutOfMemoryError":  # torch's, which is not imported here

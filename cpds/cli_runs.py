@@ -189,37 +189,37 @@ class Opened(NamedTuple):
     exports: Sequence[Exports] = ()
 
 
-def run_jobs(all_: Asked, prior: Prior, opened: Callable[[Job], Opened], suffix: str = "") -> int:
+def run_jobs(edits: Asked, prior: Prior, opened: Callable[[Job], Opened], suffix: str = "") -> int:
     """All edits, one after the other; the first exit code that is not 0. `suffix` ends both prompts."""
-    if not all_.several:
-        return each(all_, prior, opened, suffix)
+    if not edits.several:
+        return each(edits, prior, opened, suffix)
     from cpds.runs import held, write_atomic
 
-    plan = all_.root / PLAN
-    with held(all_.root, PLAN):
+    plan = edits.root / PLAN
+    with held(edits.root, PLAN):
         try:
-            old = read_object(plan) if os.path.lexists(plan) else all_.plan()
-            old["edit"]["num_inference_steps"] = all_.args.edit.num_inference_steps
+            old = read_object(plan) if os.path.lexists(plan) else edits.plan()
+            old["edit"]["num_inference_steps"] = edits.args.edit.num_inference_steps
             write_atomic(plan, json.dumps(old, indent=2).encode())
-            return each(all_, prior, opened, suffix)
+            return each(edits, prior, opened, suffix)
         except KeyboardInterrupt:  # between two edits
-            say(f"Stopped; go on with: {all_.again}")
+            say(f"Stopped; go on with: {edits.again}")
             return 130
         except OSError as err:
-            raise InputError(f"{all_.root} cannot be written ({err.strerror}): choose another") from err
+            raise InputError(f"{edits.root} cannot be written ({err.strerror}): choose another") from err
         finally:
-            if not any(os.path.lexists(job.folder / CONFIG) for job in all_.jobs) and all_.args.resume is None:
+            if not any(os.path.lexists(job.folder / CONFIG) for job in edits.jobs) and edits.args.resume is None:
                 plan.unlink(missing_ok=True)  # the first edit was refused: nothing was begun
 
 
-def each(all_: Asked, prior: Prior, opened: Callable[[Job], Opened], suffix: str) -> int:
+def each(edits: Asked, prior: Prior, opened: Callable[[Job], Opened], suffix: str) -> int:
     """What `run_jobs` does once the folders' folder is its own."""
     from cpds.runs import Identity
 
-    args = all_.args
-    for n, job in enumerate(all_.jobs, 1):
-        if all_.several:
-            say(f"[{n}/{len(all_.jobs)}] {job.source.name} -> {job.target}")
+    args = edits.args
+    for n, job in enumerate(edits.jobs, 1):
+        if edits.several:
+            say(f"[{n}/{len(edits.jobs)}] {job.source.name} -> {job.target}")
         thing, before, exports = opened(job)
         prompts = (args.prompt + suffix, job.target + suffix)
         identity = Identity(*prompts, prior.identity, thing.source_id(), args.edit)  # pyright: ignore[reportAttributeAccessIssue]
@@ -230,8 +230,8 @@ def each(all_: Asked, prior: Prior, opened: Callable[[Job], Opened], suffix: str
             job.folder,
             before,
             resume=args.resume is not None,
-            again=all_.again,
-            request=all_.request(job),
+            again=edits.again,
+            request=edits.request(job),
             checkpoint_every=args.checkpoint_every,
             extra=exports,
         )
@@ -266,11 +266,14 @@ def one_edit(
     place = RunFolder(folder)
     with held(folder):
         resumed = resume and place.exists
-        state = (continued if resumed else begun)(place, representation, prior, identity, request)
+        if resumed:
+            state = continued(place, representation, prior, identity)
+        else:
+            state = begun(place, representation, prior, identity, request)
         if state is None:
             return 0
         bar, checkpoints, stopper = ProgressBar(), Checkpoints(place, checkpoint_every), StopBetweenSteps()
-        callbacks: list[Callback] = [bar, MetricsLog(place), *extra, Pictures(place, before), checkpoints, stopper]
+        callbacks: list[Callback] = [MetricsLog(place), bar, *extra, Pictures(place, before), checkpoints, stopper]
         try:
             try:
                 run(state, callbacks)
@@ -320,11 +323,7 @@ def begun(
 
 
 def continued(
-    place: RunFolder,
-    representation: Representation[Any],
-    prior: Prior,
-    identity: Identity,
-    request: Mapping[str, Any],
+    place: RunFolder, representation: Representation[Any], prior: Prior, identity: Identity
 ) -> EditState | None:
     """A run where its checkpoint ended; None if nothing is left to do.
 

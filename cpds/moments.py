@@ -14,8 +14,9 @@ def moments(optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def after_one_step(optimizer: Optimizer) -> dict[str, Tensor]:
-    """The moments that an optimizer of this kind holds once every parameter had a gradient."""
-    parameters = [torch.zeros_like(x, requires_grad=True) for g in optimizer.param_groups for x in g["params"]]
+    """Shapes and types of the moments that an optimizer of this kind holds once every parameter had a gradient."""
+    everything = [x for group in optimizer.param_groups for x in group["params"]]
+    parameters = [torch.zeros_like(x, device="meta", requires_grad=True) for x in everything]
     for x in parameters:
         x.grad = torch.zeros_like(x)
     trial = type(optimizer)(parameters)

@@ -134,7 +134,7 @@ def stored(folder: Path, command: str, kind: type) -> Stored:
         places = dict.fromkeys(PLACES, folder)
         args = decode_fields(kind, {**arguments, "edit": document.get("edit")}, **places)
         edits = decode(tuple[tuple[str, str, str], ...], document.get("edits"), "edits") if file == plan else ()
-    except (InputError, TypeError) as err:
+    except (ValueError, TypeError) as err:
         raise damaged(file, err) from err
     names = [name for _, _, name in edits]
     if (not edits if file == plan else len(args.trg_prompt) != 1) or len(set(names)) != len(names):

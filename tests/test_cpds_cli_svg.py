@@ -106,7 +106,7 @@ def test_a_folder_of_documents_and_compressed_ones(edit: Edit, tmp_path: Path) -
     (tmp_path / "many/notes.txt").write_text("not a drawing")
     assert edit(svg_path=tmp_path / "many", trg_prompt=["a dog", "a pig"]) == 0
     names = {p.name for p in (tmp_path / "out").iterdir()}
-    assert names == {"one-a-dog", "one-a-pig", "two-a-dog", "two-a-pig"}
+    assert names == {"one-a-dog", "one-a-pig", "two-a-dog", "two-a-pig", "plan.json", ".lock"}
     assert tree((tmp_path / "out/two-a-pig/result.svg").read_bytes()) == tree(PAGE)
 
 
