@@ -19,7 +19,7 @@ def after_one_step(optimizer: Optimizer) -> dict[str, Tensor]:
     parameters = [torch.zeros_like(x, device="meta", requires_grad=True) for x in everything]
     for x in parameters:
         x.grad = torch.zeros_like(x)
-    trial = type(optimizer)(parameters)
+    trial = type(optimizer)(parameters)  # pyright: ignore[reportCallIssue]
     trial.param_groups[0].update(optimizer.defaults)
     trial.step()
     return moments(trial)

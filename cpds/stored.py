@@ -8,7 +8,7 @@ import types
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, TypeGuard, Union, get_args, get_origin, get_type_hints
 
 from cpds.errors import InputError
 
@@ -68,7 +68,7 @@ def decode(kind: Any, value: Any, name: str) -> Any:
             return None
         (kind,) = (k for k in inner if k is not types.NoneType)
         return decode(kind, value, name)
-    if is_dataclass(kind) and isinstance(value, dict):
+    if isinstance(kind, type) and is_dataclass(kind) and isinstance(value, dict):
         return decode_fields(kind, value, f"{name}.")
     if origin is tuple and isinstance(value, list) and (inner[-1] is Ellipsis or len(inner) == len(value)):
         kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
@@ -79,14 +79,18 @@ def decode(kind: Any, value: Any, name: str) -> Any:
         return value
     if kind is Path and isinstance(value, str) and "\0" not in value:
         return Path(value)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if kind is float and number and abs(value) <= sys.float_info.max:  # neither NaN nor infinite
-        return kind(value)
+    if kind is float and is_number(value):
+        return float(value)
     if kind is str and isinstance(value, str) and "\0" not in value and value == value.encode(errors="ignore").decode():
         return value
     if kind in (int, bool) and type(value) is kind:
         return value
     raise InputError(f"{name} is {_short.repr(value)}")
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a float holds it; neither NaN nor infinite."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def decode_fields(kind: type, values: Mapping[str, Any], prefix: str = "", **known: Any) -> Any:
