@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from PIL import Image
@@ -12,6 +13,7 @@ from tqdm import tqdm
 
 from cpds.pictures import gif, png, strip, to_pil
 from cpds.runs import EXPORT, FRAMES, GIF, RESULT, STRIP, RunFolder
+from cpds.terminal import warn
 
 if TYPE_CHECKING:
     from cpds.editor import EditState
@@ -44,7 +46,8 @@ class ProgressBar:
         self.close()
 
     def close(self) -> None:
-        self.bar.close()
+        if hasattr(self, "bar"):
+            self.bar.close()
 
 
 class MetricsLog:
@@ -83,11 +86,22 @@ class Pictures:
     def finished(self, state: EditState) -> None:
         edited = state.representation.picture(state.prior)
         result = to_pil(edited)
-        way = [self.source, *(Image.open(f).convert("RGB") for f in self.run.frames()), result]
-        self.run.write(GIF, gif(way))
+        way = [frame for file in self.run.frames() if (frame := self._frame(file, result.size))]
+        self.run.write(GIF, gif([self.source, *way, result]))
         self.run.write(STRIP, png(strip([self.source, result])))
         encode = getattr(state.representation, "png", lambda edited: png(to_pil(edited)))  # as the source file was
-        self.run.write(RESULT, encode(edited))  # last: its presence says that the run is finished
+        self.run.write(RESULT, encode(edited))  # last: without it the run is not finished
+
+    def _frame(self, file: Path, size: tuple[int, int]) -> Image.Image | None:
+        """A frame of the way; None, with a warning, if it was damaged since."""
+        try:
+            with Image.open(file) as frame:
+                if frame.size == size:
+                    return frame.convert("RGB")
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            pass
+        warn(f"{file} is damaged: it is left out of {GIF}")
+        return None
 
 
 class Checkpoints:
@@ -130,23 +144,35 @@ class Exports:
 
 
 class StopBetweenSteps:
-    """Turns Ctrl-C into a KeyboardInterrupt between two steps, when the state is whole; a second one is immediate."""
+    """Turns Ctrl-C, and the SIGTERM of batch schedulers, into a KeyboardInterrupt between two steps, when the state is
+    whole. After a Ctrl-C the next one acts at once, as it would have without this."""
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked = 0  # the number of the signal
         self.stopped = False  # between two steps, that is
+        self.before: dict[int, Any] = {}
+
+    @property
+    def exit_code(self) -> int:
+        """As a shell has it for a command that a signal ended: 130 for Ctrl-C, 143 for SIGTERM; 0 without one."""
+        return 128 + self.asked if self.asked else 0
 
     def started(self, state: EditState) -> None:
         if threading.current_thread() is threading.main_thread():
-            self.before: Any = signal.signal(signal.SIGINT, self._ask)
+            self.before = {which: signal.signal(which, self._ask) for which in self.SIGNALS}
 
-    def _ask(self, *_: object) -> None:
-        self.asked = True
-        self.restore()
+    def _ask(self, which: int, _: object) -> None:
+        self.asked = self.asked or which
+        if which == signal.SIGINT:  # a scheduler may send SIGTERM more than once
+            self.restore()
 
     def restore(self) -> None:
-        if threading.current_thread() is threading.main_thread() and hasattr(self, "before"):
-            signal.signal(signal.SIGINT, self.before)
+        if threading.current_thread() is threading.main_thread():
+            for which, handler in self.before.items():
+                signal.signal(which, signal.SIG_DFL if handler is None else handler)
+            self.before = {}
 
     def stepped(self, state: EditState, terms: Terms) -> None:
         if self.asked:

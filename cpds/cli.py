@@ -11,6 +11,8 @@ from contextlib import redirect_stderr
 from dataclasses import MISSING, dataclass, fields
 from functools import partial
 from io import StringIO
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import tyro
@@ -21,7 +23,9 @@ from cpds.cli_splats import SplatArgs, run_splats
 from cpds.cli_svg import SvgArgs, run_svg
 from cpds.config import EditConfig, GuidanceConfig
 from cpds.errors import InputError
-from cpds.presets import NOTES, PRESETS
+from cpds.presets import NOTES, PRESETS, PRESETS_FOR
+from cpds.stored import stored
+from cpds.terminal import say, show, warn
 from cpds.threads import wait_passively
 
 
@@ -37,7 +41,7 @@ def run_presets() -> int:
         shown |= {f.name: getattr(preset, f.name) for f in fields(EditConfig) if f.name != "guidance"}
         plain = {f.name: f.default for f in [*fields(GuidanceConfig), *fields(EditConfig)]}
         own = " ".join(f"{k}={v}" for k, v in shown.items() if k == "method" or (v and v != plain.get(k)))
-        print(f"{name:>15}: {own}" + (f"  # {NOTES[name]}" if name in NOTES else ""))
+        show(f"{name:>15}: {own}" + (f"  # {NOTES[name]}" if name in NOTES else ""))
     return 0
 
 
@@ -51,16 +55,45 @@ COMMANDS: dict[str, tuple[type, Run]] = {
 }
 
 
-def chosen_preset(argv: Sequence[str]) -> str:
-    """The preset to start from: --preset, else the one named like --method, else cpds; svg, splats have their own."""
+def flag_values(argv: Sequence[str]) -> dict[str, str]:
+    """'--flag value' and '--flag=value' of a command line, as far as that can be told without its parser."""
     found = {}
-    for i, word in enumerate(argv):
-        flag, _, value = word.partition("=")
-        if flag in ("--preset", "--method"):
-            found[flag] = value or (argv[i + 1] if i + 1 < len(argv) else "")
-    own = {"svg": "-svg", "splats": "-splats"}.get(argv[0] if argv else "", "")
-    name = found.get("--preset") or found.get("--method", "cpds") + own
-    return name if name in PRESETS else "cpds" + own  # tyro will say what is wrong with an unknown one
+    for word, after in pairwise([*argv, ""]):
+        flag, equals, value = word.partition("=")
+        if flag.startswith("--"):
+            found[flag] = value if equals else after
+    return found
+
+
+def chosen_preset(argv: Sequence[str]) -> str:
+    """The preset to start from: --preset, else the first one of --method, which is cpds by default.
+
+    InputError for a preset of another command.
+    """
+    command = argv[0] if argv else ""
+    offered, given = PRESETS_FOR.get(command, PRESETS_FOR["image"]), flag_values(argv)
+    fitting = [p for p in offered if PRESETS[p].guidance.method == given.get("--method", "cpds")]
+    name = given.get("--preset") or (fitting or offered)[0]
+    for kind, names in PRESETS_FOR.items():
+        if name in names and name not in offered:
+            raise InputError(f"preset {name!r} is for {kind}, not for {command}: take one of {', '.join(offered)}")
+    return name if name in offered else offered[0]  # tyro will say what is wrong with an unknown one
+
+
+def starting_point(argv: Sequence[str], command: str, args: type) -> dict[str, Any]:
+    """A command's defaults: the chosen preset's settings, or with --resume the arguments of the run that goes on."""
+    # tyro makes a mess of nested settings that come from a factory: it is given the settings themselves
+    made = {f.name: f.default_factory() for f in fields(args) if f.default_factory is not MISSING}
+    if argv[:1] != [command]:
+        return made
+    folder = flag_values(argv).get("--resume")
+    if hasattr(args, "resume") and folder and not folder.startswith("--") and not {"-h", "--help"} & set(argv):
+        old = stored(Path(folder), command, args).args
+        return {f.name: getattr(old, f.name) for f in fields(args)}
+    if not hasattr(args, "preset"):
+        return made
+    name = chosen_preset(argv)
+    return made | {"preset": name, "edit": PRESETS[name]}
 
 
 def unboxed(box: str) -> str:
@@ -71,15 +104,22 @@ def unboxed(box: str) -> str:
     return re.sub(r"^Error parsing __\S+: ", "", "; ".join(kept).rstrip(".!") or box.strip())
 
 
+def with_dashes(argv: Sequence[str], why: str) -> str:
+    """How to give the value that begins with a dash, if that is what a parser complained of; else nothing."""
+    flag = ""
+    for word, after in pairwise([*argv, ""]):
+        flag = word if word.startswith("--") else flag
+        if flag and re.match("-(?!-)", after) and re.search("Missing value|Unrecognized options", why):
+            return f" (a value that begins with a dash is given as {flag}={shlex.quote(after)})"
+    return ""
+
+
 def parse(argv: Sequence[str]) -> ImageArgs | SvgArgs | SplatArgs | EvalArgs | PresetsArgs:
-    """Arguments with the chosen preset's settings as defaults. InputError on a bad flag."""
-    name = chosen_preset(argv)
+    """Arguments with the chosen preset's settings, or the resumed run's, as defaults. InputError on a bad flag."""
     commands: dict[str, Any] = {}
     for command, (args, _) in COMMANDS.items():
-        # tyro makes a mess of nested settings that come from a factory: it is given the settings themselves
-        made = {f.name: f.default_factory() for f in fields(args) if f.default_factory is not MISSING}
-        chosen = {"preset": name, "edit": PRESETS[name]} if hasattr(args, "preset") else {}
-        commands[command] = partial(args, **made | chosen) if made else args
+        known = starting_point(argv, command, args)
+        commands[command] = partial(args, **known) if known else args
     box = StringIO()
     try:
         with redirect_stderr(box):
@@ -88,31 +128,29 @@ def parse(argv: Sequence[str]) -> ImageArgs | SvgArgs | SplatArgs | EvalArgs | P
         if stop.code != 2:
             raise
         command = argv[0] if argv and argv[0] in commands else "image"
-        raise InputError(f"{unboxed(box.getvalue())}; see cpds {command} --help") from None
+        why = unboxed(box.getvalue())
+        raise InputError(f"{why}{with_dashes(argv, why)}; see cpds {command} --help") from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 2 and one sentence for anything that the user can mend."""
     wait_passively()
-    warnings.showwarning = lambda message, *_args, **_kwargs: print(f"cpds: warning: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_args, **_kwargs: warn(message)
     try:
         given = list(sys.argv[1:] if argv is None else argv)
         args = parse(given)
         (run,) = (run for kind, run in COMMANDS.values() if isinstance(args, kind))
         return run(args, shlex.join(["cpds", *given]))
     except InputError as err:
-        print(f"cpds: error: {err}", file=sys.stderr)
+        say(f"cpds: error: {err}")
         return 2
     except KeyboardInterrupt:
-        print("Stopped", file=sys.stderr)
+        say("Stopped before the first step; nothing has changed")
         return 130
     except Exception as err:
         if type(err).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
             raise
-        print(
-            "cpds: error: out of GPU memory: lower --resolution (or --batch), or take --torch_dtype fp16",
-            file=sys.stderr,
-        )
+        say("cpds: error: out of GPU memory: lower --resolution (or --batch), or take --torch_dtype fp16")
         return 2
 
 

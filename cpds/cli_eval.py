@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -12,10 +11,11 @@ from typing import Any, Literal
 
 import tyro
 
-from cpds.cli_runs import EMBEDDED_NOTE, PresetName
+from cpds.cli_runs import EMBEDDED_NOTE, ImagePreset
 from cpds.config import EditConfig, GuidanceConfig, require
 from cpds.errors import InputError, MissingExtra
 from cpds.presets import PRESETS
+from cpds.terminal import say, say_loading, show, warn
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class EvalArgs:
     """Folder for results and tables; a second setting in the same folder becomes a second line of the table."""
     label: str | None = None
     """Name of this setting's line. Default: the preset and what differs from it."""
-    preset: PresetName = "cpds"  # pyright: ignore[reportInvalidTypeForm]
+    preset: ImagePreset = "cpds"  # pyright: ignore[reportInvalidTypeForm]
     """Settings to start from; --method alone starts from that method's own. Other flags change single settings."""
     split: str | None = None
     """Only this split. Default: test for emoji-edit, else everything."""
@@ -67,6 +67,7 @@ def run_eval(args: EvalArgs, command: str) -> int:
     named = re.fullmatch(r"[\w.,=@ +-]{1,120}", label) and not label.startswith(".")
     require(bool(named), f"label {label!r} names a folder: at most 120 letters, digits, spaces and . , = @ + -")
 
+    say_loading()
     from cpds.cases import load_cases
 
     cases = load_cases(args.data, args.split or ("test" if args.data == "emoji-edit" else None))
@@ -87,7 +88,7 @@ def run_eval(args: EvalArgs, command: str) -> int:
     from representations.latent import LatentImage, LatentImageConfig
 
     if args.prior is None and args.data != "emoji-edit":
-        print(EMBEDDED_NOTE, file=sys.stderr)
+        say(EMBEDDED_NOTE)
     lpips = open_lpips(args)  # first: it may be missing, and is read sooner than a prior
     prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
     choose_threads(prior)
@@ -106,16 +107,16 @@ def run_eval(args: EvalArgs, command: str) -> int:
             if len(group) > 1:  # find the one that did, and spare the others
                 parts = [edit_batch([case], source) for case, source in zip(group, sources.split(1), strict=True)]
                 return torch.cat([p for p, _ in parts]), sum(f for _, f in parts) / len(parts)
-            print(f"cpds: warning: {group[0].id}: {err}; its last good state is judged", file=sys.stderr)
+            warn(f"{group[0].id}: {err}; its last good state is judged")
         return image.picture(prior), counter.total / len(group)
 
     evaluation = Evaluation(args.out / label, settings, command)
     try:
         with tqdm(desc=label, total=len(cases), unit="edit") as bar:
             evaluation.run(cases, edit_batch, tools, args.batch, lambda done: bar.update(done - bar.n))
-        print(save_tables(args.out, settings, cases))
+        show(save_tables(args.out, settings, cases))
     except KeyboardInterrupt:
-        print("Stopped; the same command goes on where this one ended", file=sys.stderr)
+        say("Stopped; the same command goes on where this one ended")
         return 130
     except OSError as err:
         raise InputError(f"{args.out} cannot be written ({err.strerror}): make room and run it again") from err

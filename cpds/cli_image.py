@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,17 +11,17 @@ import tyro
 
 from cpds.cli_runs import (
     EMBEDDED_NOTE,
+    ImagePreset,
     Job,
     Opened,
-    PresetName,
-    destinations,
-    require_places,
+    asked,
     require_request,
     run_jobs,
 )
 from cpds.config import EditConfig
 from cpds.errors import InputError
 from cpds.presets import PRESETS
+from cpds.terminal import say, say_loading
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +41,7 @@ class ImageArgs:
     """What it should become; several prompts give one edit each."""
     save_path: Path | None = None
     """Run folder for results (with several edits: the folder of run folders). Default: a new folder in runs/."""
-    preset: PresetName = "cpds"  # pyright: ignore[reportInvalidTypeForm]
+    preset: ImagePreset = "cpds"  # pyright: ignore[reportInvalidTypeForm]
     """Settings to start from; --method alone starts from that method's own. Other flags change single settings."""
     prior: str | None = None
     """Diffusion prior: a Hugging Face name or a local folder in diffusers' layout. Default: the embedded prior."""
@@ -55,8 +54,10 @@ class ImageArgs:
     would be over 4096 px get a smaller shorter side: as many pixels as at 4096 px."""
     keep_unchanged: bool = True
     """Take pixels that the edit did not touch from the source instead of from the autoencoder."""
-    resume: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Go on with the interrupted run(s) in --save_path."""
+    resume: Path | None = None
+    """Go on with the run(s) in this folder, which hold all other flags; --num_inference_steps may make them longer."""
+    checkpoint_every: int = 10
+    """Steps between two checkpoints: at most so many are lost when the run is killed."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     torch_dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
@@ -67,14 +68,16 @@ class ImageArgs:
 def run_image(args: ImageArgs) -> int:
     """Every edit of `cpds image`; 1 if some of a folder's pictures were skipped. Inputs are checked before any step."""
     require_request(args, "picture")
+    say_loading()
 
     from cpds.masks import edit_mask
     from cpds.pictures import find_pictures, open_source, to_pil, working_size
 
-    jobs = destinations(args.img_path, find_pictures(args.img_path), args.trg_prompt, args.save_path)
-    require_places(jobs, args.resume)
+    edits = asked("image", args, "img_path", find_pictures)
+    if not edits.jobs:
+        return 0
     mask = edit_mask(args.mask) if args.mask else None
-    checked = check_sources(args, [job.source for job in jobs], mask)
+    checked = check_sources(args, [job.source for job in edits.jobs], mask)
 
     from cpds.prior import load_prior
     from representations.latent import LatentImage, LatentImageConfig
@@ -82,25 +85,25 @@ def run_image(args: ImageArgs) -> int:
     config = LatentImageConfig(args.resolution, args.keep_unchanged)
     checked.announce()
     if args.prior is None:
-        print(EMBEDDED_NOTE, file=sys.stderr)
+        say(EMBEDDED_NOTE)
     prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
     short = args.resolution or prior.native_side
     usual, _ = working_size(1, 1, short, prior.multiple)
     for path, (height, width) in checked.sizes.items():
         h, w = working_size(height, width, short, prior.multiple)
         if min(h, w) < usual:
-            print(f"cpds: note: {path}: it is so long that it is edited at {w}x{h} px", file=sys.stderr)
+            say(f"cpds: note: {path}: it is so long that it is edited at {w}x{h} px")
 
     def opened(job: Job) -> Opened:
         image = LatentImage.of(open_source(job.source), prior, config, mask)
         return Opened(image, to_pil(image.image))
 
-    good = [job for job in jobs if job.source in checked.sizes]
+    edits = edits._replace(jobs=[job for job in edits.jobs if job.source in checked.sizes])
     try:
-        code = run_jobs(args, good, prior, opened, many=len(jobs) > 1)
+        code = run_jobs(edits, prior, opened)
     finally:
         for path, reason in checked.skipped.items():
-            print(f"cpds: skipped: {reason if str(path) in reason else f'{path}: {reason}'}", file=sys.stderr)
+            say(f"cpds: skipped: {reason if str(path) in reason else f'{path}: {reason}'}")
     return code or int(bool(checked.skipped))
 
 
@@ -116,10 +119,10 @@ class Checked:
         """Say what will be different from the files, and how many are skipped."""
         for note, paths in self.notes.items():
             whose = str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
-            print(f"cpds: note: {whose}: {note}", file=sys.stderr)
+            say(f"cpds: note: {whose}: {note}")
         if self.skipped:
             some = f"{len(self.skipped)} of {len(self.skipped) + len(self.sizes)}"
-            print(f"cpds: note: {some} pictures are skipped and listed at the end", file=sys.stderr)
+            say(f"cpds: note: {some} pictures are skipped and listed at the end")
 
 
 def check_sources(args: ImageArgs, paths: Sequence[Path], mask: Tensor | None) -> Checked:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
-import sys
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cpds.config import require
 from cpds.errors import InputError
-from cpds.presets import PRESETS
+from cpds.presets import PRESETS_FOR
+from cpds.stored import CONFIG, PLAN, differences, encode, read_object, request, stored
+from cpds.terminal import say, show
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from cpds.callbacks import Callback, Exports
+    from cpds.editor import EditState
     from cpds.prior import Prior
     from cpds.representation import Representation
-    from cpds.runs import Identity
+    from cpds.runs import Identity, RunFolder
 
 BIGGER = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 EMBEDDED_NOTE = (
@@ -26,7 +32,13 @@ EMBEDDED_NOTE = (
     f"for photos name a bigger one: --prior {BIGGER}"
 )
 
-PresetName = Literal[tuple(PRESETS)]
+ImagePreset = Literal[PRESETS_FOR["image"]]
+SvgPreset = Literal[PRESETS_FOR["svg"]]
+SplatPreset = Literal[PRESETS_FOR["splats"]]
+
+# what may change when a run is resumed, beside paths and more steps: the rest of the settings decides the pixels. What
+# the paths, the prior and the precision stand for is compared by its digest once it is loaded.
+FREE = {"prior", "device", "torch_dtype", "checkpoint_every", "svg_every", "ply_every", "dry_run"}
 
 
 class Job(NamedTuple):
@@ -72,22 +84,101 @@ def destinations(given: Path, sources: Sequence[Path], targets: Sequence[str], s
     return jobs
 
 
+class Asked(NamedTuple):
+    """A command's edits."""
+
+    command: str
+    args: Any
+    source: str  # the argument that says what is edited
+    jobs: Sequence[Job]
+    root: Path  # the run folder, or the folder of several run folders
+
+    @property
+    def several(self) -> bool:
+        """Whether each edit has a folder of its own below `root`."""
+        return any(job.folder != self.root for job in self.jobs)
+
+    @property
+    def again(self) -> str:
+        """The command that goes on with all of them."""
+        return shlex.join(["cpds", self.command, "--resume", str(self.root)])
+
+    def request(self, job: Job) -> dict[str, Any]:
+        """The command of one of the edits alone."""
+        return request(self.command, replace(self.args, **{self.source: job.source, "trg_prompt": (job.target,)}))
+
+    def plan(self) -> dict[str, Any]:
+        """The command of all."""
+        given = getattr(self.args, self.source)
+        names = ("" if job.source == given else job.source.name for job in self.jobs)
+        edits = [(name, job.target, job.folder.name) for name, job in zip(names, self.jobs, strict=True)]
+        return request(self.command, self.args, edits)
+
+
 def require_request(args: Any, what: str) -> None:
-    """InputError for an empty prompt, or a run to resume without a name; `what` is what is edited."""
+    """InputError for an empty prompt or an impossible interval; `what` is what is edited."""
     require(bool(args.prompt.strip()), f"the prompt is empty: say in words what the {what} shows")
     require(bool(args.trg_prompt), f"there is no target prompt: say what the {what} should become")
     require(all(t.strip() for t in args.trg_prompt), f"a target prompt is empty: say what the {what} should become")
-    require(args.save_path is not None or not args.resume, "--resume needs --save_path: name the run to go on with")
+    require(args.checkpoint_every >= 1, f"checkpoint_every must be >= 1, got {args.checkpoint_every}")
 
 
-def require_places(jobs: Sequence[Job], resume: bool) -> None:
-    """InputError unless every folder is free or, with `resume`, holds a run; a sole job has one to resume."""
+def asked(command: str, args: Any, source: str, find: Callable[[Path], Sequence[Path]]) -> Asked:
+    """The edits that the arguments ask for: new ones in free places, or those to resume that are not finished.
+
+    The argument called `source` says what is edited, and `find` which files that are.
+    """
+    given = getattr(args, source)
+    if args.resume is not None:
+        return Asked(command, args, source, unfinished(command, args, given), args.resume)
+    jobs = destinations(given, find(given), args.trg_prompt, args.save_path)
+    root = jobs[0].folder if len(jobs) == 1 else jobs[0].folder.parent
+    require_places(jobs, root)
+    return Asked(command, args, source, jobs, root)
+
+
+def require_places(jobs: Sequence[Job], root: Path) -> None:
+    """InputError unless every edit's folder, and the one that holds them, is free."""
     from cpds.runs import RunFolder
 
     for job in jobs:
-        if not (resume and RunFolder(job.folder).exists):
-            RunFolder(job.folder).require_free()
-            require(len(jobs) > 1 or not resume, f"there is no run to resume in {job.folder}: check --save_path")
+        RunFolder(job.folder).require_free()
+    for name in (CONFIG, PLAN):
+        require(not os.path.lexists(root / name), f"{root} already holds {name}: choose another folder")
+
+
+def unfinished(command: str, args: Any, given: Path) -> list[Job]:
+    """The edits in args.resume that are not finished. InputError where `args` are not those of the run."""
+    from cpds.runs import RunFolder
+
+    before = stored(args.resume, command, type(args))
+    require_same(before.args, args)
+    edits = before.edits or (("", args.trg_prompt[0], ""),)
+    jobs = [Job(given / source, target, args.resume / folder) for source, target, folder in edits]
+    if args != before.args:  # whether they fit what was finished will be seen when all is loaded
+        return jobs
+    steps = args.edit.num_inference_steps
+    done = [job for job in jobs if RunFolder(job.folder).finished_steps >= steps]
+    for job in done:
+        say(f"{job.folder} is already finished")
+    return [job for job in jobs if job not in done]
+
+
+def require_same(old: Any, new: Any) -> None:
+    """InputError where arguments `new` contradict those that the run was begun with; steps may be added."""
+    require(new.save_path == new.resume, f"the run to resume is in {new.resume}: leave out save_path")
+    free = FREE | {f.name for f in fields(new) if isinstance(getattr(new, f.name) or getattr(old, f.name), Path)}
+    before, now = ({k: v for k, v in encode(args).items() if k not in free} for args in (old, new))
+    steps = [args["edit"].pop("num_inference_steps") for args in (before, now)]
+    changed = [c.removeprefix("edit.").removeprefix("guidance.") for c in differences(before, now)]
+    require(
+        not changed,
+        f"cannot resume {new.resume} with changed settings ({'; '.join(changed)}): leave these out, or start a new run",
+    )
+    require(
+        steps[0] <= steps[1],
+        f"num_inference_steps was {steps[0]}, is now {steps[1]}: a run can be made longer, not shorter",
+    )
 
 
 class Opened(NamedTuple):
@@ -98,31 +189,55 @@ class Opened(NamedTuple):
     exports: Sequence[Exports] = ()
 
 
-def run_jobs(
-    args: Any,
-    jobs: Sequence[Job],
-    prior: Prior,
-    opened: Callable[[Job], Opened],
-    suffix: str = "",
-    many: bool | None = None,
-) -> int:
-    """All edits, one after the other; the first exit code that is not 0. `suffix` ends both prompts.
-
-    `many`: whether more than one was asked for, where some are left out of `jobs`.
-    """
-    from cpds.runs import Identity
+def run_jobs(edits: Asked, prior: Prior, opened: Callable[[Job], Opened], suffix: str = "") -> int:
+    """All edits, one after the other; the first exit code that is not 0. `suffix` ends both prompts."""
     from cpds.threads import choose_threads
 
     choose_threads(prior)
-    many = len(jobs) > 1 if many is None else many
-    again = f"--resume --save_path {jobs[0].folder.parent if many else jobs[0].folder}"
-    for n, job in enumerate(jobs, 1):
-        if len(jobs) > 1:
-            print(f"[{n}/{len(jobs)}] {job.source.name} -> {job.target}", file=sys.stderr)
+    if not edits.several:
+        return each(edits, prior, opened, suffix)
+    from cpds.runs import held, write_atomic
+
+    plan = edits.root / PLAN
+    with held(edits.root, PLAN):
+        try:
+            old = read_object(plan) if os.path.lexists(plan) else edits.plan()
+            old["edit"]["num_inference_steps"] = edits.args.edit.num_inference_steps
+            write_atomic(plan, json.dumps(old, indent=2).encode())
+            return each(edits, prior, opened, suffix)
+        except KeyboardInterrupt:  # between two edits
+            say(f"Stopped; go on with: {edits.again}")
+            return 130
+        except OSError as err:
+            raise InputError(f"{edits.root} cannot be written ({err.strerror}): choose another") from err
+        finally:
+            if not any(os.path.lexists(job.folder / CONFIG) for job in edits.jobs) and edits.args.resume is None:
+                plan.unlink(missing_ok=True)  # the first edit was refused: nothing was begun
+
+
+def each(edits: Asked, prior: Prior, opened: Callable[[Job], Opened], suffix: str) -> int:
+    """What `run_jobs` does once the folders' folder is its own."""
+    from cpds.runs import Identity
+
+    args = edits.args
+    for n, job in enumerate(edits.jobs, 1):
+        if edits.several:
+            say(f"[{n}/{len(edits.jobs)}] {job.source.name} -> {job.target}")
         thing, before, exports = opened(job)
         prompts = (args.prompt + suffix, job.target + suffix)
         identity = Identity(*prompts, prior.identity, thing.source_id(), args.edit)  # pyright: ignore[reportAttributeAccessIssue]
-        code = one_edit(thing, prior, identity, job.folder, before, resume=args.resume, again=again, extra=exports)
+        code = one_edit(
+            thing,
+            prior,
+            identity,
+            job.folder,
+            before,
+            resume=args.resume is not None,
+            again=edits.again,
+            request=edits.request(job),
+            checkpoint_every=args.checkpoint_every,
+            extra=exports,
+        )
         if code != 0:
             return code
     return 0
@@ -137,54 +252,101 @@ def one_edit(
     *,
     resume: bool,
     again: str,
+    request: Mapping[str, Any],
+    checkpoint_every: int = 10,
     extra: Sequence[Callback] = (),
 ) -> int:
     """Start, resume or skip the run in `folder`; its exit code.
 
-    `before` is the source for people, `again` the flags to go on with the run. The callbacks in `extra` come before
-    the one that writes the result picture: what they write at the end is whole when the run counts as finished.
+    `before` is the source for people, `again` the command that goes on with the run and `request` the one that began
+    it. The callbacks in `extra` come before the one that writes the result picture: what they write at the end is
+    whole when the run counts as finished.
     """
     from cpds.callbacks import Checkpoints, Exports, MetricsLog, Pictures, ProgressBar, StopBetweenSteps
-    from cpds.editor import EditDiverged, run, start
-    from cpds.runs import EXPORT, GIF, RESULT, STRIP, RunFolder
+    from cpds.editor import EditDiverged, run
+    from cpds.runs import EXPORT, GIF, RESULT, STRIP, RunFolder, held, remedy
 
     place = RunFolder(folder)
-    state = start(representation, prior, identity.prompt, identity.target_prompt, identity.edit)
-    if resume and place.exists:
-        place.check(identity)
-        if place.finished:
-            print(f"{folder} is already finished", file=sys.stderr)
+    with held(folder):
+        resumed = resume and place.exists
+        if resumed:
+            state = continued(place, representation, prior, identity)
+        else:
+            state = begun(place, representation, prior, identity, request)
+        if state is None:
             return 0
-        if saved := place.load_checkpoint():
+        bar, checkpoints, stopper = ProgressBar(), Checkpoints(place, checkpoint_every), StopBetweenSteps()
+        callbacks: list[Callback] = [MetricsLog(place), bar, *extra, Pictures(place, before), checkpoints, stopper]
+        try:
             try:
-                state.load(saved)
-            except (KeyError, ValueError, RuntimeError) as err:
-                raise InputError(f"the checkpoint in {folder} is of another run: start the run anew elsewhere") from err
-    else:
-        place.create(identity)
-
-    bar, checkpoints = ProgressBar(), Checkpoints(place)
-    stopper = StopBetweenSteps()
-    callbacks = [bar, MetricsLog(place), *extra, Pictures(place, before), checkpoints, stopper]
-    try:
-        run(state, callbacks)
-    except KeyboardInterrupt:
-        bar.close()
-        if stopper.stopped:  # between two steps: the state is whole
-            checkpoints.save(state)
-        print(f"Stopped after step {state.step}; go on with {again}", file=sys.stderr)
-        return 130
-    except EditDiverged as err:
-        bar.close()
-        kept = int((place.load_checkpoint() or {"step": 0})["step"])  # the selector has seen the bad step: save no more
-        raise InputError(f"{err}; the state after step {kept} is kept in {folder}") from err
-    except OSError as err:
-        bar.close()
-        raise InputError(f"{folder} cannot be written ({err.strerror}): make room and go on with {again}") from err
-    finally:
-        stopper.restore()
+                run(state, callbacks)
+                place.finish()
+            except KeyboardInterrupt:
+                bar.close()
+                if stopper.stopped:  # between two steps: the state is whole
+                    checkpoints.save(state)
+                say(f"Stopped after step {state.step}; go on with: {again}")
+                return stopper.exit_code or 130
+        except EditDiverged as err:
+            bar.close()
+            kept = int((place.load_checkpoint() or {"step": 0})["step"])  # the selector has seen the bad step
+            raise InputError(f"{err}; the state after step {kept} is kept in {folder}") from err
+        except OSError as err:
+            bar.close()
+            why = f"{err.filename or folder} cannot be written ({err.strerror or err})"
+            raise InputError(f"{why}: {remedy(err)} and go on with: {again}") from err
+        except Exception:  # a setting that only the first step could refuse, or too little memory
+            bar.close()
+            if state.step == 0 and not resumed:
+                place.forget()
+            raise
+        finally:
+            stopper.restore()
     made = {"result": RESULT, "before/after": STRIP, "trajectory": GIF}
     made |= {one.suffix: f"{EXPORT}.{one.suffix}" for one in extra if isinstance(one, Exports)}
     for label, name in made.items():
-        print(f"{label:>12}: {folder / name}")
-    return 130 if stopper.asked else 0  # Ctrl-C while the last pictures were written
+        show(f"{label:>12}: {folder / name}")
+    return stopper.exit_code  # of a signal while the last pictures were written
+
+
+def begun(
+    place: RunFolder,
+    representation: Representation[Any],
+    prior: Prior,
+    identity: Identity,
+    request: Mapping[str, Any],
+) -> EditState:
+    """A new run, whose place is claimed once its settings are known to be usable."""
+    from cpds.editor import start
+    from cpds.runs import environment
+
+    state = start(representation, prior, identity.prompt, identity.target_prompt, identity.edit)
+    place.create(identity, request, environment(prior.device))
+    return state
+
+
+def continued(
+    place: RunFolder, representation: Representation[Any], prior: Prior, identity: Identity
+) -> EditState | None:
+    """A run where its checkpoint ended; None if nothing is left to do.
+
+    A longer run than before goes on from there as one that was meant to be so long from the beginning: its timesteps
+    and its learning rate are the longer run's at that step.
+    """
+    from cpds.editor import start
+    from cpds.runs import CHECKPOINT, environment
+
+    identity = place.check(identity, environment(prior.device))
+    if place.finished_steps == identity.edit.num_inference_steps:
+        say(f"{place.path} is already finished")
+        return None
+    state = start(representation, prior, identity.prompt, identity.target_prompt, identity.edit)
+    if saved := place.load_checkpoint():
+        try:
+            state.load(saved)
+        except (KeyError, ValueError, TypeError, RuntimeError, IndexError) as err:
+            raise InputError(
+                f"{place.path / CHECKPOINT} is damaged, or of another run ({err}): start the run anew elsewhere"
+            ) from err
+    place.extend(identity.edit.num_inference_steps, state.step)
+    return state

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -13,14 +12,14 @@ from cpds.cli_runs import (
     EMBEDDED_NOTE,
     Job,
     Opened,
-    PresetName,
-    destinations,
-    require_places,
+    SplatPreset,
+    asked,
     require_request,
     run_jobs,
 )
 from cpds.config import EditConfig, require
 from cpds.presets import PRESETS
+from cpds.terminal import say, say_loading
 from representations.splat_config import SplatConfig
 
 
@@ -42,14 +41,16 @@ class SplatArgs:
     """Folder of masks, one for each camera and named like its picture, white where the edit may show."""
     save_path: Path | None = None
     """Run folder for results (with several edits: the folder of run folders). Default: a new folder in runs/."""
-    preset: PresetName = "cpds-splats"  # pyright: ignore[reportInvalidTypeForm]
+    preset: SplatPreset = "cpds-splats"  # pyright: ignore[reportInvalidTypeForm]
     """Settings to start from; --method alone starts from that method's own. Other flags change single settings."""
     prior: str | None = None
     """Diffusion prior: a Hugging Face name or a local folder in diffusers' layout. Default: the embedded prior."""
     ply_every: int = 0
     """Steps between two scenes of the way; 0 writes the last one alone."""
-    resume: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Go on with the interrupted run(s) in --save_path."""
+    resume: Path | None = None
+    """Go on with the run(s) in this folder, which hold all other flags; --num_inference_steps may make them longer."""
+    checkpoint_every: int = 10
+    """Steps between two checkpoints: at most so many are lost when the run is killed."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     torch_dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
@@ -62,9 +63,11 @@ def run_splats(args: SplatArgs) -> int:
     """Every edit of `cpds splats`. All inputs are checked before the first step."""
     require_request(args, "scene")
     require(args.ply_every >= 0, f"ply_every must be >= 0, got {args.ply_every}")
+    say_loading()
 
-    jobs = destinations(args.scene, [args.scene], args.trg_prompt, args.save_path)
-    require_places(jobs, args.resume)
+    edits = asked("splats", args, "scene", lambda path: [path])
+    if not edits.jobs:
+        return 0
 
     from cpds.callbacks import Exports
     from cpds.pictures import to_pil
@@ -79,7 +82,7 @@ def run_splats(args: SplatArgs) -> int:
     cameras = read_cameras(args.cameras, None if args.frame is None else Frame.read(args.frame))
     masks = [] if args.masks is None else find_masks(args.masks, cameras)
     if args.prior is None:
-        print(EMBEDDED_NOTE, file=sys.stderr)
+        say(EMBEDDED_NOTE)
     prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
 
     def opened(job: Job) -> Opened:
@@ -87,4 +90,4 @@ def run_splats(args: SplatArgs) -> int:
         exports = Exports(RunFolder(job.folder), scene.encode, "ply", args.ply_every)
         return Opened(scene, to_pil(scene.picture(prior)), [exports])
 
-    return run_jobs(args, jobs, prior, opened)
+    return run_jobs(edits, prior, opened)

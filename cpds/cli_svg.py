@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,14 +12,14 @@ from cpds.cli_runs import (
     EMBEDDED_NOTE,
     Job,
     Opened,
-    PresetName,
-    destinations,
-    require_places,
+    SvgPreset,
+    asked,
     require_request,
     run_jobs,
 )
 from cpds.config import EditConfig, require
 from cpds.presets import PRESETS
+from cpds.terminal import say, say_loading, show, warn
 from svg.config import SceneConfig
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ class SvgArgs:
     """What it should become; several prompts give one edit each."""
     save_path: Path | None = None
     """Run folder for results (with several edits: the folder of run folders). Default: a new folder in runs/."""
-    preset: PresetName = "cpds-svg"  # pyright: ignore[reportInvalidTypeForm]
+    preset: SvgPreset = "cpds-svg"  # pyright: ignore[reportInvalidTypeForm]
     """Settings to start from; --method alone starts from that method's own. Other flags change single settings."""
     prior: str | None = None
     """Diffusion prior: a Hugging Face name or a local folder in diffusers' layout. Default: the embedded prior."""
@@ -52,8 +51,10 @@ class SvgArgs:
     """Steps between two SVGs of the way; 0 writes the last one alone."""
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
     """Say what may change, what stays and how long it will take, and stop before the edit."""
-    resume: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Go on with the interrupted run(s) in --save_path."""
+    resume: Path | None = None
+    """Go on with the run(s) in this folder, which hold all other flags; --num_inference_steps may make them longer."""
+    checkpoint_every: int = 10
+    """Steps between two checkpoints: at most so many are lost when the run is killed."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     torch_dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
@@ -66,19 +67,16 @@ def run_svg(args: SvgArgs) -> int:
     """Every edit of `cpds svg`. All inputs are checked before the first step."""
     require_request(args, "drawing")
     require(args.svg_every >= 0, f"svg_every must be >= 0, got {args.svg_every}")
+    say_loading()
 
     from cpds.masks import edit_mask
     from cpds.pictures import find_files, to_pil, working_size
     from svg.document import Document
 
-    jobs = destinations(
-        args.svg_path,
-        find_files(args.svg_path, (".svg", ".svgz"), "SVG", "--svg_path"),
-        args.trg_prompt,
-        args.save_path,
-    )
-    require_places(jobs, args.resume)
-    documents = {path: Document.open(path) for path in dict.fromkeys(job.source for job in jobs)}
+    edits = asked("svg", args, "svg_path", lambda path: find_files(path, (".svg", ".svgz"), "SVG", "--svg_path"))
+    if not edits.jobs:
+        return 0
+    documents = {path: Document.open(path) for path in dict.fromkeys(job.source for job in edits.jobs)}
     mask = edit_mask(args.mask) if args.mask else None
 
     from cpds.callbacks import Exports
@@ -95,9 +93,9 @@ def run_svg(args: SvgArgs) -> int:
         chosen(document, args.scene)
         if warning := document.warning():
             blind = "; its text is not drawn meanwhile, for want of fonts" if text_is_lost(document) else ""
-            print(f"cpds: warning: {path.name}: {warning}{blind}", file=sys.stderr)
+            warn(f"{path.name}: {warning}{blind}")
     if args.prior is None:
-        print(EMBEDDED_NOTE, file=sys.stderr)
+        say(EMBEDDED_NOTE)
     prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
     short = args.scene.resolution or prior.native_side
     sizes = {p: working_size(d.height, d.width, short, prior.multiple) for p, d in documents.items()}
@@ -111,7 +109,7 @@ def run_svg(args: SvgArgs) -> int:
             prompts = (args.prompt + args.scene.suffix, args.trg_prompt[0] + args.scene.suffix)
             seconds = measured_step(scene_of(path), prior, prompts, args.edit)
             for line in [*summary.lines(), estimate(seconds, args.edit.num_inference_steps)]:
-                print(f"{path.name}: {line}", file=sys.stdout if args.dry_run else sys.stderr)
+                (show if args.dry_run else say)(f"{path.name}: {line}")
     if args.dry_run:
         return 0
 
@@ -122,7 +120,7 @@ def run_svg(args: SvgArgs) -> int:
         exports = Exports(RunFolder(job.folder), encode, suffix, args.svg_every)
         return Opened(scene, to_pil(scene.picture(prior)), [exports])
 
-    return run_jobs(args, jobs, prior, opened, args.scene.suffix)
+    return run_jobs(edits, prior, opened, args.scene.suffix)
 
 
 def text_is_lost(document: Document) -> bool:

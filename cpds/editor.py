@@ -1,6 +1,6 @@
 """The edit loop for everything but nerfstudio."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from cpds.callbacks import Callback
 from cpds.config import EditConfig
 from cpds.errors import InputError
 from cpds.guidance import Guidance, Terms
+from cpds.moments import load_moments, moments
 from cpds.presets import PRESETS
 from cpds.prior import Prior
 from cpds.representation import Representation
@@ -38,29 +39,48 @@ class EditState:
         saved = {"step": torch.tensor(self.step)}
         for group in self.representation.param_groups():
             saved |= {f"param.{group.name}.{i}": x.detach() for i, x in enumerate(group.tensors)}
-        for i, moments in self.optimizer.state_dict()["state"].items():
-            saved |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in moments.items() if v is not None}
+        saved |= {f"optimizer.{k}": v for k, v in moments(self.optimizer).items()}
         for i, selector in enumerate(self.guidance.selectors):
             saved |= {f"selector.{i}.{k}": v for k, v in selector.state().items()}
         return saved
 
     @torch.no_grad()
     def load(self, saved: dict[str, Tensor]) -> None:
-        """Go on from what `tensors` gave."""
-        self.step = int(saved["step"])
+        """Go on from what `tensors` gave. ValueError for what is no state of this edit."""
+        fresh = self.tensors()
+        for key, value in saved.items():
+            if not finite([value]):
+                raise ValueError(f"{key} holds NaN or infinite values")
+            if key.startswith(("step", "param.")) and key in fresh and not alike(value, fresh[key]):
+                raise ValueError(f"{key} is {described(value)} instead of {described(fresh[key])}")
+        if missing := sorted(fresh.keys() - saved.keys()):
+            raise ValueError(f"{missing[0]} is missing")
+        step, steps = int(saved["step"]), self.config.num_inference_steps
+        if not 0 <= step <= steps:
+            raise ValueError(f"step {step} is not in 0 ... {steps}")
+        self.step = step
         for group in self.representation.param_groups():
             for i, x in enumerate(group.tensors):
                 x.copy_(saved[f"param.{group.name}.{i}"])
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in saved.items():
-            if key.startswith("optimizer."):
-                _, i, name = key.split(".")
-                moments.setdefault(int(i), {})[name] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        load_moments(self.optimizer, below(saved, "optimizer."))
         for i, selector in enumerate(self.guidance.selectors):
-            prefix = f"selector.{i}."
-            state = {k.removeprefix(prefix): v.to(self.prior.device) for k, v in saved.items() if k.startswith(prefix)}
-            selector.load_state(state)
+            state = below(saved, f"selector.{i}.")
+            selector.load_state({k: v.to(self.prior.device) for k, v in state.items()})
+        if unknown := sorted(saved.keys() ^ self.tensors().keys()):  # what has taken no part
+            raise ValueError(f"{unknown[0]} is no part of this edit's state")
+
+
+def below(saved: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, under the rest of their names."""
+    return {k.removeprefix(prefix): v for k, v in saved.items() if k.startswith(prefix)}
+
+
+def alike(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype
+
+
+def described(x: Tensor) -> str:
+    return f"{tuple(x.shape)} of {str(x.dtype).removeprefix('torch.')}"
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, pad
 
 from cpds.errors import MissingExtra
+from cpds.moments import load_moments, moments
 from cpds.types import Patches
 
 DRIFTED = 0.2  # share of patches that count as drifted
@@ -70,6 +71,12 @@ def drift_labels(source: Patches, target: Patches) -> Tensor:
     return labels
 
 
+def check_patches(x: Tensor, y: Tensor, width: int) -> None:
+    """Raise ValueError unless these are features, `width` for each patch, and the patches' labels."""
+    if x.shape != (*y.shape[:1], width) or y.ndim != 1 or not bool(((y == 0) | (y == 1)).all()):
+        raise ValueError(f"patches of shape {tuple(x.shape)}, {tuple(y.shape)} are not of this selector")
+
+
 class _Learning:
     """What the learning selectors share: the buffer of observations, and choice by score."""
 
@@ -121,6 +128,7 @@ class _Learning:
         }
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
+        check_patches(state["x"], state["y"], self.width)
         self.x, self.y = [state["x"]], [state["y"]]
         self.generator.set_state(state["generator"].cpu())
 
@@ -167,20 +175,12 @@ class LearnedPatches(_Learning):
 
     def state(self) -> dict[str, Tensor]:
         saved = super().state() | {f"net.{k}": v for k, v in self.net.state_dict().items()}
-        for i, moments in self.optimiser.state_dict()["state"].items():
-            saved |= {f"adam.{i}.{k}": torch.as_tensor(v) for k, v in moments.items()}
-        return saved
+        return saved | {f"adam.{k}": v for k, v in moments(self.optimiser).items()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         super().load_state(state)
         self.net.load_state_dict({k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")})
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in state.items():
-            if key.startswith("adam."):
-                _, i, name = key.split(".")
-                # Adam reads its step counter on the CPU: on a GPU each parameter would make every step wait
-                moments.setdefault(int(i), {})[name] = value.cpu() if name == "step" else value
-        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
+        load_moments(self.optimiser, {k.removeprefix("adam."): v for k, v in state.items() if k.startswith("adam.")})
 
 
 class ClassifierPatches(_Learning):
@@ -221,6 +221,7 @@ class ClassifierPatches(_Learning):
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         super().load_state(state)
         if "fitted_x" in state:
+            check_patches(state["fitted_x"], state["fitted_y"], self.width)
             self._fit(state["fitted_x"], state["fitted_y"])
 
 

@@ -125,3 +125,11 @@ class DreamBoothSettings:
 
 
 DREAMBOOTH = DreamBoothSettings()
+
+# the presets that fit what a command edits; --method alone takes the first that has it
+PRESETS_FOR = {
+    "image": (*METHODS, "cpds-fast", "dds-paper", "cds-paper", "cpds-reference", "pds-paper"),
+    "svg": (*(f"{name}-svg" for name in METHODS), "pds-svg-paper"),
+    "splats": (*(f"{name}-splats" for name in METHODS), "pds-splats-paper"),
+    "nerf": ("pds-nerf-paper",),
+}

@@ -1,24 +1,29 @@
-"""A run folder: everything one edit leaves behind, written whole or not at all."""
+"""A run folder: everything one edit leaves behind, written whole or not at all, by one process at a time."""
 
+import errno
 import json
 import os
 import platform
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from cpds.config import EditConfig
 from cpds.errors import InputError
+from cpds.stored import CONFIG, PLAN, damaged, differences, read_object
+from cpds.terminal import warn
 
-CONFIG, CHECKPOINT, METRICS, RESULT, STRIP, GIF, FRAMES = (
-    "config.json",
+CHECKPOINT, METRICS, RESULT, STRIP, GIF, FRAMES = (
     "checkpoint.safetensors",
     "metrics.jsonl",
     "result.png",
@@ -26,10 +31,8 @@ CONFIG, CHECKPOINT, METRICS, RESULT, STRIP, GIF, FRAMES = (
     "trajectory.gif",
     "frames",
 )
-EXPORT, FORMATS = (
-    "result",
-    ("svg", "svgz", "ply"),
-)  # the edited thing's own: result.svg, svg/ of the way
+LOCK = ".lock"  # locked by the process that works here; the file itself stays
+EXPORT, FORMATS = "result", ("svg", "svgz", "ply")  # the edited thing's own: result.svg, and svg/ of the way there
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -61,27 +64,59 @@ class Identity:
         return json.loads(json.dumps(asdict(self)))
 
 
-def versions() -> dict[str, str]:
-    """Versions of everything that decides the pixels."""
-    found = {"python": platform.python_version()}
-    for package in ("cpds", "torch", "diffusers", "transformers", "numpy", "pillow"):
+def environment(device: torch.device) -> dict[str, Any]:
+    """Everything beside the settings that decides the pixels: versions, device, number of threads."""
+    found: dict[str, Any] = {"python": platform.python_version()}
+    for package in ("cpds", "torch", "diffusers", "transformers", "numpy", "pillow", "scikit-learn", "resvg-py"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "unknown"
-    return found
+            found[package] = None
+    cuda = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if cuda else torch.backends.cpu.get_cpu_capability()
+    return {**found, "device": f"{device.type} {name}", "threads": torch.get_num_threads()}
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """'name: was X, now Y' for every leaf that differs."""
-    found = []
-    for key in sorted(old.keys() | new.keys()):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            found.append(f"{prefix}{key} was {a!r}, is now {b!r}")
-    return found
+@contextmanager
+def held(folder: Path, claim: str = CONFIG) -> Iterator[None]:
+    """This process alone works in `folder`, which is made if need be, until the block ends.
+
+    Where the block ends without the file `claim`, what was made for it is removed. InputError if another process is at
+    work there (the lock of a killed one is free), or nothing can be written.
+    """
+    made = [p for p in (folder, *folder.parents) if not os.path.lexists(p)]
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        new = not os.path.lexists(folder / LOCK)
+        lock.acquire()
+    except Timeout as err:
+        raise InputError(f"another process is at work in {folder}: wait until it has ended, or stop it first") from err
+    except OSError as err:
+        _remove_empty(made)
+        raise InputError(f"output folder {folder} cannot be written ({err.strerror}): choose another") from err
+    try:
+        yield
+    finally:
+        unclaimed = not os.path.lexists(folder / claim)
+        if unclaimed and new:
+            with suppress(OSError):
+                os.unlink(folder / LOCK)
+        lock.release()
+        if unclaimed:
+            _remove_empty(made)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove the empty ones, the innermost first."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def remedy(err: OSError) -> str:
+    """What a user can do about an error of the file system."""
+    return "make room" if err.errno in (errno.ENOSPC, errno.EDQUOT) else "put that right"
 
 
 class RunFolder:
@@ -95,45 +130,85 @@ class RunFolder:
         return os.path.isfile(self.path / CONFIG)
 
     @property
-    def finished(self) -> bool:
-        return self.exists and (self.path / RESULT).is_file()
+    def finished_steps(self) -> int:
+        """The steps of the run if its result is whole; 0 if it is not, or of a shorter run than it has become since."""
+        document = read_object(self.path / CONFIG) if self.exists else {}
+        if not document or not os.path.isfile(self.path / RESULT):
+            return 0
+        steps = self._steps(document)
+        return steps if document.get("finished") == steps else 0
+
+    def _steps(self, document: Mapping[str, Any]) -> int:
+        edit = document.get("edit")
+        steps = edit.get("num_inference_steps") if isinstance(edit, dict) else None
+        if type(steps) is not int:
+            raise damaged(self.path / CONFIG, "it does not say how many steps there are")
+        return steps
 
     def require_free(self) -> None:
         """InputError if a run, or a file that a run would replace, is here."""
-        exports = [name for form in FORMATS for name in (f"{EXPORT}.{form}", form)]
-        for name in (CONFIG, CHECKPOINT, METRICS, RESULT, STRIP, GIF, FRAMES, *exports):
-            if os.path.exists(self.path / name):  # False, unlike Path.exists, for a name too long
+        for name in (PLAN, *self._files()):
+            if os.path.lexists(self.path / name):  # False, unlike Path.exists, for a name too long
                 raise InputError(
-                    f"{self.path} already holds {name}: pass --resume to go on with that run, or another --save_path"
+                    f"{self.path} already holds {name}: go on with what is there (--resume), or choose another folder"
                 )
 
-    def create(self, identity: Identity) -> None:
+    def _files(self) -> list[str]:
+        exports = [name for form in FORMATS for name in (f"{EXPORT}.{form}", form)]
+        return [CONFIG, CHECKPOINT, METRICS, RESULT, STRIP, GIF, FRAMES, *exports]
+
+    def create(self, identity: Identity, request: Mapping[str, Any], around: Mapping[str, Any]) -> None:
         """Claim an empty place for a new run. InputError if it is taken or cannot be written."""
         self.require_free()
-        document = {**identity.as_json(), "versions": versions()}
-        ours = not os.path.exists(self.path)
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_atomic(self.path / CONFIG, json.dumps(document, indent=2).encode())
+            self._configure({**request, **identity.as_json(), "environment": dict(around)})
         except OSError as err:
-            if ours:
-                with suppress(OSError):
-                    self.path.rmdir()
             raise InputError(f"output folder {self.path} cannot be written ({err.strerror}): choose another") from err
 
-    def check(self, identity: Identity) -> None:
-        """Raise InputError if this run was started with other settings."""
-        try:
-            old = json.loads((self.path / CONFIG).read_text())
-        except (OSError, ValueError) as err:
-            raise InputError(f"{self.path / CONFIG} cannot be read: start the run anew elsewhere") from err
-        old.pop("versions", None)
-        changed = differences(old, identity.as_json())
+    def _configure(self, document: Mapping[str, Any]) -> None:
+        write_atomic(self.path / CONFIG, json.dumps(document, indent=2).encode())
+
+    def forget(self) -> None:
+        """Give the place of a run back that ended before its first step."""
+        for name in (CHECKPOINT, METRICS, CONFIG):
+            (self.path / name).unlink(missing_ok=True)
+
+    def check(self, identity: Identity, around: Mapping[str, Any]) -> Identity:
+        """This run as it goes on: the longer one of what it was and `identity`.
+
+        InputError if it was started with other settings; a warning if what it runs on has changed.
+        """
+        old, new = read_object(self.path / CONFIG), identity.as_json()
+        steps = max(self._steps(old), identity.edit.num_inference_steps)
+        new["edit"]["num_inference_steps"] = self._steps(old)
+        changed = differences({k: old.get(k) for k in new}, new)
         if changed:
             raise InputError(
                 f"cannot resume {self.path} with changed settings ({'; '.join(changed)}): "
-                "use the old ones, or another --save_path"
+                "use the old ones, or start another run"
             )
+        before = old.get("environment")
+        if isinstance(before, dict) and (changed := differences(before, around)):
+            warn(f"{self.path}: {'; '.join(changed)}: the pixels may differ from those of an uninterrupted run")
+        return replace(identity, edit=replace(identity.edit, num_inference_steps=steps))
+
+    def extend(self, steps: int, done: int) -> None:
+        """Note that the run goes on to `steps` steps, and of how many it was until it had done `done`."""
+        document = read_object(self.path / CONFIG)
+        if (before := self._steps(document)) != steps:
+            longer = document.get("extended")
+            noted = longer if isinstance(longer, list) else []
+            document["extended"] = [*noted, {"after_step": done, "num_inference_steps": before}]
+            document["edit"]["num_inference_steps"] = steps
+            try:
+                self._configure(document)
+            except OSError as err:
+                raise InputError(f"{self.path} cannot be written ({err.strerror}): {remedy(err)}") from err
+
+    def finish(self) -> None:
+        """Note that the result is whole."""
+        document = read_object(self.path / CONFIG)
+        self._configure({**document, "finished": self._steps(document)})
 
     def save_checkpoint(self, tensors: Mapping[str, Tensor]) -> None:
         write_atomic(self.path / CHECKPOINT, save({k: v.contiguous().cpu() for k, v in tensors.items()}))
@@ -148,17 +223,16 @@ class RunFolder:
             raise InputError(f"{self.path / CHECKPOINT} is damaged ({err}): start the run anew elsewhere") from err
 
     def cut_metrics(self, step: int) -> None:
-        """Drop log lines of steps after `step`: a resumed run will make them again."""
+        """Drop log lines of steps after `step`, which a resumed run will make again, and what is no line of a log."""
         file = self.path / METRICS
         if file.exists():
-            kept = []
-            for line in file.read_text().splitlines(keepends=True):
-                try:
-                    if json.loads(line)["step"] <= step:
-                        kept.append(line)
-                except ValueError:
-                    break  # half a line: the run was killed while writing it
-            write_atomic(file, "".join(kept).encode())
+            lines = file.read_bytes().split(b"\n")
+            steps = [step_of(line) for line in lines]
+            odd = steps[:-1].count(None)  # the last is empty, or half a line if the run was killed while writing it
+            if odd:
+                warn(f"{file}: {odd} of {len(lines) - 1} lines cannot be read and are dropped")
+            kept = [line for line, at in zip(lines, steps, strict=True) if at is not None and at <= step]
+            write_atomic(file, b"".join(line + b"\n" for line in kept))
 
     def log(self, record: Mapping[str, Any]) -> None:
         with (self.path / METRICS).open("a") as stream:
@@ -170,5 +244,15 @@ class RunFolder:
         write_atomic(file, data)
 
     def frames(self) -> list[Path]:
-        """Trajectory pictures so far, in order."""
-        return sorted((self.path / FRAMES).glob("*.png"))
+        """Trajectory pictures so far, in order; files of other names are none of ours."""
+        return sorted(f for f in (self.path / FRAMES).glob("*.png") if re.fullmatch("[0-9]{6,}", f.stem))
+
+
+def step_of(line: bytes) -> int | None:
+    """The step of a line of the log; None if it cannot be read."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    step = record.get("step") if isinstance(record, dict) else None
+    return step if type(step) is int else None

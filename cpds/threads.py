@@ -8,10 +8,11 @@ large one all cores pay off, and if threads sleep while they wait, another progr
 from __future__ import annotations
 
 import os
-import sys
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from cpds.terminal import say
 
 if TYPE_CHECKING:
     from cpds.prior import Prior
@@ -41,7 +42,7 @@ def choose_threads(prior: Prior) -> int:
         small = prior.parameters < LARGE
         torch.set_num_threads(1 if small else cores)
         chosen = "1 CPU thread, enough for a small prior" if small else f"{cores} CPU threads"
-        print(f"Computing with {chosen} (OMP_NUM_THREADS sets another number)", file=sys.stderr)
+        say(f"Computing with {chosen} (OMP_NUM_THREADS sets another number)")
     return torch.get_num_threads()
 
 

@@ -219,9 +219,19 @@ def picture(tmp_path: Path) -> Path:
     return tmp_path / "cat.png"
 
 
+def resuming(plain: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The flags of a command; those that resume the run in save_path if `changes` say resume=True."""
+    if changes.get("resume") is not True:
+        return plain | changes
+    return {k: v for k, v in changes.items() if k != "save_path"} | {"resume": (plain | changes)["save_path"]}
+
+
 @pytest.fixture
 def command(tiny_folder: Path, picture: Path, tmp_path: Path) -> Callable[..., list[str]]:
-    """Arguments of a short `cpds image`; keywords replace or add flags, None leaves one out, True is a bare flag."""
+    """Arguments of a short `cpds image`; keywords replace or add flags, None leaves one out, True is a bare flag.
+
+    With resume=True those that go on with the run in save_path, and beside them only what the keywords say.
+    """
     plain = {
         "img_path": picture,
         "prompt": "a cat",
@@ -236,7 +246,7 @@ def command(tiny_folder: Path, picture: Path, tmp_path: Path) -> Callable[..., l
 
     def build(**changes: Any) -> list[str]:
         argv = ["image"]
-        for flag, value in (plain | changes).items():
+        for flag, value in resuming(plain, changes).items():
             if value is not None:
                 values = [] if value is True else value if isinstance(value, list | tuple) else [value]
                 argv += [f"--{flag}", *map(str, values)]

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -356,7 +357,7 @@ def test_a_disk_that_fills_up_keeps_the_run(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fills_up)
         assert edit() == 2
-    assert "--resume --save_path" in sentence()
+    assert f"make room and go on with: cpds image --resume {tmp_path / 'out'}" in sentence()
     assert edit(resume=True) == 0
     assert edit(save_path=tmp_path / "whole") == 0
     assert (tmp_path / "out/result.png").read_bytes() == (tmp_path / "whole/result.png").read_bytes()
@@ -369,19 +370,21 @@ def test_a_disk_that_fills_up_keeps_the_run(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"seed": 9}, ["edit.seed was 0, is now 9"]),
-        ({"w_cut": 2, "lr": 3}, ["edit.guidance.w_cut", "edit.lr was 20.0, is now 3.0"]),
-        ({"num_inference_steps": 9}, ["num_inference_steps was 3, is now 9"]),
-        ({"method": "dds"}, ["method was 'cpds', is now 'dds'"]),
+        ({"seed": 9}, ["(seed was 0, is now 9)"]),
+        ({"w_cut": 2, "lr": 3}, ["w_cut was", "lr was 20.0, is now 3.0"]),
+        ({"method": "dds"}, ["(method was 'cpds', is now 'dds')"]),
         ({"prompt": "a bird"}, ["prompt was 'a cat', is now 'a bird'"]),
-        ({"trg_prompt": "a pig"}, ["target_prompt was 'a dog', is now 'a pig'"]),
+        ({"trg_prompt": "a pig"}, ["trg_prompt was ['a dog'], is now ['a pig']"]),
         ({"torch_dtype": "bf16"}, ["prior was", "float32", "bfloat16"]),
-        ({"resolution": 40}, ["source.resolution was None, is now 40"]),
-        ({"no_keep_unchanged": True}, ["source.keep_unchanged"]),
+        ({"num_inference_steps": 2}, ["num_inference_steps was 3, is now 2", "longer, not shorter"]),
+        ({"preset": "dds"}, ["preset was 'cpds', is now 'dds'"]),
+        ({"resolution": 40}, ["resolution was None, is now 40"]),
+        ({"no_keep_unchanged": True}, ["keep_unchanged was True, is now False"]),
+        ({"resume": "out", "save_path": "two"}, ["leave out save_path"]),
         ({"img_path": "other.png"}, ["source.image"]),
         ({"mask": "other.png"}, ["source.mask"]),
         ({"save_path": "elsewhere"}, ["no run to resume in elsewhere"]),
-        ({"save_path": None}, ["--resume needs --save_path"]),
+        ({"resume": []}, ["Missing value for argument '--resume'"]),
     ],
 )
 def test_resume_with_other_settings(
@@ -390,34 +393,235 @@ def test_resume_with_other_settings(
     noise((40, 28)).save(tmp_path / "other.png")
     assert edit() == 0
     capsys.readouterr()
-    refused(*words, resume=True, **changes)
+    refused(*words, **{"resume": True} | changes)
 
 
-DAMAGED_CHECKPOINTS: dict[str, Callable[[Path], object]] = {
-    "cut off": lambda file: os.truncate(file, file.stat().st_size // 2),
-    "empty": lambda file: os.truncate(file, 0),
-    "garbage": lambda file: file.write_bytes(b"garbage" * 99),
-    "of another program": lambda file: save_file({"x": torch.zeros(1)}, file),
-    "of another shape": lambda file: save_file(load_file(file) | {"param.latent.0": torch.zeros(1, 4, 3, 3)}, file),
+def rewrite(change: Callable[[dict], object]) -> Callable[[Path], object]:
+    """Change the tensors of a checkpoint."""
+
+    def damage(file: Path) -> None:
+        tensors = load_file(file)
+        change(tensors)
+        save_file(tensors, file)
+
+    return damage
+
+
+def spoiled(name: str, value: float) -> Callable[[Path], object]:
+    return rewrite(lambda t: t[name].view(-1)[:1].fill_(value))
+
+
+LATENT, MOMENT, NET = "param.latent.0", "optimizer.0.exp_avg", "selector.0.net.0.weight"
+DAMAGED_CHECKPOINTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "cut off": (lambda file: os.truncate(file, file.stat().st_size // 2), "damaged"),
+    "empty": (lambda file: os.truncate(file, 0), "damaged"),
+    "garbage": (lambda file: file.write_bytes(b"garbage" * 99), "damaged"),
+    "a folder": (lambda file: (file.unlink(), file.mkdir()), "damaged"),
+    "of another program": (lambda file: save_file({"x": torch.zeros(1)}, file), "missing"),
+    "of another shape": (rewrite(lambda t: t.update({LATENT: torch.zeros(1, 4, 3, 3)})), LATENT),
+    "that would broadcast": (rewrite(lambda t: t.update({LATENT: torch.zeros(1, 4, 1, 1)})), LATENT),
+    "of another precision": (rewrite(lambda t: t.update({LATENT: t[LATENT].double()})), "float64"),
+    "NaN": (spoiled(LATENT, math.nan), f"{LATENT} holds NaN"),
+    "infinity": (spoiled(LATENT, math.inf), f"{LATENT} holds NaN or infinite"),
+    "NaN in a moment": (spoiled(MOMENT, math.nan), f"{MOMENT} holds NaN"),
+    "NaN in the selector": (spoiled(NET, math.nan), f"{NET} holds NaN"),
+    "step 10**9": (rewrite(lambda t: t.update(step=torch.tensor(10**9))), "step 1000000000 is not in 0 ... 5"),
+    "step -5": (rewrite(lambda t: t.update(step=torch.tensor(-5))), "step -5 is not in 0 ... 5"),
+    "step 1.5": (rewrite(lambda t: t.update(step=torch.tensor(1.5))), "step"),
+    "two steps": (rewrite(lambda t: t.update(step=torch.tensor([1, 2]))), "step"),
+    "no step": (rewrite(lambda t: t.pop("step")), "step is missing"),
+    "no latent": (rewrite(lambda t: t.pop(LATENT)), f"{LATENT} is missing"),
+    "half of the moments": (rewrite(lambda t: t.pop(MOMENT)), "parameter 0 lacks"),
+    "a moment of another shape": (rewrite(lambda t: t.update({MOMENT: torch.zeros(2)})), "no moment 0.exp_avg"),
+    "a moment too many": (rewrite(lambda t: t.update({"optimizer.7.exp_avg": torch.zeros(2)})), "7.exp_avg"),
+    "a tensor too many": (rewrite(lambda t: t.update(x=torch.zeros(1))), "x is no part"),
+    "a selector too many": (rewrite(lambda t: t.update({"selector.1.x": torch.zeros(0, 16)})), "selector.1.x"),
+    "a selector of another width": (rewrite(lambda t: t.update({"selector.0.x": torch.zeros(4, 5)})), "patches"),
+    "patches without labels": (rewrite(lambda t: t.update({"selector.0.y": torch.zeros(1)})), "patches"),
+    "a selector's moment": (rewrite(lambda t: t.update({"selector.0.adam.0.exp_avg": torch.zeros(3)})), "no moment"),
+    "no generator": (rewrite(lambda t: t.pop("selector.0.generator")), "generator is missing"),
+    "a broken generator": (rewrite(lambda t: t["selector.0.generator"].fill_(7)), "checkpoint"),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGED_CHECKPOINTS)
 def test_damaged_checkpoints(
+    edit: Edit,
+    refused: Callable,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    pressed: Callable[[int], Any],
+    damage: str,
+) -> None:
+    with pressed(3):
+        flags = {"num_inference_steps": 5, "optimizer": "adam", "patch_selector": "learned", "selector_every": 2}
+        assert edit(**flags) == 130
+    break_it, words = DAMAGED_CHECKPOINTS[damage]
+    break_it(tmp_path / "out/checkpoint.safetensors")
+    capsys.readouterr()
+    refused("checkpoint.safetensors is damaged", words, "start the run anew", resume=True)
+
+
+def in_config(change: Callable[[dict], object]) -> Callable[[str], str]:
+    """Change the document in a config.json."""
+
+    def damage(text: str) -> str:
+        document = json.loads(text)
+        change(document)
+        return json.dumps(document)
+
+    return damage
+
+
+DAMAGED_CONFIGS: dict[str, tuple[Callable[[str], str | bytes], str]] = {
+    "cut off": (lambda _: '{"prompt": ', "not valid JSON"),
+    "null": (lambda _: "null", "holds None"),
+    "a number": (lambda _: "3", "holds 3"),
+    "a list": (lambda _: "[]", "holds []"),
+    "a text": (lambda _: '"\\u001b[31m"', "holds '\\x1b[31m'"),
+    "deep": (lambda _: "[" * 100_000, "not valid JSON"),
+    "deep but closed": (lambda _: "[" * 100_000 + "]" * 100_000, "not valid JSON"),
+    "bytes": (lambda _: b"\xff\xfe\0{}", "not valid JSON"),
+    "of an older version": (in_config(lambda d: d.pop("arguments")), "arguments is None"),
+    "without steps": (in_config(lambda d: d["edit"].pop("num_inference_steps")), "lacks edit.num_inference_steps"),
+    "with another setting": (in_config(lambda d: d["edit"].update(magic=3)), "unknown is edit.magic"),
+    "edit is a list": (in_config(lambda d: d.update(edit=[])), "edit is []"),
+    "lr is a text": (in_config(lambda d: d["edit"].update(lr="fast")), "edit.lr is 'fast'"),
+    "lr is NaN": (in_config(lambda d: d["edit"].update(lr=math.nan)), "edit.lr is nan"),
+    "lr is huge": (in_config(lambda d: d["edit"].update(lr=10**400)), "edit.lr is 1"),
+    "steps are true": (in_config(lambda d: d["edit"].update(num_inference_steps=True)), "num_inference_steps is True"),
+    "steps are -1": (in_config(lambda d: d["edit"].update(num_inference_steps=-1)), "must be >= 1, got -1"),
+    "an unknown method": (in_config(lambda d: d["edit"]["guidance"].update(method="magic")), "method is 'magic'"),
+    "rates of groups": (in_config(lambda d: d["edit"].update(group_lrs={"latent": "x"})), "group_lrs.latent is 'x'"),
+    "no target": (in_config(lambda d: d["arguments"].update(trg_prompt=[])), "which edits"),
+    "two targets": (in_config(lambda d: d["arguments"].update(trg_prompt=["a", "b"])), "which edits"),
+    "a path with NUL": (in_config(lambda d: d["arguments"].update(img_path="a\0b")), "img_path is 'a\\x00b'"),
+    "half a letter": (in_config(lambda d: d["arguments"].update(prompt="\ud800")), "prompt is '\\ud800'"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED_CONFIGS)
+def test_damaged_configs(
     edit: Edit, refused: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
 ) -> None:
     assert edit(num_inference_steps=1) == 0
-    (tmp_path / "out/result.png").unlink()  # as if it had not finished
-    DAMAGED_CHECKPOINTS[damage](tmp_path / "out/checkpoint.safetensors")
+    break_it, words = DAMAGED_CONFIGS[damage]
+    config = tmp_path / "out/config.json"
+    broken = break_it(config.read_text())
+    config.write_bytes(broken if isinstance(broken, bytes) else broken.encode())
     capsys.readouterr()
-    refused("checkpoint", "start the run anew", resume=True, num_inference_steps=1)
+    refused("config.json is damaged", words, "start the run anew", resume=True)
 
 
-def test_damaged_config(edit: Edit, refused: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert edit(num_inference_steps=1) == 0
-    (tmp_path / "out/config.json").write_text('{"prompt": ')
+@pytest.mark.parametrize(
+    ("break_it", "words"),
+    [
+        (lambda _: "null", "holds None"),
+        (in_config(lambda d: d.update(edits=[])), "which edits"),
+        (in_config(lambda d: d.update(edits=[["", "a dog"]])), "edits is ['', 'a dog']"),
+        (in_config(lambda d: d.update(edits=2 * [["", "a dog", "same"]])), "which edits"),
+        (in_config(lambda d: d.update(edits=[["", "a dog", "../elsewhere"]])), "leads out of its folder"),
+        (in_config(lambda d: d.update(edits=[["/etc/passwd", "a dog", "x"]])), "leads out of its folder"),
+    ],
+)
+def test_damaged_plans(
+    edit: Edit,
+    refused: Callable,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    break_it: Callable[[str], str],
+    words: str,
+) -> None:
+    assert edit(num_inference_steps=1, trg_prompt=["a dog", "a pig"]) == 0
+    plan = tmp_path / "out/plan.json"
+    plan.write_text(break_it(plan.read_text()))
     capsys.readouterr()
-    refused("config.json", "start the run anew", resume=True, num_inference_steps=1)
+    refused("plan.json is damaged", words, resume=True)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_damaged_config_among_several(
+    edit: Edit, tmp_path: Path, sentence: Callable[[], str], capsys: pytest.CaptureFixture[str], finished: bool
+) -> None:
+    assert edit(num_inference_steps=1, trg_prompt=["a dog", "a pig"]) == 0
+    (tmp_path / "out/cat-a-dog/config.json").write_text("3")
+    if not finished:
+        (tmp_path / "out/cat-a-pig/result.png").unlink()
+    capsys.readouterr()
+    assert edit(resume=True) == 2
+    assert "cat-a-dog/config.json is damaged" in sentence()
+
+
+LOGS: dict[str, tuple[bytes, bool]] = {  # in the place of the second of three lines, and whether that is said
+    "nothing": (b"", True),
+    "an empty object": (b"{}", True),
+    "a number": (b"3", True),
+    "another step": (b'{"step": "two"}', True),
+    "bytes": (b"\xff\xfe\0", True),
+    "deep": (b"[" * 100_000, True),
+    "of a step to come": (b'{"step": 99}', False),
+}
+
+
+@pytest.mark.parametrize("damage", LOGS)
+def test_damaged_logs(
+    edit: Edit, tmp_path: Path, capsys: pytest.CaptureFixture[str], pressed: Callable[[int], Any], damage: str
+) -> None:
+    with pressed(3):
+        assert edit(num_inference_steps=4) == 130
+    log = tmp_path / "out/metrics.jsonl"
+    first, _, third = log.read_bytes().splitlines(keepends=True)
+    line, told = LOGS[damage]
+    log.write_bytes(first + line + b"\n" + third + b'{"step": 3, "dire')  # the last one is cut off by a kill
+    capsys.readouterr()
+    assert edit(resume=True) == 0
+    kept = log.read_bytes().splitlines(keepends=True)
+    assert kept[:2] == [first, third]
+    assert [json.loads(x)["step"] for x in kept] == [1, 3, 4]
+    said = [x for x in capsys.readouterr().err.splitlines() if "warning" in x]
+    assert len(said) == told
+    assert all("metrics.jsonl: 1 of 3 lines cannot be read and are dropped" in x for x in said)
+
+
+def test_frames_that_are_foreign_or_damaged(
+    edit: Edit, tmp_path: Path, capsys: pytest.CaptureFixture[str], pressed: Callable[[int], Any]
+) -> None:
+    with pressed(3):
+        assert edit(num_inference_steps=5) == 130
+    frames = tmp_path / "out/frames"
+    mine = {"abc.png": b"mine", "²³²³²³.png": b"mine too", "000001.txt": b"notes"}
+    for name, content in mine.items():
+        (frames / name).write_bytes(content)
+    os.truncate(frames / "000002.png", 60)
+    (frames / "000003.png").write_bytes(encoded("png", (99, 99)))
+    capsys.readouterr()
+    assert edit(resume=True) == 0
+    said = [x for x in capsys.readouterr().err.splitlines() if "cpds:" in x]
+    assert said == [
+        f"cpds: warning: {frames / f'00000{i}.png'} is damaged: it is left out of trajectory.gif" for i in (2, 3)
+    ]
+    assert {name: (frames / name).read_bytes() for name in mine} == mine
+    with Image.open(tmp_path / "out/trajectory.gif") as gif:
+        assert gif.n_frames == 4  # the source, frames 1 and 4, the result, which is frame 5
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"patch_size": 999}, "patch_size (999,) is larger than every feature map"),  # the first step says so
+        ({"trg_prompt": ["a dog", "a pig"], "patch_size": 999}, "larger than every feature map"),
+        ({"checkpoint_every": 0}, "checkpoint_every must be >= 1, got 0"),
+    ],
+)
+def test_a_refused_setting_leaves_the_folder_free(
+    edit: Edit, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: dict, words: str
+) -> None:
+    before = snapshot(tmp_path)
+    assert edit(save_path=tmp_path / "deep/er", **flags) == 2
+    assert words in capsys.readouterr().err
+    assert snapshot(tmp_path) == before
+    good = {k: v for k, v in flags.items() if k == "trg_prompt"}
+    assert edit(save_path=tmp_path / "deep/er", num_inference_steps=1, **good) == 0
 
 
 # ---- NaN
@@ -485,6 +689,8 @@ def test_out_of_memory_is_one_sentence(
     def full(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(UNetPrior, "encode", full)
-    assert edit() == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(UNetPrior, "denoise", full)
+        assert edit() == 2
     assert "lower --resolution" in sentence()
+    assert edit() == 0  # the folder is still free

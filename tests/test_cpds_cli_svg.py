@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import resuming
 from lxml import etree
 from PIL import Image
 
@@ -46,7 +47,7 @@ def edit(tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     def run(**changes: Any) -> int:
         argv = ["svg"]
-        for flag, value in (plain | changes).items():
+        for flag, value in resuming(plain, changes).items():
             if value is not None:
                 values = [] if value is True else value if isinstance(value, list | tuple) else [value]
                 argv += [f"--{flag}", *map(str, values)]
@@ -65,7 +66,7 @@ def test_run_folder_holds_everything(edit: Edit, tmp_path: Path, capsys: pytest.
     assert edit() == 0
     files = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()}
     frames = {f"frames/{i:06d}.png" for i in range(1, 5)}
-    plain = {"config.json", "metrics.jsonl", "checkpoint.safetensors", "result.png", "before_after.png"}
+    plain = {".lock", "config.json", "metrics.jsonl", "checkpoint.safetensors", "result.png", "before_after.png"}
     assert files == plain | frames | {"trajectory.gif", "result.svg", "svg/000002.svg", "svg/000004.svg"}
     result = (tmp_path / "out/result.svg").read_bytes()
     assert result != PAGE
@@ -105,7 +106,7 @@ def test_a_folder_of_documents_and_compressed_ones(edit: Edit, tmp_path: Path) -
     (tmp_path / "many/notes.txt").write_text("not a drawing")
     assert edit(svg_path=tmp_path / "many", trg_prompt=["a dog", "a pig"]) == 0
     names = {p.name for p in (tmp_path / "out").iterdir()}
-    assert names == {"one-a-dog", "one-a-pig", "two-a-dog", "two-a-pig"}
+    assert names == {"one-a-dog", "one-a-pig", "two-a-dog", "two-a-pig", "plan.json", ".lock"}
     packed = [tmp_path / f"out/two-a-pig/{name}.svgz" for name in ("result", "svgz/000002", "svgz/000004")]
     assert [tree(gzip.decompress(file.read_bytes())) for file in packed] == [tree(PAGE)] * 3
     assert not (tmp_path / "out/two-a-pig/result.svg").exists()
@@ -238,6 +239,7 @@ CASES: dict[str, Callable[[Edit, Path], None]] = {
     "svg_every": svg_every,
     "dry_run": dry_run,
     "resume": resume,
+    "checkpoint_every": refused_with(checkpoint_every=0),  # what it does: test_cpds_resume.py
     "device": refused_with(device="cuda:99"),
     "torch_dtype": differs(torch_dtype="bf16"),
     "scene": differs(optimise=["fills"]),
@@ -309,7 +311,6 @@ def test_unusable_documents(
         ({"only": ["#nobody"]}, "nothing of #nobody"),
         ({"svg_path": "empty"}, "holds no SVG"),
         ({"resume": True}, "there is no run to resume"),
-        ({"resume": True, "save_path": None}, "--resume needs --save_path"),
     ],
 )
 def test_bad_values(edit: Edit, capsys: pytest.CaptureFixture[str], flags: dict[str, Any], words: str) -> None:

@@ -183,7 +183,19 @@ DIFFERS = {  # another result than without the flag
     "torch_dtype": changes(torch_dtype="bf16"),
     "edit": edit_settings,
 }
-DOES = {"save_path": save_path, "prior": other_prior, "resume": resume, "device": device}  # or something else
+
+
+def checkpoint_every(edit: Edit, here: Path) -> None:  # what it does: test_cpds_resume.py
+    assert edit(checkpoint_every=0, save_path=here / "two") == 2
+
+
+DOES = {  # or something else
+    "save_path": save_path,
+    "prior": other_prior,
+    "resume": resume,
+    "checkpoint_every": checkpoint_every,
+    "device": device,
+}
 
 
 @pytest.mark.parametrize("name", dict.fromkeys(f.name for c in (ImageArgs, LatentImageConfig) for f in fields(c)))

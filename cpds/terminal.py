@@ -1,0 +1,45 @@
+"""Where messages leave for the terminal: nothing that came from a file, a name or a prompt can steer it."""
+
+import sys
+import unicodedata
+from typing import Any
+
+DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # reorder what stands beside them
+
+
+def printable(text: str) -> str:
+    """`text` in one line: control characters, line breaks, overrides of the writing direction and halves of
+    characters (of file names that are not UTF-8) stand as Python writes them, such as \\x1b."""
+    return "".join(
+        c.encode("unicode_escape").decode()
+        if c in DIRECTIONS or unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")
+        else c
+        for c in text
+    )
+
+
+def _put(line: str, stream: Any) -> None:
+    encoding = stream.encoding or "utf-8"
+    print(printable(line).encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+
+
+def say(message: object) -> None:
+    """One line on standard error."""
+    _put(str(message), sys.stderr)
+
+
+def warn(message: object) -> None:
+    """One line on standard error that calls itself a warning."""
+    say(f"cpds: warning: {message}")
+
+
+def show(text: object) -> None:
+    """Results, line by line, on standard output."""
+    for line in str(text).split("\n"):
+        _put(line, sys.stdout)
+
+
+def say_loading() -> None:
+    """Said before the first import of torch: on a busy machine the imports take a minute."""
+    if "torch" not in sys.modules:
+        say("loading torch and the prior ...")

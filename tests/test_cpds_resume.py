@@ -1,0 +1,418 @@
+"""Going on with runs: by the folder alone, to more steps, after SIGTERM, one process at a time, on another machine."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Recorder
+from PIL import Image
+from safetensors.torch import load_file
+
+from cpds.callbacks import Checkpoints, MetricsLog, StopBetweenSteps
+from cpds.cli import main, parse
+from cpds.cli_image import ImageArgs
+from cpds.config import EditConfig, GuidanceConfig
+from cpds.diffusion import UNetPrior
+from cpds.editor import run, start
+from cpds.errors import InputError
+from cpds.pictures import open_picture
+from cpds.presets import PRESETS
+from cpds.runs import held
+from cpds.stored import decode, decode_fields, encode
+from representations.latent import LatentImage
+
+Edit = Callable[..., int]
+Pressed = Callable[[int], Any]
+
+
+def result(folder: Path) -> bytes:
+    return (folder / "result.png").read_bytes()
+
+
+def records(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().err
+
+
+# ---- by the folder alone
+
+
+def test_the_folder_is_enough_from_everywhere(
+    edit: Edit, tmp_path: Path, tiny_folder: Path, pressed: Pressed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything was given relative to one folder and by flags that are not the defaults; it goes on from another."""
+    Image.new("L", (40, 28), 200).save(tmp_path / "mask.png")
+    shutil.copytree(tiny_folder, tmp_path / "prior")
+    monkeypatch.chdir(tmp_path)
+    flags = {"img_path": "cat.png", "mask": "mask.png", "prior": "prior", "resolution": 48, "no-keep_unchanged": True}
+    flags |= {"preset": "pds", "optimizer": "adam", "seed": 7, "negative_prompt": "a pig", "group_lrs": ["latent", 0.1]}
+    assert edit(save_path="whole", **flags) == 0
+    with pressed(2):
+        assert edit(save_path="out", **flags) == 130
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    shutil.move(tmp_path / "out", tmp_path / "moved")
+    assert main(["image", "--resume", "../moved"]) == 0
+    assert result(tmp_path / "moved") == result(tmp_path / "whole")
+
+
+def test_a_source_that_moved_is_taken_and_another_is_not(
+    edit: Edit, tmp_path: Path, picture: Path, pressed: Pressed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert edit(save_path=tmp_path / "whole") == 0
+    with pressed(2):
+        assert edit() == 130
+    picture.rename(tmp_path / "moved.png")
+    capsys.readouterr()
+    assert edit(resume=True) == 2
+    assert "cat.png does not exist" in told(capsys)
+    Image.new("RGB", (40, 28), "red").save(tmp_path / "red.png")
+    assert edit(resume=True, img_path=tmp_path / "red.png") == 2
+    assert "source.image was" in told(capsys)
+    assert edit(resume=True, img_path=tmp_path / "moved.png") == 0
+    assert result(tmp_path / "out") == result(tmp_path / "whole")
+
+
+def test_several_edits_keep_to_their_plan(
+    edit: Edit, tmp_path: Path, picture: Path, pressed: Pressed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two pictures into two prompts, stopped in the second edit; a picture that came later is not one of them."""
+    album, out = tmp_path / "album", tmp_path / "out"
+    album.mkdir()
+    for name in ("a.png", "b.png"):
+        shutil.copy(picture, album / name)
+    both = {"img_path": album, "trg_prompt": ["a dog", "a pig"]}
+    assert edit(save_path=tmp_path / "whole", **both) == 0
+    stopped, names = [], ["a-a-dog", "a-a-pig", "b-a-dog", "b-a-pig"]
+    with pytest.MonkeyPatch.context() as patch:
+        stepped = MetricsLog.stepped
+
+        def stop(self: MetricsLog, state: Any, terms: Any) -> None:
+            stepped(self, state, terms)
+            stopped.append(self.run.path.name)
+            if len(stopped) == 5:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        patch.setattr(MetricsLog, "stepped", stop)
+        assert edit(**both) == 130
+    assert f"go on with: cpds image --resume {out}" in told(capsys)
+    assert sorted(p.name for p in out.iterdir() if p.is_dir()) == names[:2]
+    shutil.copy(picture, album / "late.png")
+    assert edit(resume=True) == 0
+    assert f"{out / 'a-a-dog'} is already finished" in told(capsys)
+    assert sorted(p.name for p in out.iterdir() if p.is_dir()) == names
+    assert all(result(out / name) == result(tmp_path / "whole" / name) for name in names)
+    assert edit(resume=True, save_path=out / "b-a-pig") == 0  # each is a run of its own as well
+    assert edit(resume=True, trg_prompt=["a dog"]) == 2
+    assert "trg_prompt was ['a dog', 'a pig'], is now ['a dog']" in told(capsys)
+
+
+def test_several_edits_can_be_made_longer(edit: Edit, tmp_path: Path) -> None:
+    both, long = {"trg_prompt": ["a dog", "a pig"]}, {"num_inference_steps": 5}
+    assert edit(**both) == 0
+    assert edit(resume=True, save_path=tmp_path / "out/cat-a-pig", num_inference_steps=7) == 0
+    assert edit(resume=True, **long) == 0
+    shutil.rmtree(tmp_path / "out/cat-a-dog")
+    assert edit(resume=True) == 0  # anew, and of as many steps as the others
+    assert edit(save_path=tmp_path / "long", **long) == 0
+    assert [r["step"] for r in records(tmp_path / "out/cat-a-dog")] == [1, 2, 3, 4, 5]
+    assert result(tmp_path / "out/cat-a-dog") == result(tmp_path / "long")
+    assert len(records(tmp_path / "out/cat-a-pig")) == 7
+
+
+def test_what_is_no_run_is_told(edit: Edit, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    for place in ("nowhere", "empty", "cat.png"):
+        assert edit(resume=True, save_path=tmp_path / place) == 2
+        assert f"no run to resume in {tmp_path / place}: nothing of one was stored there" in told(capsys)
+    assert not (tmp_path / "nowhere").exists()
+    assert edit(num_inference_steps=1) == 0
+    capsys.readouterr()
+    assert main(["svg", "--resume", str(tmp_path / "out")]) == 2
+    assert "holds a run of cpds image, not of cpds svg" in told(capsys)
+
+
+def test_the_command_that_goes_on_is_quoted(
+    edit: Edit, tmp_path: Path, pressed: Pressed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pressed(1):
+        assert edit(save_path=tmp_path / "my run's") == 130
+    words = told(capsys).rsplit("go on with: ", 1)[1].strip()
+    parts = subprocess.run(["sh", "-c", f'printf "%s\\n" {words}'], capture_output=True, text=True).stdout.splitlines()
+    assert parts == ["cpds", "image", "--resume", str(tmp_path / "my run's")]
+    assert main(parts[1:]) == 0
+
+
+ARGUMENTS = (
+    ["image", "--img_path", "x", "--prompt", "-a", "--trg_prompt", "b", "c"],
+    ["svg", "--svg_path", "x", "--prompt", "-a", "--trg_prompt", "b", "--only", "#face", "--optimise", "points"],
+    ["splats", "x.ply", "--cameras", "c.json", "--prompt", "-a", "--trg_prompt", "b", "--frame", "f.json"],
+    ["eval", "emoji-edit", "--limit", "3", "--clip", "openai/clip"],
+)
+
+
+@pytest.mark.parametrize("argv", ARGUMENTS, ids=lambda argv: argv[0])
+def test_arguments_survive_json(argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    args = parse([w if w != "-a" else "a" for w in argv])
+    again = decode_fields(type(args), json.loads(json.dumps(encode(args))))
+    assert encode(again) == encode(args)
+    assert {k: v for k, v in vars(again).items() if not isinstance(v, Path)} == {
+        k: v for k, v in vars(args).items() if not isinstance(v, Path)
+    }
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_settings_survive_json(preset: str) -> None:
+    assert decode(EditConfig, json.loads(json.dumps(encode(PRESETS[preset]))), "edit") == PRESETS[preset]
+
+
+def test_arguments_of_every_command_are_known(edit: Edit) -> None:
+    """A field of a type that cannot be read back is found here, not by the user who resumes."""
+    with pytest.raises(InputError, match="it lacks"):
+        decode_fields(ImageArgs, {})
+
+
+# ---- more steps
+
+
+PLAIN = {"num_inference_steps": 3, "no-normalize_gradient": True, "lr_final": "None", "timesteps": "uniform"}
+
+
+def test_a_longer_run_without_schedule_is_the_long_run(edit: Edit, tmp_path: Path) -> None:
+    assert edit(**PLAIN) == 0
+    first = result(tmp_path / "out")
+    assert edit(resume=True, num_inference_steps=7) == 0
+    assert edit(save_path=tmp_path / "long", **PLAIN | {"num_inference_steps": 7}) == 0
+    assert result(tmp_path / "out") == result(tmp_path / "long") != first
+    assert records(tmp_path / "out") == records(tmp_path / "long")
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    assert config["edit"]["num_inference_steps"] == config["finished"] == 7
+    assert config["extended"] == [{"after_step": 3, "num_inference_steps": 3}]
+
+
+def test_a_longer_run_takes_the_long_runs_schedules(prior: UNetPrior, picture: Path) -> None:
+    """From the step where it goes on: lr_i = lr (lr_final / lr)^(i / (N - 1)); t_i in the i-th of N equal slices."""
+    guidance = GuidanceConfig("dds", timesteps="non-increasing")
+    notes = Recorder(lambda state, terms: (state.optimizer.param_groups[0]["lr"], terms.metrics["timestep"]))
+    saved: dict[str, torch.Tensor] = {}
+    for steps in (4, 10):
+        config = EditConfig(guidance, steps, "sgd", 0.5, "none", lr_final=0.05)
+        state = start(LatentImage(open_picture(picture), prior), prior, "a cat", "a dog", config)
+        if saved:
+            state.load(saved)
+        saved = run(state, [notes]).tensors()
+    for i, (lr, t) in enumerate(notes.notes):
+        steps = 4 if i < 4 else 10
+        assert lr == pytest.approx(0.5 * 0.1 ** (i / (steps - 1)))
+        low, high = 50, 950
+        assert high - (i + 1) * (high - low) / steps - 1 <= t <= high - i * (high - low) / steps + 1
+    assert len(notes.notes) == 10
+
+
+def test_old_results_stay_until_the_longer_run_is_whole(
+    edit: Edit, tmp_path: Path, pressed: Pressed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert edit() == 0
+    old = {
+        name: (tmp_path / "out" / name).read_bytes() for name in ("result.png", "before_after.png", "trajectory.gif")
+    }
+    with pressed(5):
+        assert edit(resume=True, num_inference_steps=8) == 130
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in old} == old
+    assert "num_inference_steps" in (tmp_path / "out/config.json").read_text()
+    assert edit(resume=True) == 0  # to the eighth step, without saying so again
+    assert len(records(tmp_path / "out")) == 8
+    assert not any((tmp_path / "out" / name).read_bytes() == data for name, data in old.items())
+    capsys.readouterr()
+    assert edit(resume=True, num_inference_steps=8) == 0
+    assert "already finished" in told(capsys)
+
+
+def test_a_kill_while_results_are_written_is_not_finished(
+    edit: Edit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old result is there, the checkpoint is the longer run's last: the new result must still be made."""
+    from cpds.callbacks import Pictures
+
+    assert edit(save_path=tmp_path / "whole") == 0
+    assert edit(resume=True, save_path=tmp_path / "whole", num_inference_steps=6) == 0
+    assert edit() == 0
+
+    def killed(*_: object) -> None:
+        raise SystemExit("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pictures, "finished", killed)
+        with pytest.raises(SystemExit):
+            edit(resume=True, num_inference_steps=6, checkpoint_every=1)
+    assert int(load_file(tmp_path / "out/checkpoint.safetensors")["step"]) == 6
+    assert edit(resume=True) == 0
+    assert result(tmp_path / "out") == result(tmp_path / "whole")
+
+
+# ---- one process at a time
+
+
+HOLDER = """
+import sys
+from filelock import FileLock
+lock = FileLock(sys.argv[1])
+lock.acquire()
+print("held", flush=True)
+input()
+"""
+
+
+@contextmanager
+def another_process(lock: Path) -> Iterator[subprocess.Popen[str]]:
+    """Holds the lock until it is killed."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(lock)], text=True, **pipes) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_two_processes_cannot_go_on_with_one_folder(
+    edit: Edit, tmp_path: Path, pressed: Pressed, capsys: pytest.CaptureFixture[str], several: bool
+) -> None:
+    targets = {"trg_prompt": ["a dog", "a pig"] if several else ["a dog"]}
+    assert edit(save_path=tmp_path / "whole", **targets) == 0
+    with pressed(2):
+        assert edit(**targets) == 130
+    out = tmp_path / "out"
+    before = {p: p.is_dir() or p.read_bytes() for p in out.rglob("*")}
+    capsys.readouterr()
+    with another_process(out / ".lock"):
+        assert edit(resume=True) == 2
+        assert (
+            told(capsys)
+            .strip()
+            .endswith(f"error: another process is at work in {out}: wait until it has ended, or stop it first")
+        )
+        assert {p: p.is_dir() or p.read_bytes() for p in out.rglob("*")} == before
+    assert edit(resume=True) == 0  # the lock of the killed process does not last
+    name = "cat-a-dog" if several else "."
+    assert result(out / name) == result(tmp_path / "whole" / name)
+
+
+def test_a_lock_leaves_nothing_where_nothing_was_claimed(tmp_path: Path) -> None:
+    with held(tmp_path / "a/b"):
+        assert (tmp_path / "a/b/.lock").exists()
+    assert not list(tmp_path.iterdir())
+    with held(tmp_path / "a"):
+        (tmp_path / "a/config.json").write_text("{}")
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == [".lock", "config.json"]
+
+
+# ---- being stopped
+
+
+@pytest.mark.parametrize(("what", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_a_run_between_two_steps(
+    edit: Edit,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    what: signal.Signals,
+    code: int,
+) -> None:
+    """Sent within the fourth step: that step is done, stored and gone on from; the handlers are as before."""
+    flags = {"num_inference_steps": 6, "checkpoint_every": 100}
+    assert edit(save_path=tmp_path / "whole", **flags) == 0
+    handlers = [signal.getsignal(s) for s in StopBetweenSteps.SIGNALS]
+    denoise, calls = UNetPrior.denoise, []
+
+    def sends(self: UNetPrior, *args: Any, **kwargs: Any) -> Any:
+        calls.append(0)
+        if len(calls) == 8:  # two calls a step
+            os.kill(os.getpid(), what)
+            time.sleep(0.01)
+            if what == signal.SIGTERM:  # a scheduler may say it to the process and to its group
+                os.kill(os.getpid(), what)
+        return denoise(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(UNetPrior, "denoise", sends)
+        assert edit(**flags) == code
+    assert f"Stopped after step 4; go on with: cpds image --resume {tmp_path / 'out'}" in told(capsys)
+    assert int(load_file(tmp_path / "out/checkpoint.safetensors")["step"]) == 4
+    assert [signal.getsignal(s) for s in StopBetweenSteps.SIGNALS] == handlers
+    assert edit(resume=True) == 0
+    assert result(tmp_path / "out") == result(tmp_path / "whole")
+
+
+def test_a_full_disk_while_stopping_is_told(
+    edit: Edit, tmp_path: Path, pressed: Pressed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save = Checkpoints.save
+
+    def full(self: Checkpoints, state: Any) -> None:
+        if state.step:
+            raise OSError(28, "No space left on device", "checkpoint.safetensors")
+        save(self, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", full)
+        with pressed(2):
+            assert edit() == 2
+    last = told(capsys).splitlines()[-1]
+    assert "checkpoint.safetensors cannot be written (No space left on device): make room and go on with: " in last
+    assert edit(resume=True) == 0
+
+
+def test_the_interval_of_checkpoints(edit: Edit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    save = Checkpoints.save
+
+    def noted(self: Checkpoints, state: Any) -> None:
+        seen.append(state.step)
+        save(self, state)
+
+    monkeypatch.setattr(Checkpoints, "save", noted)
+    assert edit(num_inference_steps=7, checkpoint_every=3) == 0
+    assert seen == [0, 3, 6, 7]  # at the start, every third step, at the end
+    assert edit(resume=True, num_inference_steps=9, checkpoint_every=1) == 0
+    assert seen[4:] == [7, 8, 9, 9]
+
+
+# ---- another machine
+
+
+def test_another_environment_is_told_once(
+    edit: Edit, tmp_path: Path, pressed: Pressed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pressed(2):
+        assert edit() == 130
+    config = tmp_path / "out/config.json"
+    document = json.loads(config.read_text())
+    here = document["environment"]
+    assert here["threads"] == torch.get_num_threads()
+    assert here["device"].startswith("cpu ")
+    document["environment"] = here | {"torch": "1.0", "device": "cuda NVIDIA \x1b[31mX", "threads": 64}
+    config.write_text(json.dumps(document))
+    capsys.readouterr()
+    assert edit(resume=True) == 0
+    (warning,) = (line for line in told(capsys).splitlines() if line.startswith("cpds: warning"))
+    for words in ("torch was '1.0', is now", "device was 'cuda NVIDIA", "threads was 64, is now", "pixels may differ"):
+        assert words in warning
+    assert "\x1b" not in warning
+    assert "numpy" not in warning
