@@ -23,7 +23,14 @@ PLUGIN = {"nerfstudio": "nerf_plugin"}  # whoever loads this room is nerfstudio 
 COMMANDS = {f"cpds/{file.name}" for file in (ROOT / "cpds").glob("cli*.py")}  # the composition root
 SETTINGS = {"svg.config", "representations.splat_config"}  # of other rooms, that --help needs
 NO_PRIOR_YET = "nerf_plugin/config.py"  # every command of nerfstudio imports it
-LIGHT = ("cpds/__init__.py", "cpds/config.py", "cpds/presets.py", "cpds/errors.py", *sorted(COMMANDS))
+LIGHT = (
+    "cpds/__init__.py",
+    "cpds/config.py",
+    "cpds/presets.py",
+    "cpds/errors.py",
+    "cpds/threads.py",
+    *sorted(COMMANDS),
+)
 
 
 def sources(*rooms: str) -> list[Path]:
