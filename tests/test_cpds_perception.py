@@ -103,5 +103,5 @@ def test_clip_score_is_a_cosine(clip: Path) -> None:
 
 @pytest.mark.parametrize(("make", "flag"), [(ClipScore, "--clip"), (DinoStructure, "--dino")])
 def test_models_that_cannot_be_had_are_named(tmp_path: Path, make: type, flag: str) -> None:
-    with pytest.raises(InputError, match=f"{flag} '.*nothing' cannot be loaded: give a hub name or a local folder"):
+    with pytest.raises(InputError, match=f"{flag} '.*nothing' is neither a local folder nor a name"):
         make(str(tmp_path / "nothing"), CPU)

@@ -30,6 +30,7 @@ LIGHT = (
     "cpds/errors.py",
     "cpds/stored.py",
     "cpds/terminal.py",
+    "cpds/threads.py",
     *sorted(COMMANDS),
 )
 
