@@ -88,7 +88,7 @@ class LatentImage:
     ) -> "LatentImage":
         """From an opened file, whose transparency and colour profile the saved edit keeps; what is clear is held."""
         if source.visible is not None:
-            mask = source.visible if mask is None else mask * source.visible
+            mask = source.visible if mask is None else mask * source.visible.to(mask)
         image = cls(source.image, prior, config, mask)
         image.file = source
         return image
