@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from svg.compose import Begin, End, Fill, Picture, compose
 from svg.coverage import boxes_of, coverage
+from svg.document import Document
 from svg.geometry import Outlines
 from svg.model import IDENTITY, Clip, Draw, Fixed, Geometry, Gradient, Group, Matrix, Solid, Stop, Stroke
 from svg.raster import Raster, over, render
@@ -463,3 +464,52 @@ def test_a_side_that_two_windings_share_does_not_pull_either_of_them() -> None:
     shared = points.grad[[1, 2]] - alone.grad[[1, 2]]  # what is left of their pull along x: the level sides'
     assert float((alone.grad[1:3, 0]).abs().sum()) > 5
     assert float(points.grad[1:3, 0].abs().sum()) < 0.5, shared
+
+
+PAGES = {
+    "two stops at either end": """<linearGradient id="a" x1=".3" x2=".7"><stop stop-color="red"/><stop
+        stop-color="blue"/><stop offset="1" stop-color="lime"/><stop offset="1"/></linearGradient><radialGradient id="b"
+        r=".3"><stop offset="1" stop-color="red"/><stop offset="1" stop-color="blue"/></radialGradient><rect width="30"
+        height="64" fill="url(#a)"/><rect x="34" width="30" height="64" fill="url(#b)"/>""",
+    "all stops at one end": """<linearGradient id="a" x1=".5"><stop stop-color="red"/><stop stop-color="lime"/>
+        <stop stop-color="blue"/></linearGradient><rect width="64" height="64" fill="url(#a)"/>""",
+    "a use of a use": """<defs><path id="p" d="M0 0h19v9z"/><use id="q" href="#p" x="19" fill="red"/></defs><use
+        href="#q"/><use href="#q" y="30" transform="scale(1.2)"/>""",
+    "neighbours that wind opposite ways": """<path d="M3 3H30.4V50H3zM61 50V3H30.4V50zM3 53.4V61H61V53.4zM3
+        50V53.4H61V50z"/>""",
+    "patterns": """<pattern id="p" width=".2" height=".3"><circle r="6" fill="red"/></pattern><g
+        transform="rotate(8)"><path d="M5 5h30c9 9 0 30-9 30z" fill="url(#p)" fill-opacity=".7" stroke="blue"/><path
+        d="M9 40h40v12" fill="none" stroke="url(#p)" stroke-width="6"/></g>""",
+    "markers": """<marker id="m" orient="auto" markerWidth="4" markerHeight="4"><rect width="3" height="3"
+        fill="lime"/></marker><g opacity=".6"><path d="M5 5l30 30 20-9" fill="pink" stroke="red" stroke-width="3"
+        style="marker:url(#m)" opacity=".7"/></g>""",
+}
+
+
+@pytest.mark.parametrize("page", [1.0, 1.4 / 64, 300.7 / 64])
+@pytest.mark.parametrize("name", PAGES)
+def test_documents_look_as_resvg_draws_them(name: str, page: float) -> None:
+    """On pages of whole pixels, and on those that resvg rounds to whole pixels before it scales them."""
+    size, body = f'width="{64 * page}" height="{64 * page}"', PAGES[name] + '<rect width="1" height="1"/>'
+    document = Document.parse(
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64" {size}>{body}</svg>'.encode()
+    )
+    numbers = {k: torch.from_numpy(p.value) for k, p in document.parameters.items()}
+    found = Raster(document.root, document.width, document.height).render(numbers, 128, 128)
+    found = over(found[None], torch.ones(3, 1, 1))[0].permute(1, 2, 0).numpy()
+    want = resvg(body)
+    assert psnr(found, want) > 35
+    assert float(np.abs(found - want).max()) < 0.35  # no line is missing
+
+
+def test_points_of_a_patterned_shape_feel_the_pattern() -> None:
+    document = Document.parse(
+        b'<svg xmlns="http://www.w3.org/2000/svg" width="64" height="64"><pattern id="p" width="8" height="8" '
+        b'patternUnits="userSpaceOnUse"><rect width="8" height="8" fill="red"/></pattern>'
+        b'<path d="M10 10H40V50H10Z" fill="url(#p)"/></svg>'
+    )
+    numbers = {k: torch.from_numpy(p.value).requires_grad_() for k, p in document.parameters.items()}
+    Raster(document.root, 64.0, 64.0).render(numbers, 64, 64)[3].sum().backward()
+    outward = numbers["1:d"].grad
+    assert outward is not None  # the area grows by half of a side's length for each px of an end
+    torch.testing.assert_close(outward, number(-20, -15, 20, -15, 20, 15, -20, 15).view(4, 2), atol=0.5, rtol=0)
