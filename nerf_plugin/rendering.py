@@ -61,14 +61,18 @@ def deferred(render: Callable[..., Any], *given: Any) -> Any:
     return checkpoint(lambda _, *args: render(*args), live, *given, use_reentrant=True)
 
 
-def render_rays(model: Any, camera: Any, chunk: int, defer: bool = True) -> tuple[Images, dict[str, Tensor]]:
+def render_rays(
+    model: Any, camera: Any, chunk: int, defer: bool = True, free: Tensor | None = None
+) -> tuple[Images, dict[str, Tensor]]:
     """A view (1, 3, H, W) in [0, 1] of a model that renders rays, and in training mode the losses that it asks for.
 
     `camera` is one camera at the size wanted. At most `chunk` rays are rendered with gradient at a time, unless `defer`
-    is off; a view that fits is rendered once.
+    is off; a view that fits is rendered once. `free` (H, W, 1), where given, are rays that `confine_field` confines.
     """
     height, width = int(camera.height), int(camera.width)
     rays = as_trained(model.collider, camera.generate_rays(camera_indices=0, keep_shape=True))
+    if free is not None:
+        rays.metadata["free"] = free.to(rays.origins.device)
     names: list[str] = []
 
     def render(start: int, _device: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,3 +122,20 @@ def render_splats(model: Any, camera: Any, defer: bool = True) -> Images:
 
     image: Any = deferred(render) if defer and torch.is_grad_enabled() else render()
     return image.permute(2, 0, 1)[None].clamp(0, 1)
+
+
+def lines(camera: Any) -> tuple[Tensor, Tensor]:
+    """Where the rays of a camera's pixels begin, and their unit directions, (H, W, 3) each."""
+    rays = camera.generate_rays(camera_indices=0, keep_shape=True)
+    return rays.origins, rays.directions
+
+
+def distances(model: Any, camera: Any, chunk: int) -> Tensor:
+    """How far along its ray each pixel's first surface lies (H, W); infinite where gaussians cover less than half."""
+    if hasattr(model, "gauss_params"):
+        outputs = model.get_outputs(camera)
+        cosine = lines(camera)[1] @ -camera.camera_to_worlds[0, :3, 2]  # its depth is along the axis of view
+        return torch.where(outputs["accumulation"] > 0.5, outputs["depth"], torch.inf)[..., 0] / cosine
+    rays = as_trained(model.collider, camera.generate_rays(camera_indices=0, keep_shape=True)).flatten()
+    parts = [model(rays[i : i + chunk])["depth"] for i in range(0, len(rays), chunk)]
+    return torch.cat(parts).view(int(camera.height), int(camera.width))

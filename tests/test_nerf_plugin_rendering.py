@@ -1,7 +1,7 @@
 """Deferred back-propagation, on a model whose activations lie where tiny-cuda-nn has its own."""
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakSet
 
 import pytest
@@ -19,7 +19,7 @@ SIDE = 32
 class Activations:
     """What a layer keeps for its backward pass."""
 
-    living: "WeakSet[Activations]" = WeakSet()
+    living: ClassVar["WeakSet[Activations]"] = WeakSet()
 
     def __init__(self, values: Tensor) -> None:
         self.values = values
