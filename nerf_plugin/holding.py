@@ -44,7 +44,7 @@ def held(image: Images, source: Images, mask: Float[Tensor, "1 1 H W"]) -> Image
 
 def outside_psnr(image: Images, source: Images, outside: Float[Tensor, "1 1 H W"]) -> float:
     """dB between two pictures where `outside` is 1; 100 where they are equal, or nothing is outside."""
-    error = (outside * (image - source).square()).mean() / outside.mean().clamp(min=1e-12)
+    error = (outside * (image - source).square()).mean() / outside.mean().clamp(min=1e-4)
     return float(-10 * error.clamp(min=1e-10).log10())
 
 

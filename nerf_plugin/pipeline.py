@@ -277,13 +277,15 @@ class CpdsPipeline(ScenePipeline):
         if not region:
             return
         seen = any(bool(region.entered(*lines(c)).isfinite().any()) for c in self.views.cameras)
-        require(seen, f"no view looks at the region {region}: choose another; {where}")
+        require(seen, f"no view looks at the region, {region}: choose another; the scene has {where}")
         if not splats:
             confine_field(model.field, region)
             return
         inside = region.contains(model.means.detach())
         inside = self.saved.setdefault("inside", inside.cpu()).to(inside.device)  # of gaussians that may have moved
-        require(bool(inside.any()), f"there is no gaussian in the region {region}: choose another; {where}")
+        require(
+            bool(inside.any()), f"there is no gaussian in the region, {region}: choose another; the scene has {where}"
+        )
         confine_gaussians(list(model.gauss_params.values()), inside)
 
     def surfaces(self, cameras: Sequence[Any]) -> Float[Tensor, "n 3"]:

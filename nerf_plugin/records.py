@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ def side_by_side(pictures: Sequence[Images]) -> bytes:
     return png(strip([to_pil(p) for p in pictures]))
 
 
-def progress(count: int, what: str) -> Iterable[int]:
+def progress(count: int, what: str) -> tqdm[int]:
     """0 ... count - 1, with a bar on standard error that tells the rate and the time left."""
     return tqdm(range(count), desc=what, unit="view", dynamic_ncols=True)
 

@@ -30,6 +30,10 @@ class Region:
     def __bool__(self) -> bool:
         return self.box is not None or self.sphere is not None
 
+    def __str__(self) -> str:
+        kind = "box" if self.box is not None else "sphere"
+        return f"{kind} {' '.join(f'{x:g}' for x in self.box or self.sphere or ())}"
+
     def check(self) -> None:
         """Raise InputError for a region that holds nothing."""
         require(self.box is None or self.sphere is None, "a region is a box or a sphere, got both: leave one out")

@@ -505,7 +505,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "preset": ({"pipeline__preset": "pds-paper"}, "there is no preset 'pds-paper' for cpds: take one of cpds-nerf, "),
     "flat region": ({"pipeline__region": Region(sphere=(0.0, 0.0, 0.0, 0.0))}, "the sphere must be x y z r with r > 0"),
-    "region behind": ({"pipeline__region": Region(sphere=(0.0, 0.0, 500.0, 0.1))}, "no view looks at the region"),
+    "region behind": (
+        {"pipeline__region": Region(sphere=(0.0, 0.0, 500.0, 0.1))},
+        "no view looks at the region, sphere 0 0 500 0.1: choose another; the scene has what its views show: x ",
+    ),
 }
 
 
@@ -791,8 +794,8 @@ def test_sources_are_rendered_from_the_base_scene_when_first_needed(
     found: list[list[str]] = []
     step = CpdsPipeline.get_train_loss_dict
 
-    def after(self: Any, number: int) -> Any:
-        result = step(self, number)
+    def after(self: Any, **number: int) -> Any:
+        result = step(self, **number)
         found.append(sorted(f.stem for f in (self.run.folder / "source").glob("*.png")))
         return result
 
@@ -842,7 +845,8 @@ def test_long_renders_tell_how_far_they_are(edit: Callable[..., Any], capsys: An
 def test_a_region_says_where_the_edit_may_be(
     kind: str, edit: Callable[..., Any], bases: dict[str, Path], capsys: Any
 ) -> None:  # fmt: skip
-    ball = Region(sphere=(0.0, 0.0, 0.0, 0.15))
+    x, y, z = saved_model(bases["cpds_splat"])["gauss_params.means"].mean(0).tolist()
+    ball = Region(sphere=(x, y, z, 0.15))
     trainer = edit(kind, pipeline__region=ball)
     pipeline = trainer.pipeline
     assert "the scene, in its own coordinates: " in capsys.readouterr().out
