@@ -7,8 +7,9 @@
 
 The scene is one of scripts/make_scene.py with a target, the runs are of ns-train, or splats. Views are rendered at the
 cameras of the dataset. "outside" is what neither the source's nor the target's mask covers, grown by 2 px; "far" leaves
-12 px. "agree" is the mean LPIPS between renders at neighbouring cameras, over the base scene's. "sharpness" is the mean
-absolute Laplacian inside the masks, over the base scene's. "sure" is the judge's mean probability of the target.
+12 px; inside is the rest. "agree" is the mean LPIPS between renders at neighbouring cameras, over the base scene's.
+"sharpness" is the mean absolute Laplacian inside the masks, over the base scene's. "sure" is the judge's mean
+probability of the target.
 """
 
 import json
@@ -48,6 +49,8 @@ class Config:
     """config.yml of the scene's own run, or its .ply."""
     runs: tuple[Path, ...]
     """config.yml, or .ply, of each edit."""
+    masks: Path | None = None
+    """Folder of masks, of an edit's --pipeline.masks: "outside" is then what they keep, and "far" 10 px beyond it."""
     judge: Path = Path("cpds/assets/emoji_edit/judge.safetensors")
     """The judge of emoji-edit."""
     sheet: Path | None = None
@@ -85,9 +88,12 @@ def splat_views(file: Path, scene: Path) -> dict[str, Images]:
     return found
 
 
-def outside(scene: Path, names: list[str]) -> Float[Tensor, "n 1 H W"]:
-    """1 where neither the source nor the target is, with a margin of 2 px."""
-    masks = [[open_picture(place / "masks" / n)[:, :1] for n in names] for place in (scene, scene / "target")]
+def outside(config: Config, names: list[str]) -> Float[Tensor, "n 1 H W"]:
+    """1 where neither the source nor the target is, with a margin of 2 px; or what the masks that were given keep."""
+    if config.masks:
+        return 1 - torch.cat([open_picture(config.masks / n)[:, :1] for n in names])
+    places = (config.scene / "masks", config.scene / "target" / "masks")
+    masks = [[open_picture(place / n)[:, :1] for n in names] for place in places]
     covered = torch.maximum(*(torch.cat(m) for m in masks))
     return 1 - max_pool2d((covered > 0).float(), 5, 1, 2)
 
@@ -102,14 +108,16 @@ def main(config: Config) -> None:
     meta = json.loads((config.scene / "transforms.json").read_text())
     target = json.loads((config.scene / "target" / "scene.json").read_text())["icon"]
     held = [Path(n).name for n in meta["val_filenames"]]
-    judge, keep = Judge.load(config.judge), outside(config.scene, held)
+    judge, keep = Judge.load(config.judge), outside(config, held)
     aim = judge.classes["concept"].index(target)
     far = 1 - max_pool2d(1 - keep, 21, 1, 10)
     lpips = Lpips.load(Path(os.environ["CPDS_ALEXNET"]) if "CPDS_ALEXNET" in os.environ else None)
     truth = torch.cat([open_picture(config.scene / "images" / n) for n in held])
     rows, base = [], {}
-    print("| run | called the target | sure | outside, dB: lowest | median | far: lowest | agree | sharpness |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(
+        "| run | called the target | sure | outside, dB: lowest | median | far: lowest | inside | agree | sharpness |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
     for run in (config.base, *config.runs):
         found = views(run, config.scene)
         now = torch.cat([found[n] for n in held])
@@ -126,6 +134,7 @@ def main(config: Config) -> None:
         if run == config.base:
             label += f", {float(psnr(now, truth).mean()):.1f} dB"
         figures = [f"{kept.min():.1f}", f"{kept.median():.1f}", f"{psnr(now, base['views'], far).min():.1f}"]
+        figures += [f"{psnr(now, base['views'], 1 - keep).median():.1f}"]
         figures += [f"{agree / base['agree']:.2f}", f"{sharp / base['sharp']:.2f}"]
         sure = float(belief[:, aim].mean())
         print(f"| {label} | {called} of {len(held)} | {sure:.2f} | {' | '.join(figures)} |", flush=True)

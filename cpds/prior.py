@@ -84,7 +84,9 @@ def resolve_device(device: str) -> torch.device:
         chosen = torch.device(device)
         torch.zeros(1, device=chosen).item()
     except (RuntimeError, AssertionError, NotImplementedError) as err:
-        raise InputError(f"device {device!r} is not usable here: take auto, cpu, cuda or mps") from err
+        raise InputError(
+            f"device {device!r} is not usable here: take auto, cpu, mps, cuda, or one of several as cuda:1"
+        ) from err
     return chosen
 
 

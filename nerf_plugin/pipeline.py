@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,18 +25,21 @@ from cpds.config import GuidanceConfig, require
 from cpds.editor import step_generator
 from cpds.errors import InputError
 from cpds.guidance import Guidance
-from cpds.pictures import open_picture, png, to_pil
+from cpds.pictures import working_size
 from cpds.presets import PRESETS
 from cpds.prior import Prior, load_prior, resolve_device
 from cpds.types import Images, Latents
 from nerf_plugin.controls import BeforeAfter, Prompt
-from nerf_plugin.records import around, gradient_picture, save, save_video, save_views, side_by_side
-from nerf_plugin.rendering import evaluating, render_rays, render_splats, seeded
+from nerf_plugin.holding import held, outside_psnr, share_appearance
+from nerf_plugin.records import around, gradient_picture, progress, save, save_video, save_views, side_by_side
+from nerf_plugin.region import ANYWHERE, Region, confine_field, confine_gaussians, span
+from nerf_plugin.rendering import camera_at, distances, evaluating, lines, render_rays, render_splats, seeded
+from nerf_plugin.sources import BaseScene
 from nerf_plugin.trainer import Start
 from nerf_plugin.views import Views
 from representations.cameras import view_at
 
-OUTSIDE = 1000.0  # weight of what a mask keeps
+DRAWN = ("source", "region", "pictures")  # folders of a run
 JITTER = 1 << 40  # tells the seed of a ray's samples from that of the step's noise
 
 
@@ -82,13 +86,19 @@ class CpdsPipelineConfig(ScenePipelineConfig):
     """How the edit direction is found."""
     source: Literal["picture", "render"] = "render"
     """What a view is compared with: the dataset's picture of it, or the base scene's render."""
+    preset: str | None = None
+    """Settings by name: cpds-nerf (what stands here when none is named), pds-nerf, cds-nerf, dds-nerf, sds-nerf or
+    pds-nerf-paper; of splats cpds-splats, ..., pds-splats-paper. It sets the guidance, max-num-iterations, view-every
+    and the optimizers' learning rates, but for those that are given other than by default."""
     masks: Path | None = None
     """Folder of pictures named like the training pictures, white where the scene may change; masks that the dataset
     lists say something else (which pixels to train on), and are not read."""
+    region: Region = ANYWHERE
+    """Where in the scene it may change, without masks; where there are both, both must allow it."""
     view_every: int = 1
     """Steps for which one view is kept; the paper's is 10 (PDS, Koo 2024)."""
     loss_weight: float = 1.0
-    """Weight of the guidance beside the model's own losses and beside what masks keep."""
+    """Weight of the guidance beside the model's own losses."""
     log_every: int = 100
     """Steps between two strips in strips/ and in TensorBoard; 0 leaves them out."""
 
@@ -100,6 +110,7 @@ class CpdsPipelineConfig(ScenePipelineConfig):
         require(0 < weight < math.inf, f"loss_weight must be > 0 and finite, got {weight}")
         require(self.log_every >= 0, f"log_every must be >= 0, got {self.log_every}")
         require(self.masks is None or self.masks.is_dir(), f"masks {self.masks} is no folder: check --pipeline.masks")
+        self.region.check()
 
 
 def ground_of(model: Any) -> Float[Tensor, " 3"]:
@@ -139,51 +150,65 @@ class ScenePipeline(VanillaPipeline):
         self.run = start
         if start.resumed:  # the viewer may have changed them
             self.target_field.value, self.scale_slider.value = self.saved["trg_prompt"], self.saved["scale"]
-        self.saved = {**(self.saved if start.resumed else {}), "first_step": start.first}
+        before = self.saved if start.resumed else {"base": str(start.checkpoint)}
+        self.saved = {**before, "first_step": start.first}
         model.camera_optimizer.requires_grad_(False)
+        share_appearance(model)
+        self.base = BaseScene(model, Path(self.saved.get("base", "step-0.ckpt")), start.resumed)
         self.prior: Prior = load_prior(
             self.config.prior, device=self.config.guidance_device or str(self.device), dtype=self.config.torch_dtype
         )
         self.ground = model.ground = ground_of(model)
         if not isinstance(model, SplatfactoModel) and model.renderer_rgb.background_color == "random":
             model.renderer_rgb.background_color = self.ground
-        short = self.config.resolution or self.prior.native_side
-        self.views = Views(self.datamanager, short, self.prior.multiple, self.ground)
+        self.views = self.seen_as()
         for view, camera in enumerate(self.views.cameras):  # where training found them to be
             camera.metadata = {"cam_idx": view}
             camera.camera_to_worlds = model.camera_optimizer.apply_to_camera(camera).detach()
             camera.metadata = None
 
-    def keep_source(self, view: int) -> None:
-        """The scene's render of a view as it is now, in the run's folder: an interrupted run finds it there."""
-        there = self.source_file(view)
+    def seen_as(self) -> Views:
+        """The training views, at the size that the prior works at."""
+        short = self.config.resolution or self.prior.native_side
+        return Views(self.datamanager, self.ground, lambda h, w: working_size(h, w, short, self.prior.multiple))
+
+    def prepare(self) -> None:
+        """What takes its time before the first step, when nothing is left to refuse."""
         if not self.run.resumed:
-            save(there, png(to_pil(self.look(view))))
-        elif not there.is_file():
-            raise InputError(f"{there} is gone, so the run cannot go on: begin again from the base scene")
+            for folder in DRAWN:  # of a run of this name that was stopped before its first checkpoint
+                for file in (self.run.folder / folder).glob("*.png"):
+                    file.unlink()
 
     def source_file(self, view: int) -> Path:
         """Where the render is kept."""
         return self.run.folder / "source" / f"{self.views.names[view]}.png"
 
     def before(self, view: int) -> Images:
-        """What a view is compared with."""
-        return open_picture(self.source_file(view))
+        """What a view is compared with: the scene's render of it when the run began."""
+        return self.base.kept(self.source_file(view), lambda: self.look(view))
 
-    def render(self, view: int) -> tuple[Images, dict[str, Tensor]]:
-        """A training view, differentiable in the scene, and losses of the model's own where it is in training mode."""
-        camera = self.views.cameras[view].to(self.device)
+    def render(self, camera: Any, free: Tensor | None = None) -> tuple[Images, dict[str, Tensor]]:
+        """What a camera sees, differentiable in the scene, and losses of the model's own where it is in training mode.
+
+        `free` (H, W, 1) are the pixels that a region holds back to itself.
+        """
+        camera = camera.to(self.device)
         if isinstance(self.model, SplatfactoModel):
             self.model.set_crop(None)  # these two may be the viewer's
             self.model.set_background(self.ground)
             return render_splats(self.model, camera), {}
-        return render_rays(self.model, camera, self.config.rays_per_chunk)
+        return render_rays(self.model, camera, self.config.rays_per_chunk, free=free)
 
     @torch.no_grad()
     def look(self, view: int) -> Images:
         """A training view as people see it."""
+        return self.frame(self.views.cameras[view])
+
+    @torch.no_grad()
+    def frame(self, camera: Any) -> Images:
+        """What any camera sees, from the near plane on that training has."""
         with evaluating(self.model):
-            return self.render(view)[0]
+            return self.render(camera)[0]
 
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
@@ -195,19 +220,15 @@ class ScenePipeline(VanillaPipeline):
     def finish(self, step: int) -> None:
         """All views, before/after pairs and the video past them, in eval_outputs/."""
         place, count = self.run.folder / "eval_outputs", self.config.turntable_frames
-        with self.lock, evaluating(self.model):  # the viewer renders too
+        with self.lock:  # the viewer renders too
             save_views(place, self.views.names, self.before, self.look)
             if count and shutil.which("ffmpeg"):
                 way = around(self.views.cameras, count)
-                save_video(place / "turntable.mp4", [self.frame(way[i : i + 1]) for i in range(len(way))])
+                frames = [self.frame(way[i : i + 1]).cpu() for i in progress(len(way), "rendering the video")]
+                save_video(place / "turntable.mp4", frames)
             elif count:
                 print("no turntable.mp4: install ffmpeg to get one", file=sys.stderr)
         print(f"views and before/after pairs: {place}")
-
-    def frame(self, camera: Any) -> Images:
-        """What any camera sees."""
-        rgb = self.model.get_outputs_for_camera(camera.to(self.device))["rgb"]
-        return rgb.permute(2, 0, 1)[None].clamp(0, 1).cpu()
 
 
 class CpdsPipeline(ScenePipeline):
@@ -240,12 +261,56 @@ class CpdsPipeline(ScenePipeline):
             self.guidance.selectors[0].load_state(state)
         self.masks = self.views.masks(config.masks) if config.masks else None
         self.source_latents: dict[int, Latents] = {}
-        if config.source == "render":
-            for view in range(len(self.views)):
-                self.keep_source(view)
+        self.limit()
 
     def before(self, view: int) -> Images:
         return self.views.picture(view) if self.config.source == "picture" else super().before(view)
+
+    def limit(self) -> None:
+        """Hold the scene outside of the region, and say where things are. Raises InputError for an empty region."""
+        model: Any = self.model
+        region, splats = self.config.region, isinstance(model, SplatfactoModel)
+        points = model.means.detach() if splats else self.surfaces([camera_at(c, 8, 8) for c in self.views.cameras])
+        where = f"{'its gaussians' if splats else 'what its views show'}: {span(points)} (nine tenths of them)"
+        cameras = torch.cat([c.camera_to_worlds[:, :3, 3] for c in self.views.cameras])
+        print(f"the scene, in its own coordinates: {where}; its cameras: {span(cameras, 1.0)}")
+        if not region:
+            return
+        seen = any(bool(region.entered(*lines(c)).isfinite().any()) for c in self.views.cameras)
+        require(seen, f"no view looks at the region, {region}: choose another; the scene has {where}")
+        if not splats:
+            confine_field(model.field, region)
+            return
+        inside = region.contains(model.means.detach())
+        inside = self.saved.setdefault("inside", inside.cpu()).to(inside.device)  # of gaussians that may have moved
+        require(
+            bool(inside.any()), f"there is no gaussian in the region, {region}: choose another; the scene has {where}"
+        )
+        confine_gaussians(list(model.gauss_params.values()), inside)
+
+    def surfaces(self, cameras: Sequence[Any]) -> Float[Tensor, "n 3"]:
+        """The points that the pixels of cameras show."""
+        rays = [(*lines(c), self.depth(c)) for c in cameras]
+        return torch.cat([(o + d[..., None] * v).flatten(0, 1).cpu() for o, v, d in rays])
+
+    @torch.no_grad()
+    def depth(self, camera: Any) -> Float[Tensor, "H W"]:
+        """How far from the camera the first surface lies in each pixel, on the CPU."""
+        with evaluating(self.model):
+            return distances(self.model, camera.to(self.device), self.config.rays_per_chunk).cpu()
+
+    def mask(self, view: int) -> Float[Tensor, "1 1 H W"] | None:
+        """Where a view may change (1): its mask, and what of the region it sees before the base scene's surface."""
+        found, region = None if self.masks is None else self.masks[view], self.config.region
+        if not region:
+            return found
+        file, camera = self.run.folder / "region" / f"{self.views.names[view]}.png", self.views.cameras[view]
+
+        def meets() -> Images:
+            return (region.entered(*lines(camera)) < self.depth(camera)).float().expand(1, 3, -1, -1)
+
+        met = self.base.kept(file, meets)[:, :1]
+        return met if found is None else met * found
 
     def listen(self) -> None:
         """Take over what was changed in the viewer."""
@@ -262,20 +327,23 @@ class CpdsPipeline(ScenePipeline):
         done = step - self.run.first
         generator = step_generator(self.run.seed, done)
         view = view_at(generator.initial_seed(), self.config.view_every, len(self.views))
-        with seeded(generator.initial_seed() ^ JITTER, self.device):
-            image, losses = self.render(view)
-        image.register_hook(partial(self.seen, view, done, image.detach()))
-        if self.masks is not None:
-            mask, source = self.masks[view].to(image), self.before(view).to(image)
-            losses["outside"] = OUTSIDE * ((1 - mask) * (image - source)).square().mean()
-            image = source + mask * (image - source)
+        mask = self.mask(view)  # first, as the source: they may have to be rendered from the base scene
         if view not in self.source_latents:
             with torch.no_grad():
                 self.source_latents[view] = self.prior.encode(self.before(view).to(self.prior.device))
+        free = mask[0, 0, ..., None] > 0 if mask is not None and self.config.region else None
+        with seeded(generator.initial_seed() ^ JITTER, self.device):
+            image, losses = self.render(self.views.cameras[view], free)
+        image.register_hook(partial(self.seen, view, done, image.detach()))
+        kept = {}
+        if mask is not None:
+            source, mask = self.before(view).to(image), mask.to(image)
+            kept = {"outside_psnr": outside_psnr(image.detach(), source, 1 - mask)}
+            image = held(image, source, mask)
         latents = self.prior.encode(image.to(self.prior.device))
         latents.register_hook(lambda gradient: self.config.loss_weight * gradient)
         terms = self.guidance.step(self.source_latents[view], latents, done, generator)
-        return {"rgb": image}, {k: v.to(self.device) for k, v in (terms.losses | losses).items()}, terms.metrics
+        return {"rgb": image}, {k: v.to(self.device) for k, v in (terms.losses | losses).items()}, terms.metrics | kept
 
     def seen(self, view: int, done: int, image: Images, gradient: Images) -> None:
         """Show a step's view, and the gradient that reached it. Raises InputError where it is not finite."""

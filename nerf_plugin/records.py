@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm import tqdm
 
 from cpds.pictures import png, strip, to_pil
 from cpds.runs import write_atomic
@@ -30,6 +31,11 @@ def side_by_side(pictures: Sequence[Images]) -> bytes:
     return png(strip([to_pil(p) for p in pictures]))
 
 
+def progress(count: int, what: str) -> tqdm[int]:
+    """0 ... count - 1, with a bar on standard error that tells the rate and the time left."""
+    return tqdm(range(count), desc=what, unit="view", dynamic_ncols=True)
+
+
 def save(path: Path, data: bytes) -> None:
     """Write a file whole, and its folder if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +46,8 @@ def save_views(
     folder: Path, names: Sequence[str], before: Callable[[int], Images], after: Callable[[int], Images]
 ) -> None:
     """NAME.png of each view after the edit, and pairs/NAME.png with both."""
-    for view, name in enumerate(names):
+    for view in progress(len(names), "rendering the views"):
+        name = names[view]
         edited = after(view).cpu()
         save(folder / f"{name}.png", png(to_pil(edited)))
         save(folder / "pairs" / f"{name}.png", side_by_side([before(view), edited]))

@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from cpds.config import require
 from cpds.editor import step_generator
-from cpds.pictures import open_picture, png, resized, to_pil
+from cpds.pictures import open_picture, png, resized, to_pil, working_size
 from cpds.presets import PDS_REFINE_NERF
 from cpds.sdedit import sdedit
 from cpds.types import Images
 from nerf_plugin.pipeline import ScenePipeline, ScenePipelineConfig
-from nerf_plugin.records import save, side_by_side
+from nerf_plugin.records import progress, save, side_by_side
 from nerf_plugin.trainer import Start
+from nerf_plugin.views import Views
 from representations.latent import changed
 
 TOUCHED = (0.03, 0.1)  # difference of colours from which SDEdit counts as having changed a pixel
@@ -67,10 +69,16 @@ class RefinePipeline(ScenePipeline):
         super().begin(start)
         self.uncond = self.prior.embed([self.config.negative_prompt])
         self.said = ""
-        for view in range(len(self.views)):
-            self.keep_source(view)
+
+    def seen_as(self) -> Views:
+        """The training views at their own size: the scene trains on pictures of it, however little the prior sees."""
+        return Views(self.datamanager, self.ground, lambda h, w: (h, w))
+
+    def prepare(self) -> None:
+        super().prepare()
+        for view in progress(len(self.views), "rendering the views to refine"):
             file = self.picture_file(view)
-            replace_picture(self.datamanager, view, open_picture(file if file.is_file() else self.source_file(view)))
+            replace_picture(self.datamanager, view, open_picture(file) if file.is_file() else self.before(view))
 
     def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """Replace a picture when its turn has come, and train on all of them."""
@@ -97,7 +105,9 @@ class RefinePipeline(ScenePipeline):
         low, high = self.config.skip
         skip = low + (high - low) * float(torch.rand(1, generator=generator))
         shown = self.look(view).to(self.prior.device)
-        before = self.prior.encode(shown)
+        short = self.config.resolution or self.prior.native_side
+        size = working_size(shown.shape[2], shown.shape[3], short, self.prior.multiple)
+        before = self.prior.encode(resized(shown, size))
         after = sdedit(
             self.prior,
             before,
@@ -108,11 +118,29 @@ class RefinePipeline(ScenePipeline):
             skip=skip,
             generator=generator,
         )
-        edited = self.prior.decode(after)
+        edited, base = self.prior.decode(after), self.before(view).to(shown)
+        touched = torch.ones_like(edited[:, :1])
         if self.config.keep_unchanged:
-            base = self.before(view).to(edited)
-            edited = base + changed(self.prior.decode(before), edited, *TOUCHED) * (edited - base)
-        return edited.cpu()
+            touched = changed(self.prior.decode(before), edited, *TOUCHED)
+        return sharpened(edited, touched, shown, base).cpu()
+
+
+def sharpened(
+    edited: Float[Tensor, "1 3 h w"],
+    touched: Float[Tensor, "1 1 h w"],
+    shown: Float[Tensor, "1 3 H W"],
+    base: Float[Tensor, "1 3 H W"],
+) -> Float[Tensor, "1 3 H W"]:
+    """A picture at a view's own size from what SDEdit made of it, `edited` (1, 3, h, w), at the prior's.
+
+    Where SDEdit `touched` a pixel (1) it is that picture's, and elsewhere `base`'s (1, 3, H, W), the view before
+    refining. What is finer than the prior sees comes from the view as it is now, `shown`, or from `base`.
+    """
+    small, full = edited.shape[-2:], base.shape[-2:]
+    coarse = resized(base, small)
+    coarse = coarse + touched * (edited - coarse)
+    before, now = (x - resized(resized(x, small), full) for x in (base, shown))
+    return (resized(coarse, full) + torch.lerp(before, now, resized(touched, full))).clamp(0, 1)
 
 
 def replace_picture(datamanager: Any, view: int, image: Images) -> None:

@@ -3,14 +3,17 @@
 Deferred back-propagation: a view is rendered in chunks of rays that keep nothing but their colours; when the
 guidance's gradient comes back, chunk after chunk is rendered again, with gradient this time. The numbers are those of
 rendering all at once (ARF, Zhang 2022; here through torch.utils.checkpoint, which replays the sampling noise too).
+
+The checkpoint is the reentrant one, which builds no graph at first. The other one builds it and drops the tensors that
+were given to `save_for_backward`: tiny-cuda-nn keeps its activations elsewhere, and every chunk's would stay. Gradients
+are to be had by `backward()` alone then, not by `torch.autograd.grad`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
-from functools import partial
 from typing import Any
 
 import torch
@@ -49,14 +52,27 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
         model.train(before)
 
 
-def render_rays(model: Any, camera: Any, chunk: int, defer: bool = True) -> tuple[Images, dict[str, Tensor]]:
+def deferred(render: Callable[..., Any], *given: Any) -> Any:
+    """`render(*given)`, whose graph is built only when the gradient has come back, and is gone after it.
+
+    A tensor among `given` tells whose random numbers are replayed: those of its device, beside the CPU's.
+    """
+    live = torch.ones((), requires_grad=True)  # without an input that wants gradient there would be none
+    return checkpoint(lambda _, *args: render(*args), live, *given, use_reentrant=True)
+
+
+def render_rays(
+    model: Any, camera: Any, chunk: int, defer: bool = True, free: Tensor | None = None
+) -> tuple[Images, dict[str, Tensor]]:
     """A view (1, 3, H, W) in [0, 1] of a model that renders rays, and in training mode the losses that it asks for.
 
     `camera` is one camera at the size wanted. At most `chunk` rays are rendered with gradient at a time, unless `defer`
-    is off; a view that fits is rendered once.
+    is off; a view that fits is rendered once. `free` (H, W, 1), where given, are rays that `confine_field` confines.
     """
     height, width = int(camera.height), int(camera.width)
     rays = as_trained(model.collider, camera.generate_rays(camera_indices=0, keep_shape=True))
+    if free is not None:
+        rays.metadata["free"] = free.to(rays.origins.device)
     names: list[str] = []
 
     def render(start: int, _device: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,8 +85,7 @@ def render_rays(model: Any, camera: Any, chunk: int, defer: bool = True) -> tupl
 
     starts = range(0, height * width, chunk)
     again = defer and torch.is_grad_enabled() and len(starts) > 1
-    once = partial(checkpoint, render, use_reentrant=False) if again else render
-    parts: list[Any] = [once(s, rays.origins) for s in starts]  # a tensor tells checkpoint whose randomness to replay
+    parts: list[Any] = [deferred(render, s, rays.origins) if again else render(s, rays.origins) for s in starts]
     image = torch.cat([rgb for rgb, _ in parts]).view(1, height, width, 3).permute(0, 3, 1, 2)
     return image.clamp(0, 1), dict(zip(names, torch.stack([loss for _, loss in parts]).sum(0), strict=True))
 
@@ -105,5 +120,22 @@ def render_splats(model: Any, camera: Any, defer: bool = True) -> Images:
         with evaluating(model):  # one background, all harmonics
             return model.get_outputs(camera)["rgb"]
 
-    image: Any = checkpoint(render, use_reentrant=False) if defer and torch.is_grad_enabled() else render()
+    image: Any = deferred(render) if defer and torch.is_grad_enabled() else render()
     return image.permute(2, 0, 1)[None].clamp(0, 1)
+
+
+def lines(camera: Any) -> tuple[Tensor, Tensor]:
+    """Where the rays of a camera's pixels begin, and their unit directions, (H, W, 3) each."""
+    rays = camera.generate_rays(camera_indices=0, keep_shape=True)
+    return rays.origins, rays.directions
+
+
+def distances(model: Any, camera: Any, chunk: int) -> Tensor:
+    """How far along its ray each pixel's first surface lies (H, W); infinite where gaussians cover less than half."""
+    if hasattr(model, "gauss_params"):
+        outputs = model.get_outputs(camera)
+        cosine = lines(camera)[1] @ -camera.camera_to_worlds[0, :3, 2]  # its depth is along the axis of view
+        return torch.where(outputs["accumulation"] > 0.5, outputs["depth"], torch.inf)[..., 0] / cosine
+    rays = as_trained(model.collider, camera.generate_rays(camera_indices=0, keep_shape=True)).flatten()
+    parts = [model(rays[i : i + chunk])["depth"] for i in range(0, len(rays), chunk)]
+    return torch.cat(parts).view(int(camera.height), int(camera.width))

@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -22,6 +22,8 @@ from cpds.config import require
 from cpds.errors import InputError
 from cpds.prior import resolve_device
 from nerf_plugin.checkpoints import SavedRun, checkpoints, open_run, whole
+from nerf_plugin.optimizers import FiniteOptimizers
+from nerf_plugin.presets import apply_preset
 
 LESS_MEMORY = (
     "out of memory: lower --pipeline.resolution or, for nerfacto's scenes, --pipeline.rays-per-chunk (when refining "
@@ -37,6 +39,7 @@ class Start:
     """Where and how a run begins."""
 
     folder: Path  # of the run
+    checkpoint: Path  # with which it begins
     resumed: bool  # whether it goes on where it was interrupted
     first: int  # number of its first step, as nerfstudio counts
     steps: int
@@ -82,9 +85,12 @@ class CpdsTrainerConfig(TrainerConfig):
             resolve_device(self.machine.device_type)
         except InputError as err:
             raise InputError(
-                f"--machine.device-type {self.machine.device_type} is not usable here: pass cpu, or what there is"
+                f"--machine.device-type {self.machine.device_type} is not usable here: pass cpu, or cuda where it is"
             ) from err
         require(self.prompt is None, "--prompt is not read: use --pipeline.prompt and --pipeline.trg-prompt")
+        preset = getattr(self.pipeline, "preset", None)
+        if preset is not None:
+            apply_preset(self, preset)
         cast(Any, self.pipeline).check()
         run, resumed = origin(self)
         if self.experiment_name == "unnamed":  # nerfstudio names a run by --data, which need not be given
@@ -118,8 +124,15 @@ class CpdsTrainer(Trainer):
 
     def setup(self, test_mode: Any = "val") -> None:
         with in_one_sentence():
-            super().setup(test_mode)
+            try:
+                super().setup(test_mode)
+            except Exception:
+                forget(self.base_dir)
+                raise
         writer.GLOBAL_BUFFER["max_iter"] = self._start_step + self.config.max_num_iterations  # for the time left
+
+    def setup_optimizers(self) -> FiniteOptimizers:
+        return FiniteOptimizers(self.config.optimizers.copy(), self.pipeline.get_param_groups())
 
     def _load_checkpoint(self) -> None:
         """The scene's weights; when a run goes on, the optimisers' and the edit's state too."""
@@ -149,7 +162,10 @@ class CpdsTrainer(Trainer):
                 f"the run in {self.origin.folder} has all its steps: begin another from it, with --load-dir",
             )
         steps = self._start_step - first + self.config.max_num_iterations
-        self.pipeline.begin(Start(self.base_dir, self.resumed, first, steps, self.config.machine.seed))
+        self.pipeline.begin(
+            Start(self.base_dir, self.origin.checkpoint, self.resumed, first, steps, self.config.machine.seed)
+        )
+        self.pipeline.prepare()
 
     def train(self) -> None:
         with in_one_sentence():
@@ -175,6 +191,15 @@ class CpdsTrainer(Trainer):
             for number, file in checkpoints(place).items():
                 if number != step:
                     file.unlink()
+
+
+def forget(run: Path) -> None:
+    """Take away a run's folder that holds its settings alone, and those of its method and experiment if empty."""
+    if run.is_dir() and [f.name for f in run.iterdir()] == ["config.yml"]:
+        (run / "config.yml").unlink()
+        for folder in (run, *run.parents[:2]):
+            with suppress(OSError):  # other runs lie there
+                folder.rmdir()
 
 
 def same_names(model: torch.nn.Module, saved: dict[str, Any]) -> None:
@@ -209,12 +234,11 @@ def adopt(config: Any, run: SavedRun) -> None:
         f"{needed.__name__.removesuffix('ModelConfig').lower()}: choose the method that fits it",
     )
     ours.model = merged(ours.model, theirs.model)
-    for kind in ("appearance_embedding", "bilateral_grid"):
-        require(
-            not getattr(ours.model, f"use_{kind}", False),
-            f"the scene in {run.folder} has its own {kind.replace('_', ' ')}, so that colours differ between views: "
-            f"train it again with --pipeline.model.use-{kind.replace('_', '-')} False",
-        )
+    require(
+        not getattr(ours.model, "use_bilateral_grid", False),
+        f"the scene in {run.folder} has a bilateral grid, so that colours differ between views: train it again with "
+        "--pipeline.model.use-bilateral-grid False",
+    )
     given, plain = ours.datamanager.dataparser, type(ours.datamanager.dataparser)()
     data = ours.datamanager.data or (given.data if given.data != plain.data else None)
     data = data or theirs.datamanager.data or theirs.datamanager.dataparser.data

@@ -1,8 +1,9 @@
-"""The views that a scene was trained on, at the size that a prior works at."""
+"""The views that a scene was trained on, at a size that is chosen."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from cpds.errors import InputError
 from cpds.masks import read_mask
-from cpds.pictures import SUFFIXES, resized, working_size
+from cpds.pictures import SUFFIXES, resized
 from cpds.types import Images
 from nerf_plugin.rendering import camera_at
 
@@ -21,10 +22,12 @@ from nerf_plugin.rendering import camera_at
 class Views:
     """A datamanager's training pictures and cameras. Raises InputError where there is none.
 
-    `ground` (3,) lies behind pictures that are transparent.
+    `ground` (3,) lies behind pictures that are transparent; `size` says at which (H, W) pictures are looked at.
     """
 
-    def __init__(self, datamanager: Any, short: int, multiple: int, ground: Float[Tensor, " 3"]) -> None:
+    def __init__(
+        self, datamanager: Any, ground: Float[Tensor, " 3"], size: Callable[[int, int], Sequence[int]]
+    ) -> None:
         self._data, self._ground = datamanager.train_dataset, ground.cpu()
         self._cached = getattr(datamanager, "cached_train", None)  # undistorted, which changes the cameras: first
         self._parsed = datamanager.train_dataparser_outputs.cameras  # before that
@@ -37,7 +40,7 @@ class Views:
         self.cameras = []
         for i in range(len(cameras)):
             one = cameras[i : i + 1]
-            self.cameras.append(camera_at(one, *working_size(float(one.height), float(one.width), short, multiple)))
+            self.cameras.append(camera_at(one, *size(int(one.height), int(one.width))))
 
     def __len__(self) -> int:
         return len(self.cameras)

@@ -8,7 +8,7 @@
 What is there then: images/, masks/ (white: the icon), transforms.json, points.ply (a sparse coloured point cloud, from
 which splatfacto starts) and scene.json (what was drawn, and a caption for prompts). In nerfstudio:
 
-    ns-train nerfacto --data scenes/cat --pipeline.model.use-appearance-embedding False
+    ns-train nerfacto --data scenes/cat
 
 Icons come from the packages in icons.py, downloaded once with npm; each has its licence in scene.json.
 """

@@ -22,14 +22,14 @@ from nerfstudio.utils.eval_utils import eval_setup
 from scenes import SMALL, VIEWS, configured, make_dataset, train
 
 from cpds.config import Method, SelectorName
-from cpds.editor import step_generator
 from cpds.pictures import open_picture
 from nerf_plugin.checkpoints import checkpoints, open_run
-from nerf_plugin.pipeline import OUTSIDE
+from nerf_plugin.pipeline import CpdsPipeline
 from nerf_plugin.records import around
-from nerf_plugin.rendering import camera_at, evaluating, render_rays, render_splats, seeded
+from nerf_plugin.region import Region
+from nerf_plugin.rendering import camera_at, evaluating, lines, render_rays, render_splats, seeded
 from nerf_plugin.trainer import CpdsTrainer
-from representations.cameras import Frame, read_cameras, view_at
+from representations.cameras import Frame, read_cameras
 from representations.ply import SplatFile
 from representations.rasterise import rasterization
 
@@ -191,15 +191,23 @@ def test_masks_say_where_the_edit_may_be(kind: str, shade: int, edit: Callable[.
         Image.new("L", (20, 20), shade).save(tmp_path / "masks" / f"view_{i}.png")
     masked = edit(kind, pipeline__masks=tmp_path / "masks").pipeline
     masked.train()
-    _, losses, _ = masked.get_train_loss_dict(masked.run.first)
-    guided = losses["cpds"] + losses["cut"] + losses["anchor"]
-    found = gradients(masked.model, guided[None], {})
-    assert any(g.any() for g in found) == (shade == 255)
-    view = view_at(step_generator(masked.run.seed, 0).initial_seed(), 1, len(TRAINING))
-    with seeded(step_generator(masked.run.seed, 0).initial_seed(), torch.device("cpu")):
-        image = masked.render(view)[0]
-    moved = (image - masked.before(view)).square().mean()
-    assert float(losses["outside"]) == pytest.approx(float(OUTSIDE * moved) if shade == 0 else 0.0, rel=1e-4)
+
+    def seen() -> tuple[dict[str, float], torch.Tensor, torch.Tensor]:
+        """Metrics of a step, how far its view has moved, and the gradient that reached it."""
+        reached: list[torch.Tensor] = []
+        masked.seen = lambda view, done, image, gradient: reached.extend([image - masked.before(view), gradient])
+        _, losses, metrics = masked.get_train_loss_dict(masked.run.first)
+        torch.stack([x.sum() for x in losses.values()]).sum().backward()
+        return metrics, reached[0], reached[1]
+
+    metrics, moved, gradient = seen()
+    outside = -10 * moved.square().mean().log10()
+    assert metrics["outside_psnr"] == pytest.approx(float(outside)) if shade == 0 else metrics["outside_psnr"] > 70
+    if shade == 0:
+        assert torch.allclose(gradient / gradient.norm(), moved / moved.norm(), atol=1e-6)
+    else:
+        masked.masks = None
+        assert torch.allclose(gradient, seen()[2], rtol=1e-2, atol=1e-3 * float(gradient.abs().max()))
 
 
 def test_masks_follow_pictures_that_are_undistorted(edit: Callable[..., Any], dataset: Path, tmp_path: Path) -> None:
@@ -330,8 +338,9 @@ def test_refinement_goes_on(edit: Callable[..., Any], tmp_path: Path) -> None:
 def gradients(model: Any, image: torch.Tensor, losses: dict[str, torch.Tensor]) -> list[torch.Tensor]:
     weights = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
     total = (image * weights).sum() + sum(losses.values())
-    parameters = [p for p in model.parameters() if p.requires_grad and p.numel()]
-    return [g for g in torch.autograd.grad(total, parameters, allow_unused=True) if g is not None]
+    model.zero_grad()
+    total.backward()  # the only way to gradients behind a reentrant checkpoint
+    return [p.grad.clone() for p in model.parameters() if p.grad is not None and p.numel()]
 
 
 def test_deferred_gradients_are_the_direct_ones(edit: Callable[..., Any]) -> None:
@@ -357,9 +366,11 @@ def test_source_and_edit_begin_at_the_near_plane(edit: Callable[..., Any], monke
     found = pipeline.model.get_outputs
     monkeypatch.setattr(pipeline.model, "get_outputs", lambda rays: near.append(rays.nears) or found(rays))
     pipeline.look(0)
+    pipeline.frame(around(pipeline.views.cameras, 3)[1:2])  # of the video
+    pipeline.depth(pipeline.views.cameras[0])
     pipeline.train()
-    pipeline.render(0)
-    assert len(near) > 1
+    pipeline.render(pipeline.views.cameras[0])
+    assert len(near) > 3
     assert all(bool((n == 1.25).all()) for n in near)
     assert pipeline.model.collider.training
 
@@ -448,16 +459,6 @@ def damaged(bases: Path, tmp_path: Path) -> Path:
     return copied / bases.name
 
 
-def with_appearance(bases: Path, tmp_path: Path) -> Path:
-    copied = shutil.copytree(bases.parent, tmp_path / "appearance")
-    text = (copied / "config.yml").read_text()
-    assert "use_appearance_embedding: false" in text
-    (copied / "config.yml").write_text(
-        text.replace("use_appearance_embedding: false", "use_appearance_embedding: true")
-    )
-    return copied / bases.name
-
-
 def with_a_type_of_its_own(bases: Path, tmp_path: Path) -> Path:
     copied = shutil.copytree(bases.parent, tmp_path / "odd")
     file = next((copied / bases.name).glob("*.ckpt"))
@@ -498,7 +499,16 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no step": ({"max_num_iterations": 0}, "max_num_iterations must be >= 1, got 0"),
     "device that is not here": ({"machine__device_type": "mps"}, "--machine.device-type mps is not usable here"),
     "two devices": ({"machine__num_devices": 2}, "an edit runs on one device, got 2"),
-    "guidance device": ({"pipeline__guidance_device": "tpu"}, "device 'tpu' is not usable"),
+    "guidance device": (
+        {"pipeline__guidance_device": "cuda:7"},
+        "take auto, cpu, mps, cuda, or one of several as cuda:1",
+    ),
+    "preset": ({"pipeline__preset": "pds-paper"}, "there is no preset 'pds-paper' for cpds: take one of cpds-nerf, "),
+    "flat region": ({"pipeline__region": Region(sphere=(0.0, 0.0, 0.0, 0.0))}, "the sphere must be x y z r with r > 0"),
+    "region behind": (
+        {"pipeline__region": Region(sphere=(0.0, 0.0, 500.0, 0.1))},
+        "no view looks at the region, sphere 0 0 500 0.1: choose",
+    ),
 }
 
 
@@ -519,13 +529,32 @@ def test_a_refused_run_leaves_nothing(edit: Callable[..., Any], tmp_path: Path) 
     assert not (tmp_path / "out").exists()
 
 
+def test_a_run_that_is_refused_late_leaves_no_folder(edit: Callable[..., Any], tmp_path: Path) -> None:
+    """For what only the prior, the checkpoint or the views tell."""
+    (tmp_path / "masks").mkdir()
+    late: list[dict[str, Any]] = [
+        {"pipeline__prior": str(Path(__file__).parent)},
+        {"pipeline__masks": tmp_path / "masks"},
+        {"pipeline__model__hidden_dim": 16},
+        {"pipeline__region": Region(sphere=(0.0, 0.0, 500.0, 0.1))},
+    ]
+    for changes in late:
+        with pytest.raises(SystemExit):
+            edit(**changes)
+        assert not list((tmp_path / "out").iterdir())
+    kept = edit("cpds_splat").base_dir
+    with pytest.raises(SystemExit):
+        edit("cpds_splat", timestamp="later", **late[0])
+    assert (kept / "config.yml").is_file()
+    assert not (kept.parent / "later").exists()
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
         (damaged, "is damaged"),
         (of_another_implementation, "does not fit --pipeline.model (field.mlp_base."),
         (with_a_type_of_its_own, "holds fractions.Fraction, which torch does not load unasked"),
-        (with_appearance, "has its own appearance embedding"),
         (no_checkpoint, "holds no checkpoint"),
     ],
 )
@@ -702,6 +731,8 @@ def free_port() -> int:
         ("cpds", {"pipeline__loss_weight": 0.001}),  # beside the model's own losses
         ("cpds", {"pipeline__torch_dtype": "bf16"}),
         ("cpds_splat", {"pipeline__resolution": 24}),
+        ("cpds_splat", {"pipeline__region": Region(box=(-0.1, -0.1, -0.1, 0.1, 0.1, 0.1))}),
+        ("cpds_splat", {"pipeline__preset": "dds-splats"}),
         ("cpds_splat_refine", {"pipeline__guidance_scale": 2.0}),
         ("cpds_splat_refine", {"pipeline__negative_prompt": "a pig"}),
         ("cpds_splat_refine", {"pipeline__denoising_steps": 9}),
@@ -715,6 +746,149 @@ def test_every_flag_is_read(name: str, changes: dict[str, Any], edit: Callable[.
     plain, other = (edit(name, out=tmp_path / str(i), **common | c).pipeline for i, c in enumerate([{}, changes]))
     a, b = plain.model.state_dict(), other.model.state_dict()
     assert any(not torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.fixture(scope="module")
+def default_base(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A nerfacto with nerfstudio's default appearance embedding, trained long enough for views to differ in it."""
+    changes = {**SMALL, "max_num_iterations": 5, "steps_per_eval_image": 0}
+    del changes["pipeline__model__use_appearance_embedding"]
+    config = configured("nerfacto", dataset, tmp_path_factory.mktemp("default"), **changes)
+    config.pipeline.datamanager = configured("cpds", dataset, Path()).pipeline.datamanager
+    config.pipeline.datamanager.data = dataset
+    return train(config).checkpoint_dir
+
+
+APPEARANCE = "field.embedding_appearance.embedding.weight"
+
+
+def test_the_appearance_of_all_views_is_the_bases_mean(
+    default_base: Path, edit: Callable[..., Any], tmp_path: Path
+) -> None:
+    """In an edit, in an edit of that edit, and in its refinement; and nothing trains it."""
+    before = saved_model(default_base)
+    assert not torch.equal(before[APPEARANCE][0], before[APPEARANCE][1])
+    wanted = before[APPEARANCE].mean(0).expand(len(TRAINING), -1)
+    once = edit(load_dir=default_base)
+    twice = edit(load_dir=once.checkpoint_dir, out=tmp_path / "twice", pipeline__trg_prompt="a pig")
+    refined = edit("cpds_refine", load_dir=once.checkpoint_dir, pipeline__denoising_steps=2, max_num_iterations=1)
+    for trainer in (once, twice, refined):
+        after = scene_state(trainer)
+        assert torch.allclose(after[APPEARANCE], wanted, atol=1e-6)
+        assert any(not torch.equal(before[k], after[k]) for k in after if "mlp_head" in k)
+    assert twice.pipeline.run.first == max(checkpoints(once.checkpoint_dir)) + 1
+    for view in TRAINING:  # an edit begins from what the edit before it made, and ours looks at it as nerfstudio does
+        assert (twice.pipeline.before(view) - once.pipeline.look(view)).abs().max() < 1 / 254
+    pipeline, camera = once.pipeline, once.pipeline.views.cameras[0]
+    with torch.no_grad(), seeded(0, torch.device("cpu")):  # in training mode rays have their view's row
+        pipeline.model.eval()
+        evaluated = pipeline.render(camera)[0]
+        pipeline.model.field.train()
+        assert torch.allclose(pipeline.render(camera)[0], evaluated, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["cpds", "cpds_splat"])
+def test_sources_are_rendered_from_the_base_scene_when_first_needed(
+    kind: str, edit: Callable[..., Any], bases: dict[str, Path], monkeypatch: Any, tmp_path: Path
+) -> None:  # fmt: skip
+    found: list[list[str]] = []
+    step = CpdsPipeline.get_train_loss_dict
+
+    def after(self: Any, **number: int) -> Any:
+        result = step(self, **number)
+        found.append(sorted(f.stem for f in (self.run.folder / "source").glob("*.png")))
+        return result
+
+    monkeypatch.setattr(CpdsPipeline, "get_train_loss_dict", after)
+    trainer = edit(kind, max_num_iterations=3)
+    assert [len(names) for names in found] == [1, 2, 3]
+    eager = edit(kind, max_num_iterations=1, out=tmp_path / "fresh")
+    monkeypatch.undo()
+    with eager.pipeline.base.shown():
+        looks = [eager.pipeline.look(view) for view in TRAINING]
+    for view in TRAINING:  # of the third view too, which two steps had passed
+        assert (trainer.pipeline.before(view) - looks[view]).abs().max() < 1 / 254
+        assert (trainer.pipeline.look(view) - looks[view]).abs().max() > 1 / 254  # and the steps did something
+
+
+def test_a_run_whose_sources_are_gone_goes_on_from_the_base_scene(
+    edit: Callable[..., Any], bases: dict[str, Path], tmp_path: Path, capsys: Any
+) -> None:  # fmt: skip
+    base = shutil.copytree(bases["cpds_splat"].parent, tmp_path / "base") / bases["cpds_splat"].name
+    whole = edit("cpds_splat", load_dir=base, out=tmp_path / "whole", max_num_iterations=4)
+    common = {"max_num_iterations": 4, "steps_per_save": 1, "save_only_latest_checkpoint": False}
+    part = edit("cpds_splat", load_dir=base, out=tmp_path / "part", **common)
+    first, *_, last = checkpoints(part.checkpoint_dir)
+    for step, file in checkpoints(part.checkpoint_dir).items():
+        if step > first:
+            file.unlink()
+    shutil.rmtree(part.base_dir / "source")
+    again = train(open_run(part.base_dir).config)
+    a, b = scene_state(whole), scene_state(again)
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    checkpoints(part.checkpoint_dir)[last].unlink()
+    shutil.rmtree(part.base_dir / "source")
+    shutil.rmtree(base)
+    with pytest.raises(SystemExit):
+        train(open_run(part.base_dir).config)
+    assert "is gone, and the run needs views of it" in capsys.readouterr().err
+
+
+def test_long_renders_tell_how_far_they_are(edit: Callable[..., Any], capsys: Any) -> None:
+    edited = edit("cpds_splat")
+    assert f"rendering the views: 100%|{'█' * 10}| {len(TRAINING)}/{len(TRAINING)} [" in capsys.readouterr().err
+    edit("cpds_splat_refine", load_dir=edited.checkpoint_dir, max_num_iterations=1, pipeline__denoising_steps=2)
+    assert "rendering the views to refine: 100%" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["cpds", "cpds_splat"])
+def test_a_region_says_where_the_edit_may_be(
+    kind: str, edit: Callable[..., Any], bases: dict[str, Path], capsys: Any
+) -> None:  # fmt: skip
+    x, y, z = saved_model(bases["cpds_splat"])["gauss_params.means"].mean(0).tolist()
+    ball = Region(sphere=(x, y, z, 0.15))
+    trainer = edit(kind, pipeline__region=ball)
+    pipeline = trainer.pipeline
+    assert "the scene, in its own coordinates: " in capsys.readouterr().out
+    for view in TRAINING:
+        met = ball.entered(*lines(pipeline.views.cameras[view])).isfinite()
+        mask = pipeline.mask(view)[0, 0] > 0
+        assert 0 < int(met.sum()) < met.numel()
+        assert not bool((mask & ~met).any())  # only rays that meet it, and of those all before a surface
+        with pipeline.base.shown():
+            depth = pipeline.depth(pipeline.views.cameras[view])
+        assert torch.equal(mask, ball.entered(*lines(pipeline.views.cameras[view])) < depth)
+    before, after = saved_model(bases[kind]), scene_state(trainer)
+    if kind == "cpds":
+        assert any(not torch.equal(before[k], after[k]) for k in after)
+        return
+    inside = ball.contains(before["gauss_params.means"])
+    assert 0 < int(inside.sum()) < len(inside)
+    for name in ("means", "features_dc", "features_rest", "opacities", "scales", "quats"):
+        a, b = before[f"gauss_params.{name}"], after[f"gauss_params.{name}"]
+        assert torch.equal(a[~inside], b[~inside])
+    assert bool((a[inside] != b[inside]).any())
+    part = edit(kind, pipeline__region=ball, timestamp="part", steps_per_save=1, save_only_latest_checkpoint=False)
+    file = list(checkpoints(part.checkpoint_dir).values())[-1]
+    file.unlink()
+    again = scene_state(train(open_run(part.base_dir).config))  # the same gaussians, though some may have moved out
+    assert all(torch.equal(again[k], after[k]) for k in after)
+
+
+def test_a_step_whose_gradients_overflow_is_skipped(edit: Callable[..., Any], monkeypatch: Any, capsys: Any) -> None:
+    """As those of networks in half precision do, of a picture's gradient that was finite."""
+    spoilt, begin = [True, False, False], CpdsPipeline.begin
+
+    def and_spoil(self: Any, start: Any) -> None:
+        begin(self, start)
+        first = next(iter(self.model.gauss_params.values()))
+        first.register_hook(lambda gradient: gradient * torch.inf if spoilt.pop(0) else gradient)
+
+    monkeypatch.setattr(CpdsPipeline, "begin", and_spoil)
+    trainer = edit("cpds_splat")
+    assert spoilt == []
+    assert all(bool(x.isfinite().all()) for x in scene_state(trainer).values())
+    assert capsys.readouterr().err.count("step skipped: the gradients of ") == 1
 
 
 def test_a_finished_run_says_so(edit: Callable[..., Any], capsys: Any) -> None:
