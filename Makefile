@@ -4,8 +4,6 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
   $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
-# small models on few cores: more threads only get into each other's way
-export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test clean
 
@@ -26,7 +24,7 @@ $(VENV)/.checks: $(VENV)/.installed
 	fi
 
 demo: $(VENV)/.installed
-	OMP_NUM_THREADS=$$(nproc 2>/dev/null || echo 2) $(BIN)/cpds image --img_path cpds/assets/demo/cat.png \
+	$(BIN)/cpds image --img_path cpds/assets/demo/cat.png \
 	  --prompt "a cat face on a blue background" --trg_prompt "a dog face on a blue background"
 
 test: $(VENV)/.checks
@@ -34,7 +32,8 @@ test: $(VENV)/.checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright $$(grep -q Python.h $(VENV)/.gaps && echo cpds representations svg)
-	$(BIN)/pytest
+	@# small models on few cores: more threads only get into each other's way
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest
 	@$(BIN)/python scripts/system_packages.py report $(VENV)/.gaps
 
 clean:
