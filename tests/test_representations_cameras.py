@@ -68,7 +68,7 @@ def test_a_frame_may_have_intrinsics_of_its_own(tmp_path: Path) -> None:
     assert two.k.tolist() == [[70, 0, 10], [0, 71, 11], [0, 0, 1]]
     assert (two.width, two.height) == (20, 22)
     assert [c.name for c in (one, two)] == ["0", "1"]
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning, match="lens distortion"):
         assert len(read_cameras(tmp_path)) == 2  # by its folder
 
 
