@@ -62,12 +62,14 @@ def test_what_is_looked_at_is_in_the_middle(tmp_path: Path) -> None:
 def test_a_frame_may_have_intrinsics_of_its_own(tmp_path: Path) -> None:
     own = {"fl_x": 70, "fl_y": 71, "cx": 10, "cy": 11, "w": 20, "h": 22, "camera_model": "OPENCV", "k1": 0.1}
     file = write(tmp_path, [{"transform_matrix": IDENTITY}, {"transform_matrix": IDENTITY, **own}])
-    one, two = read_cameras(file)
+    with pytest.warns(UserWarning, match="lens distortion in .* is left out"):
+        one, two = read_cameras(file)
     assert one.k.tolist() == [[50, 0, 31], [0, 60, 23], [0, 0, 1]]
     assert two.k.tolist() == [[70, 0, 10], [0, 71, 11], [0, 0, 1]]
     assert (two.width, two.height) == (20, 22)
     assert [c.name for c in (one, two)] == ["0", "1"]
-    assert len(read_cameras(tmp_path)) == 2  # by its folder
+    with pytest.warns(UserWarning, match="lens distortion"):
+        assert len(read_cameras(tmp_path)) == 2  # by its folder
 
 
 def test_angles_stand_for_focal_lengths(tmp_path: Path) -> None:
