@@ -33,7 +33,8 @@ def load_moments(optimizer: Optimizer, saved: Mapping[str, Tensor]) -> None:
         if key not in expected or value.shape != expected[key].shape or value.dtype != expected[key].dtype:
             raise ValueError(f"the optimizer has no moment {key} of shape {tuple(value.shape)}, {value.dtype}")
         i, name = key.split(".", 1)
-        states.setdefault(int(i), {})[name] = value
+        # Adam reads its step counter on the CPU: on a GPU each parameter would make every step wait
+        states.setdefault(int(i), {})[name] = value.cpu() if name == "step" else value
     for i, own in states.items():
         if len(own) != sum(key.startswith(f"{i}.") for key in expected):
             raise ValueError(f"parameter {i} lacks some of the optimizer's moments")
