@@ -107,10 +107,13 @@ def run_svg(args: SvgArgs) -> int:
     for path, document in documents.items():
         summary = Summary.of(document, args.scene, sizes[path])
         if args.dry_run or summary.large:
+            stream = sys.stdout if args.dry_run else sys.stderr
+            for line in summary.lines():
+                print(f"{path.name}: {line}", file=stream)
+            stream.flush()  # measuring may take a while
             prompts = (args.prompt + args.scene.suffix, args.trg_prompt[0] + args.scene.suffix)
             seconds = measured_step(scene_of(path), prior, prompts, args.edit)
-            for line in [*summary.lines(), estimate(seconds, args.edit.num_inference_steps)]:
-                print(f"{path.name}: {line}", file=sys.stdout if args.dry_run else sys.stderr)
+            print(f"{path.name}: {estimate(seconds, args.edit.num_inference_steps)}", file=stream)
     if args.dry_run:
         return 0
 
