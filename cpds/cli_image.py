@@ -80,6 +80,7 @@ def run_image(args: ImageArgs) -> int:
     checked = check_sources(args, [job.source for job in edits.jobs], mask)
 
     from cpds.prior import load_prior
+    from cpds.threads import choose_threads
     from representations.latent import LatentImage, LatentImageConfig
 
     config = LatentImageConfig(args.resolution, args.keep_unchanged)
@@ -87,6 +88,7 @@ def run_image(args: ImageArgs) -> int:
     if args.prior is None:
         say(EMBEDDED_NOTE)
     prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
+    choose_threads(prior)
     short = args.resolution or prior.native_side
     usual, _ = working_size(1, 1, short, prior.multiple)
     for path, (height, width) in checked.sizes.items():

@@ -191,9 +191,6 @@ class Opened(NamedTuple):
 
 def run_jobs(edits: Asked, prior: Prior, opened: Callable[[Job], Opened], suffix: str = "") -> int:
     """All edits, one after the other; the first exit code that is not 0. `suffix` ends both prompts."""
-    from cpds.threads import choose_threads
-
-    choose_threads(prior)
     if not edits.several:
         return each(edits, prior, opened, suffix)
     from cpds.runs import held, write_atomic

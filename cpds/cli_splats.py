@@ -73,6 +73,7 @@ def run_splats(args: SplatArgs) -> int:
     from cpds.pictures import to_pil
     from cpds.prior import load_prior
     from cpds.runs import RunFolder
+    from cpds.threads import choose_threads
     from representations.cameras import Frame, read_cameras
     from representations.masks import find_masks
     from representations.ply import SplatFile
@@ -84,6 +85,7 @@ def run_splats(args: SplatArgs) -> int:
     if args.prior is None:
         say(EMBEDDED_NOTE)
     prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
+    choose_threads(prior)
 
     def opened(job: Job) -> Opened:
         scene = SplatScene(file, cameras, prior, args.views, masks=masks)

@@ -82,6 +82,7 @@ def run_svg(args: SvgArgs) -> int:
     from cpds.callbacks import Exports
     from cpds.prior import load_prior
     from cpds.runs import RunFolder
+    from cpds.threads import choose_threads
     from svg.diffvg import DiffvgRaster
     from svg.raster import Raster
     from svg.scene import SvgScene, chosen
@@ -97,6 +98,7 @@ def run_svg(args: SvgArgs) -> int:
     if args.prior is None:
         say(EMBEDDED_NOTE)
     prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
+    choose_threads(prior)
     short = args.scene.resolution or prior.native_side
     sizes = {p: working_size(d.height, d.width, short, prior.multiple) for p, d in documents.items()}
 
@@ -106,10 +108,12 @@ def run_svg(args: SvgArgs) -> int:
     for path, document in documents.items():
         summary = Summary.of(document, args.scene, sizes[path])
         if args.dry_run or summary.large:
+            tell = show if args.dry_run else say
+            for line in summary.lines():
+                tell(f"{path.name}: {line}")
             prompts = (args.prompt + args.scene.suffix, args.trg_prompt[0] + args.scene.suffix)
             seconds = measured_step(scene_of(path), prior, prompts, args.edit)
-            for line in [*summary.lines(), estimate(seconds, args.edit.num_inference_steps)]:
-                (show if args.dry_run else say)(f"{path.name}: {line}")
+            tell(f"{path.name}: {estimate(seconds, args.edit.num_inference_steps)}")
     if args.dry_run:
         return 0
 

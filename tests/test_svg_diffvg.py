@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cpds.errors import InputError, MissingExtra
 from svg.diffvg import MOST_OVERLAPS, DiffvgRaster
-from svg.model import IDENTITY, Clip, Draw, Fixed, Geometry, Gradient, Group, Solid, Stop, Stroke
+from svg.model import IDENTITY, Clip, Draw, Fixed, Geometry, Gradient, Group, Solid, Stop, Stroke, Texture
 from svg.raster import Raster
 
 
@@ -174,6 +174,7 @@ def test_a_crowd_is_refused_before_it_ends_the_process() -> None:
         ([Group((Draw(OPEN, IDENTITY, BLUE), Draw(CIRCLE, IDENTITY)), "half")], []),  # one of them draws nothing
         ([Group((Draw(SHUT, IDENTITY, BLUE, stroke=ROUND),), "half")], ["group opacity over several shapes"]),
         ([Fixed(b"", "<text>")], ["<text> (drawn by resvg)"]),
+        ([Draw(Geometry("circle", "k"), IDENTITY, Texture(b""))], ["patterns (drawn by resvg)"]),
         ([Draw(SHUT, IDENTITY, stroke=replace(ROUND, dashes=(3.0, 2.0)))], ["dashes"]),
         ([Draw(SHUT, IDENTITY, stroke=replace(ROUND, join="miter"))], ["miter line joins"]),
         ([Draw(SHUT, IDENTITY, stroke=replace(ROUND, join="bevel", cap="butt"))], ["bevel line joins"]),

@@ -191,6 +191,24 @@ def test_the_source_stays_and_the_edit_is_seen(document: Document, prior: UNetPr
     assert float((scene.picture(prior) - before).abs().max()) > 0.2
 
 
+def test_the_documents_own_background_is_seen_unless_another_is_asked_for(prior: UNetPrior) -> None:
+    bare = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><circle r="9"/></svg>'
+    page = bare.replace(b"<svg ", b"<svg style='background-color:#00f' ", 1)
+    seen = {}
+    for name, data, config in (
+        ("plain", bare, SceneConfig(background=(0.0, 0.0, 1.0))),
+        ("own", page, SceneConfig()),
+        ("asked", page, SceneConfig(background=(1.0, 1.0, 1.0))),
+        ("white", bare, SceneConfig()),
+    ):
+        scene = SvgScene(Document.parse(data), prior, config)
+        seen[name] = scene.picture(prior)
+        assert scene.svg() == data
+    assert torch.equal(seen["own"], seen["plain"])
+    assert torch.equal(seen["asked"], seen["white"])
+    assert not torch.equal(seen["own"], seen["white"])
+
+
 @pytest.mark.parametrize("name", [f.name for f in fields(SceneConfig)])
 def test_every_setting_is_read(document: Document, prior: UNetPrior, name: str) -> None:
     changes: dict[str, Any] = {
