@@ -731,7 +731,7 @@ def free_port() -> int:
         ("cpds", {"pipeline__loss_weight": 0.001}),  # beside the model's own losses
         ("cpds", {"pipeline__torch_dtype": "bf16"}),
         ("cpds_splat", {"pipeline__resolution": 24}),
-        ("cpds_splat", {"pipeline__region": Region(box=(-0.1, -0.1, -0.1, 0.1, 0.1, 0.1))}),
+        ("cpds_splat", {"pipeline__region": Region(box=(-0.2, 1.5, -0.1, 0.1, 1.8, 0.1))}),
         ("cpds_splat", {"pipeline__preset": "dds-splats"}),
         ("cpds_splat_refine", {"pipeline__guidance_scale": 2.0}),
         ("cpds_splat_refine", {"pipeline__negative_prompt": "a pig"}),
