@@ -28,6 +28,7 @@ from cpds.guidance import Guidance
 from cpds.pictures import working_size
 from cpds.presets import PRESETS
 from cpds.prior import Prior, load_prior, resolve_device
+from cpds.threads import choose_threads
 from cpds.types import Images, Latents
 from nerf_plugin.controls import BeforeAfter, Prompt
 from nerf_plugin.holding import held, outside_psnr, share_appearance
@@ -158,6 +159,7 @@ class ScenePipeline(VanillaPipeline):
         self.prior: Prior = load_prior(
             self.config.prior, device=self.config.guidance_device or str(self.device), dtype=self.config.torch_dtype
         )
+        choose_threads(self.prior)
         self.ground = model.ground = ground_of(model)
         if not isinstance(model, SplatfactoModel) and model.renderer_rgb.background_color == "random":
             model.renderer_rgb.background_color = self.ground

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-pytest.importorskip("nerfstudio")
+pytest.importorskip("nerfstudio.engine.trainer", exc_type=(ImportError, OSError))
 import scenes
 from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
 from nerfstudio.data.scene_box import OrientedBox

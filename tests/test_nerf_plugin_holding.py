@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-pytest.importorskip("nerfstudio")
+pytest.importorskip("nerfstudio.engine.trainer", exc_type=(ImportError, OSError))
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
 
 from cpds.errors import InputError

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("nerfstudio")
+pytest.importorskip("nerfstudio.engine.trainer", exc_type=(ImportError, OSError))
 from scenes import configured
 
 from cpds.errors import InputError

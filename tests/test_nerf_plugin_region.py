@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-pytest.importorskip("nerfstudio")
+pytest.importorskip("nerfstudio.engine.trainer", exc_type=(ImportError, OSError))
 from nerfstudio.field_components.field_heads import FieldHeadNames
 
 from cpds.errors import InputError

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import randn
 
-pytest.importorskip("nerfstudio")
+pytest.importorskip("nerfstudio.engine.trainer", exc_type=(ImportError, OSError))
 from scenes import configured, make_dataset
 
 from nerf_plugin.trainer import parsed
