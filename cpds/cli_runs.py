@@ -149,19 +149,22 @@ def require_places(jobs: Sequence[Job], root: Path) -> None:
 
 def unfinished(command: str, args: Any, given: Path) -> list[Job]:
     """The edits in args.resume that are not finished. InputError where `args` are not those of the run."""
-    from cpds.runs import RunFolder
+    from cpds.runs import RunFolder, held
 
     before = stored(args.resume, command, type(args))
     require_same(before.args, args)
     edits = before.edits or (("", args.trg_prompt[0], ""),)
     jobs = [Job(given / source, target, args.resume / folder) for source, target, folder in edits]
-    if args != before.args:  # whether they fit what was finished will be seen when all is loaded
-        return jobs
-    steps = args.edit.num_inference_steps
-    done = [job for job in jobs if RunFolder(job.folder).finished_steps >= steps]
-    for job in done:
-        say(f"{job.folder} is already finished")
-    return [job for job in jobs if job not in done]
+    if args == before.args:  # else whether they fit what was finished will be seen when all is loaded
+        steps = args.edit.num_inference_steps
+        done = [job for job in jobs if RunFolder(job.folder).finished_steps >= steps]
+        for job in done:
+            say(f"{job.folder} is already finished")
+        jobs = [job for job in jobs if job not in done]
+    if jobs:
+        with held(args.resume, PLAN if before.edits else CONFIG):
+            pass  # that another process is at work is told now, not after the prior is loaded
+    return jobs
 
 
 def require_same(old: Any, new: Any) -> None:
