@@ -26,10 +26,8 @@ CONFIG, CHECKPOINT, METRICS, RESULT, STRIP, GIF, FRAMES = (
     "trajectory.gif",
     "frames",
 )
-EXPORT, FORMATS = (
-    "result",
-    ("svg", "svgz", "ply"),
-)  # the edited thing's own: result.svg, svg/ of the way
+# the edited thing in its own format: result.svg, and svg/ of the way there
+EXPORT, FORMATS = "result", ("svg", "svgz", "ply")
 
 
 def write_atomic(path: Path, data: bytes) -> None:
