@@ -15,6 +15,7 @@ URLS = re.compile(r"""url\(\s*["']?#([^)"']+)["']?\s*\)""")
 CONDITIONS = ("systemLanguage", "requiredExtensions", "requiredFeatures")
 UNPAINTED = {"fill": "none", "stroke": "none", "opacity": "1", "clip-path": "none"}
 PLAIN_LINE = {"stroke-opacity": "1", "stroke-dasharray": "none", "stroke-linejoin": "miter", "stroke-linecap": "square"}
+PLAIN_LINE |= dict.fromkeys(("marker-start", "marker-mid", "marker-end"), "none")
 XML_SPACE = "{http://www.w3.org/XML/1998/namespace}space"
 
 Size = tuple[float, float]

@@ -480,6 +480,9 @@ PAGES = {
     "patterns": """<pattern id="p" width=".2" height=".3"><circle r="6" fill="red"/></pattern><g
         transform="rotate(8)"><path d="M5 5h30c9 9 0 30-9 30z" fill="url(#p)" fill-opacity=".7" stroke="blue"/><path
         d="M9 40h40v12" fill="none" stroke="url(#p)" stroke-width="6"/></g>""",
+    "a pattern and markers": """<pattern id="p" width="8" height="8" patternUnits="userSpaceOnUse"><circle r="6"
+        fill="red"/></pattern><marker id="m" markerWidth="4" markerHeight="4"><rect width="3" height="3"
+        fill="lime"/></marker><path d="M12 12h30l9 30H12z" fill="url(#p)" stroke="blue" style="marker:url(#m)"/>""",
     "markers": """<marker id="m" orient="auto" markerWidth="4" markerHeight="4"><rect width="3" height="3"
         fill="lime"/></marker><g opacity=".6"><path d="M5 5l30 30 20-9" fill="pink" stroke="red" stroke-width="3"
         style="marker:url(#m)" opacity=".7"/></g>""",
