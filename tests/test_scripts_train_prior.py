@@ -9,6 +9,7 @@ import prior_networks
 import pytest
 import torch
 import train_prior
+from collages import Collage
 from diffusers import StableDiffusionPipeline
 from icons import Icons, Scene
 
@@ -86,7 +87,9 @@ def test_export_loads_as_a_prior_and_as_a_pipeline(config: train_prior.Config, t
 
 def test_a_run_that_starts_from_another_begins_where_that_ended(config: train_prior.Config, tmp_path: Path):
     train_prior.main(config)
-    wider = replace(config, out=tmp_path / "wider", start=config.out, autoencoder_steps=1, denoiser_steps=0)
+    wider = replace(
+        config, out=tmp_path / "wider", start=config.out, keep_encoder=True, autoencoder_steps=1, denoiser_steps=0
+    )
     train_prior.main(wider)
     ended, began = (torch.load(c.out / "autoencoder.pt") for c in (config, wider))
     encoder = [k for k in ended["average"] if k.startswith(("encoder", "quant_conv"))]
@@ -94,6 +97,27 @@ def test_a_run_that_starts_from_another_begins_where_that_ended(config: train_pr
     assert not torch.equal(ended["average"]["decoder.conv_in.weight"], began["module"]["decoder.conv_in.weight"])
     factors = {torch.load(c.out / "latents.pt")["scaling_factor"] for c in (config, wider)}
     assert len(factors) == 1
+
+
+def test_a_run_may_start_from_a_prior_in_diffusers_layout(config: train_prior.Config, tmp_path: Path):
+    shipped = tmp_path / "prior"
+    train_prior.main(replace(config, export=shipped))
+    train_prior.main(replace(config, out=tmp_path / "next", start=shipped, autoencoder_steps=0, denoiser_steps=1))
+    for name in ("autoencoder", "denoiser"):
+        ended = torch.load(config.out / f"{name}.pt")["average"]
+        began = train_prior.finished(shipped)._asdict()[name]
+        assert ended.keys() - began.keys() <= {"text_encoder.embeddings.position_ids"}
+        assert all(torch.allclose(ended[k], began[k], atol=1e-3, rtol=1e-3) for k in began)  # stored in half precision
+    factors = [torch.load(out / "latents.pt")["scaling_factor"] for out in (config.out, tmp_path / "next")]
+    assert factors[0] == factors[1]
+    one, other = (torch.load(out / "denoiser.pt")["module"] for out in (config.out, tmp_path / "next"))
+    moved = [(one[k] - other[k]).abs().max().item() for k in one if k.startswith("unet")]
+    assert 0 < max(moved) < 0.05  # one step from there, not from new weights
+
+
+def test_learning_rates_warm_up_stay_and_fall():
+    found = [train_prior.rate(step, 1000, decay=0.2) for step in (0, 49, 100, 799, 900, 1000)]
+    assert found == pytest.approx([0.01, 0.5, 1, 1, 0.5, 0])
 
 
 def test_carried_embeddings_spell_new_words_with_old_pieces(tmp_path: Path):
@@ -111,7 +135,12 @@ def test_held_out_pairs_are_not_drawn(config: train_prior.Config, monkeypatch: p
     config.out.mkdir()
     monkeypatch.setattr(train_prior, "held_out_pairs", lambda: {("red-circle", "3d")})
     made = make_icons()
-    _, scenes = train_prior.draw_pool(config, made)
+    pictures, pool = train_prior.draw_pool(replace(config, renders_per_icon=20), made)
+    assert len(pictures) == len(pool)
+    several = [drawn.scenes for drawn in pool if isinstance(drawn, Collage)]
+    assert {len(scenes) for scenes in several} == {1, 2, 3}
+    assert len(several) / len(pool) == pytest.approx(config.collages, abs=0.02)
+    scenes = [drawn for drawn in pool if isinstance(drawn, Scene)] + [scene for group in several for scene in group]
     assert {(made.concept[s.icon], made.style[s.icon]) for s in scenes} == {
         ("red-circle", "flat"),
         ("wrapped-gift", "flat"),
