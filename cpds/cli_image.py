@@ -100,9 +100,8 @@ def run_image(args: ImageArgs) -> int:
         image = LatentImage.of(open_source(job.source), prior, config, mask)
         return Opened(image, to_pil(image.image))
 
-    edits = edits._replace(jobs=[job for job in edits.jobs if job.source in checked.sizes])
     try:
-        code = run_jobs(edits, prior, opened)
+        code = run_jobs(edits._replace(skipped=checked.skipped), prior, opened)
     finally:
         for path, reason in checked.skipped.items():
             say(f"cpds: skipped: {reason if str(path) in reason else f'{path}: {reason}'}")
@@ -128,7 +127,7 @@ class Checked:
 
 
 def check_sources(args: ImageArgs, paths: Sequence[Path], mask: Tensor | None) -> Checked:
-    """Open every source, keeping none in memory. InputError for a sole file that fails, or where all of them do."""
+    """Open every source, keeping none in memory. InputError for a sole file that fails, or if all of a new run do."""
     from cpds.masks import fitting
     from cpds.pictures import open_source
 
@@ -146,7 +145,7 @@ def check_sources(args: ImageArgs, paths: Sequence[Path], mask: Tensor | None) -
         checked.sizes[path] = (source.image.shape[-2], source.image.shape[-1])
         for note in source.notes:
             checked.notes.setdefault(note, []).append(path)
-    if not checked.sizes:
+    if not checked.sizes and args.resume is None:
         reasons = list(checked.skipped.values())
         more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
         raise InputError(f"no picture of {args.img_path} can be edited: {'; '.join(reasons[:3])}{more}")

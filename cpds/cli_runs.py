@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -92,6 +92,7 @@ class Asked(NamedTuple):
     source: str  # the argument that says what is edited
     jobs: Sequence[Job]
     root: Path  # the run folder, or the folder of several run folders
+    skipped: Collection[Path] = ()  # sources that cannot be edited: their edits stay planned
 
     @property
     def several(self) -> bool:
@@ -220,9 +221,10 @@ def each(edits: Asked, prior: Prior, opened: Callable[[Job], Opened], suffix: st
     from cpds.runs import Identity
 
     args = edits.args
-    for n, job in enumerate(edits.jobs, 1):
+    jobs = [job for job in edits.jobs if job.source not in edits.skipped]
+    for n, job in enumerate(jobs, 1):
         if edits.several:
-            say(f"[{n}/{len(edits.jobs)}] {job.source.name} -> {job.target}")
+            say(f"[{n}/{len(jobs)}] {job.source.name} -> {job.target}")
         thing, before, exports = opened(job)
         prompts = (args.prompt + suffix, job.target + suffix)
         identity = Identity(*prompts, prior.identity, thing.source_id(), args.edit)  # pyright: ignore[reportAttributeAccessIssue]

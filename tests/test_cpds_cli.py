@@ -225,7 +225,7 @@ def test_result_keeps_alpha_and_profile_and_what_is_lost_is_said(
         assert strip.getpixel((2, 2)) == strip.getpixel((SIZE[0] + 8 + 2, 2)) == (255, 255, 255)
     source.putalpha(128)
     source.save(tmp_path / "clear.png", icc_profile=icc.rgb_profile())
-    assert edit(img_path=tmp_path / "clear.png", resume=True) == 2  # another file
+    assert edit(num_inference_steps=4, resume=True) == 2  # another file
 
 
 def test_default_folder_is_new_each_time(edit: Edit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,7 +340,7 @@ def test_bad_pictures_of_a_folder_are_skipped_and_listed_at_the_end(
     edit: Edit, tmp_path: Path, album: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert edit(img_path=album, num_inference_steps=1) == 1
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"good-a-dog", "moving-a-dog"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"good-a-dog", "moving-a-dog", *SEVERAL}
     told = capsys.readouterr().err.splitlines()
     skipped = [line for line in told if line.startswith("cpds: skipped: ")]
     assert told[-len(skipped) :] == skipped
@@ -365,16 +365,19 @@ def test_a_folder_with_bad_pictures_is_resumed_where_it_was(
         patch.setattr(MetricsLog, "stepped", stop)
         assert edit(img_path=album) == 130
     told = capsys.readouterr().err
-    assert f"go on with --resume --save_path {tmp_path / 'out'}\n" in told  # the folder of runs, not the one run
+    assert f"go on with: cpds image --resume {tmp_path / 'out'}\n" in told  # the folder of runs, not the one run
     assert "cpds: skipped: " in told.splitlines()[-1]
-    assert edit(img_path=album, resume=True) == 1
+    assert edit(resume=True) == 1
     assert {p.name for p in (tmp_path / "out/good-a-dog").iterdir()} == FILES
     with Image.open(album / "good.png") as good:
         good.save(album / "bad.png")  # mended: the others keep their folders
     before = (tmp_path / "out/good-a-dog/result.png").stat().st_mtime_ns
-    assert edit(img_path=album, resume=True) == 1
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"bad-a-dog", "good-a-dog"}
+    assert edit(resume=True) == 1
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"bad-a-dog", "good-a-dog", *SEVERAL}
     assert (tmp_path / "out/good-a-dog/result.png").stat().st_mtime_ns == before
+    capsys.readouterr()
+    assert edit(resume=True) == 1  # only bad ones are left: they are named again
+    assert capsys.readouterr().err.count("cpds: skipped: ") == 4
 
 
 def test_pictures_that_do_not_fit_the_mask_are_skipped(

@@ -36,7 +36,7 @@ PIXELS: dict[str, tuple[str, str]] = {
     "patch_size": ("--patch_size 1", "--patch_size 1 2"),
     "n_patches": ("", "--n_patches 4"),
     "temperature": ("", "--temperature 0.2"),
-    "patch_selector": ("--patch_selector random", "--patch_selector learned"),
+    "patch_selector": ("--patch_selector random --selector_every 1", "--patch_selector learned"),
     "selector_every": ("--patch_selector learned --selector_every 1", "--selector_every 2"),
     "normalize_gradient": ("", "--no-normalize_gradient"),
     "timesteps": ("", "--timesteps non-increasing"),

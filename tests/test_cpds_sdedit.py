@@ -26,6 +26,7 @@ class Points:
     native_side: int = 8
     multiple: int = 1
     feature_width: int = 1
+    parameters: int = 0
     identity: str = "points"
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
