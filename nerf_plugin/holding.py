@@ -9,37 +9,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cpds.types import Images
+from representations.masks import hold
 
 HELD = 0.003  # difference of colours at which a pixel is pulled back as strongly as the guidance pulls the mean pixel
 
 
-class Held(torch.autograd.Function):
-    """`image` where the mask is 1 and `source` where it is 0; what has moved there is pulled back.
-
-    With g the gradient that comes back, that of `image` is
-
-        m g + (1 - m) rms(g) (image - source) / HELD
-
-    so that the pull keeps its proportion to the guidance, however strong that is, however large the view or the mask.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, image: Images, source: Images, mask: Float[Tensor, "1 1 H W"]) -> Images:
-        moved = image - source
-        ctx.save_for_backward(moved, mask)
-        return source + mask * moved
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Images) -> tuple[Images, None, None]:
-        (gradient,), (moved, mask) = gradients, ctx.saved_tensors
-        scale = gradient.abs().amax().clamp(min=1e-30)  # first, so that no square overflows
-        rms = scale * (gradient / scale).square().mean().sqrt()
-        return mask * gradient + (1 - mask) * rms / HELD * moved, None, None
-
-
 def held(image: Images, source: Images, mask: Float[Tensor, "1 1 H W"]) -> Images:
-    """See `Held`."""
-    return Held.apply(image, source, mask)  # pyright: ignore[reportReturnType]
+    """`image` where the mask is 1 and `source` where it is 0; what has moved there is pulled back."""
+    return hold(image, source, mask, HELD)
 
 
 def outside_psnr(image: Images, source: Images, outside: Float[Tensor, "1 1 H W"]) -> float:

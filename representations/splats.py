@@ -12,7 +12,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ from cpds.prior import Prior
 from cpds.representation import ParamGroup
 from cpds.types import Images, Latents
 from representations.cameras import Camera, Frame, read_cameras, view_at
-from representations.masks import find_masks, fitted_mask
+from representations.masks import find_masks, fitted_mask, hold
 from representations.ply import Gaussians, SplatFile
 from representations.rasterise import Rasteriser, rasteriser_for
 from representations.splat_config import GROUPS, GroupName, SplatConfig
@@ -39,25 +38,6 @@ FIELDS: dict[GroupName, tuple[str, ...]] = {  # of Gaussians
     "rotation": ("quats",),
 }
 HELD = 0.02  # of colours in [0, 1]: a change outside the masks that is pulled back as hard as the edit pulls
-
-
-class Masked(torch.autograd.Function):
-    """The image where the mask is 1, the source where it is 0; there the gradient undoes what has changed.
-
-    It is the change over HELD, in units of the root mean square of the gradient that comes back: whatever a method's
-    gradients are, the masks hold as firmly.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, image: Images, source: Images, mask: Float[Tensor, "1 1 h w"]) -> Images:
-        ctx.save_for_backward(mask, (1 - mask) * (image - source))
-        return source + mask * (image - source)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        mask, change = ctx.saved_tensors
-        strength = gradients[0].square().mean().sqrt()
-        return mask * gradients[0] + strength / HELD * change, None, None
 
 
 class SplatScene:
@@ -212,7 +192,7 @@ class SplatScene:
         """The image where the view's mask is white, the source elsewhere."""
         with torch.no_grad():
             source = self._look(self._base, self.cameras[view])
-        return Masked.apply(image, source, self._masks[view].to(image) / 255)  # pyright: ignore[reportReturnType]
+        return hold(image, source, self._masks[view].to(image) / 255, HELD)
 
     def _within(self, means: Float[Tensor, "n 3"]) -> Tensor | slice:
         """Numbers of the gaussians whose centres lie in the region. Raises InputError if there are none."""

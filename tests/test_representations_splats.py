@@ -19,11 +19,11 @@ from cpds.errors import InputError
 from cpds.presets import PRESETS
 from cpds.representation import Representation
 from representations.cameras import Camera
-from representations.masks import find_masks, fitted_mask
+from representations.masks import find_masks, fitted_mask, hold
 from representations.ply import Gaussians, SplatFile
 from representations.rasterise import rasterization
 from representations.splat_config import GROUPS, SplatConfig
-from representations.splats import HELD, Masked, SplatScene, extent
+from representations.splats import HELD, SplatScene, extent
 
 ADAM = EditConfig(GuidanceConfig("dds"), 6, "adam", 0.02, "none")
 
@@ -411,10 +411,10 @@ def test_what_has_changed_where_masks_are_black_is_undone(scale: float) -> None:
     source, gradient = randn(0, 1, 3, 8, 6).sigmoid(), scale * randn(1, 1, 3, 8, 6)
     mask = (torch.arange(6) < 3).float().expand(1, 1, 8, 6)
     image = source.clone().requires_grad_()
-    (found,) = torch.autograd.grad(Masked.apply(image, source, mask), image, gradient)
+    (found,) = torch.autograd.grad(hold(image, source, mask, HELD), image, gradient)
     assert torch.equal(found, mask * gradient)
     image = (source + HELD).requires_grad_()
-    (found,) = torch.autograd.grad(Masked.apply(image, source, mask), image, gradient)
+    (found,) = torch.autograd.grad(hold(image, source, mask, HELD), image, gradient)
     rms = float(gradient.square().mean().sqrt())
     assert torch.allclose(found, mask * gradient + (1 - mask) * rms, rtol=1e-3, atol=1e-3 * scale)
 
@@ -443,6 +443,17 @@ def test_masks_follow_the_views_crop(tmp_path: Path) -> None:
     rays = (torch.arange(40) + 0.5 - fitted.k[0, 2]) / fitted.k[0, 0]
     wanted = (rays * camera.k[0, 0] + camera.k[0, 2]) / camera.width
     assert (seen - wanted).abs().max() < 0.01
+
+
+def test_what_is_transparent_in_a_mask_is_held(tmp_path: Path) -> None:
+    camera = ring(1, 40, 40)[0]
+    painted = Image.new("RGBA", (40, 40))
+    painted.paste((200, 30, 30, 255), (0, 0, 20, 40))
+    painted.save(tmp_path / "m.png")
+    with pytest.warns(UserWarning, match="what is transparent is held"):
+        seen = fitted_mask(tmp_path / "m.png", camera, 40, 40)[0, 0]
+    assert (seen[:, :19] == 255).all()
+    assert (seen[:, 21:] == 0).all()
 
 
 def test_masks_are_found_by_the_cameras_names(tmp_path: Path) -> None:
