@@ -6,6 +6,7 @@ import re
 import shlex
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from dataclasses import MISSING, dataclass, fields
@@ -116,6 +117,12 @@ def with_dashes(argv: Sequence[str], why: str) -> str:
 
 def parse(argv: Sequence[str]) -> ImageArgs | SvgArgs | SplatArgs | EvalArgs | PresetsArgs:
     """Arguments with the chosen preset's settings, or the resumed run's, as defaults. InputError on a bad flag."""
+    flags = Counter(word.partition("=")[0].replace("_", "-") for word in argv if word.startswith("--"))
+    for flag in (flag for flag, count in flags.items() if count > 1):
+        raise InputError(
+            f"{flag} is given twice, and only the last would count: put several values after one flag "
+            "(one that begins with a dash in quotes, with a space before it)"
+        )
     commands: dict[str, Any] = {}
     for command, (args, _) in COMMANDS.items():
         known = starting_point(argv, command, args)
@@ -127,9 +134,9 @@ def parse(argv: Sequence[str]) -> ImageArgs | SvgArgs | SplatArgs | EvalArgs | P
     except SystemExit as stop:
         if stop.code != 2:
             raise
-        command = argv[0] if argv and argv[0] in commands else "image"
-        why = unboxed(box.getvalue())
-        raise InputError(f"{why}{with_dashes(argv, why)}; see cpds {command} --help") from None
+        command = f"cpds {argv[0]}" if argv and argv[0] in commands else "cpds"
+        why = re.sub(r"(Perhaps you meant: --[\w-]+).*", r"\1", unboxed(box.getvalue()))
+        raise InputError(f"{why}{with_dashes(argv, why)}; see {command} --help") from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

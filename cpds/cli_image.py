@@ -17,6 +17,7 @@ from cpds.cli_runs import (
     asked,
     require_request,
     run_jobs,
+    tell_skipped,
 )
 from cpds.config import EditConfig
 from cpds.errors import InputError
@@ -103,8 +104,7 @@ def run_image(args: ImageArgs) -> int:
     try:
         code = run_jobs(edits._replace(skipped=checked.skipped), prior, opened)
     finally:
-        for path, reason in checked.skipped.items():
-            say(f"cpds: skipped: {reason if str(path) in reason else f'{path}: {reason}'}")
+        tell_skipped(checked.skipped)
     return code or int(bool(checked.skipped))
 
 

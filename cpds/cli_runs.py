@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from cpds.config import require
 from cpds.errors import InputError
 from cpds.presets import PRESETS_FOR
-from cpds.stored import CONFIG, PLAN, differences, encode, read_object, request, stored
+from cpds.stored import CONFIG, PLACES, PLAN, Stored, differences, encode, read_object, request, stored
 from cpds.terminal import say, show
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ class Asked(NamedTuple):
     source: str  # the argument that says what is edited
     jobs: Sequence[Job]
     root: Path  # the run folder, or the folder of several run folders
+    anew: Sequence[str] = ()  # flags given beside --resume that the run does not hold
     skipped: Collection[Path] = ()  # sources that cannot be edited: their edits stay planned
 
     @property
@@ -102,7 +103,7 @@ class Asked(NamedTuple):
     @property
     def again(self) -> str:
         """The command that goes on with all of them."""
-        return shlex.join(["cpds", self.command, "--resume", str(self.root)])
+        return shlex.join(["cpds", self.command, "--resume", str(self.root), *self.anew])
 
     def request(self, job: Job) -> dict[str, Any]:
         """The command of one of the edits alone."""
@@ -131,7 +132,9 @@ def asked(command: str, args: Any, source: str, find: Callable[[Path], Sequence[
     """
     given = getattr(args, source)
     if args.resume is not None:
-        return Asked(command, args, source, unfinished(command, args, given), args.resume)
+        before = stored(args.resume, command, type(args))
+        require_same(before.args, args)
+        return Asked(command, args, source, unfinished(before, args, given), args.resume, anew(before.args, args))
     jobs = destinations(given, find(given), args.trg_prompt, args.save_path)
     root = jobs[0].folder if len(jobs) == 1 else jobs[0].folder.parent
     require_places(jobs, root)
@@ -142,21 +145,33 @@ def require_places(jobs: Sequence[Job], root: Path) -> None:
     """InputError unless every edit's folder, and the one that holds them, is free."""
     from cpds.runs import RunFolder
 
+    require(not os.path.isfile(root), f"{root} is a file: choose another folder for results")
     for job in jobs:
         RunFolder(job.folder).require_free()
     for name in (CONFIG, PLAN):
         require(not os.path.lexists(root / name), f"{root} already holds {name}: choose another folder")
 
 
-def unfinished(command: str, args: Any, given: Path) -> list[Job]:
-    """The edits in args.resume that are not finished. InputError where `args` are not those of the run."""
+def free_fields(old: Any, new: Any) -> set[str]:
+    """Arguments that may change when a run is resumed: those of FREE, and paths, whose files' digests are compared."""
+    paths = {f.name for f in fields(new) if isinstance(getattr(new, f.name) or getattr(old, f.name), Path)}
+    return paths | {k for k in FREE if hasattr(new, k)}
+
+
+def anew(old: Any, new: Any) -> list[str]:
+    """The flags among those that may change by which the arguments `new` differ from the run's own."""
+    names = [k for k in sorted(free_fields(old, new) - {*PLACES, "dry_run"}) if getattr(new, k) != getattr(old, k)]
+    return [word for k in names if getattr(new, k) is not None for word in (f"--{k}", str(getattr(new, k)))]
+
+
+def unfinished(before: Stored, args: Any, given: Path) -> list[Job]:
+    """The edits in args.resume that are not finished, where `before` is what it was begun with."""
     from cpds.runs import RunFolder, held
 
-    before = stored(args.resume, command, type(args))
-    require_same(before.args, args)
     edits = before.edits or (("", args.trg_prompt[0], ""),)
     jobs = [Job(given / source, target, args.resume / folder) for source, target, folder in edits]
-    if args == before.args:  # else whether they fit what was finished will be seen when all is loaded
+    same = {k: getattr(before.args, k) for k in FREE - {"prior", "torch_dtype"} if hasattr(args, k)}
+    if replace(args, **same) == before.args:  # else whether they fit what was finished is seen when all is loaded
         steps = args.edit.num_inference_steps
         done = [job for job in jobs if RunFolder(job.folder).finished_steps >= steps]
         for job in done:
@@ -171,7 +186,7 @@ def unfinished(command: str, args: Any, given: Path) -> list[Job]:
 def require_same(old: Any, new: Any) -> None:
     """InputError where arguments `new` contradict those that the run was begun with; steps may be added."""
     require(new.save_path == new.resume, f"the run to resume is in {new.resume}: leave out save_path")
-    free = FREE | {f.name for f in fields(new) if isinstance(getattr(new, f.name) or getattr(old, f.name), Path)}
+    free = free_fields(old, new)
     before, now = ({k: v for k, v in encode(args).items() if k not in free} for args in (old, new))
     steps = [args["edit"].pop("num_inference_steps") for args in (before, now)]
     changed = [c.removeprefix("edit.").removeprefix("guidance.") for c in differences(before, now)]
@@ -191,6 +206,12 @@ class Opened(NamedTuple):
     representation: Representation[Any]
     before: Image  # for people
     exports: Sequence[Exports] = ()
+
+
+def tell_skipped(skipped: Mapping[Path, str]) -> None:
+    """Name every source that could not be edited, and why."""
+    for path, reason in skipped.items():
+        say(f"cpds: skipped: {reason if str(path) in reason else f'{path}: {reason}'}")
 
 
 def run_jobs(edits: Asked, prior: Prior, opened: Callable[[Job], Opened], suffix: str = "") -> int:

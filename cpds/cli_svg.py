@@ -16,8 +16,10 @@ from cpds.cli_runs import (
     asked,
     require_request,
     run_jobs,
+    tell_skipped,
 )
 from cpds.config import EditConfig, require
+from cpds.errors import InputError
 from cpds.presets import PRESETS
 from cpds.terminal import say, say_loading, show, warn
 from svg.config import SceneConfig
@@ -32,7 +34,8 @@ class SvgArgs:
     """Edit an SVG, or every SVG of a folder, by prompt; the document stays the user's own."""
 
     svg_path: Path
-    """SVG (.svg or .svgz) or folder of SVGs."""
+    """SVG (.svg or .svgz), or folder of SVGs; those that cannot be edited are skipped and listed at the end, with exit
+    code 1."""
     prompt: str
     """What the drawing shows."""
     trg_prompt: tuple[str, ...]
@@ -44,7 +47,7 @@ class SvgArgs:
     prior: str | None = None
     """Diffusion prior: a Hugging Face name or a local folder in diffusers' layout. Default: the embedded prior."""
     mask: Path | None = None
-    """Picture laid over the page, white where the edit may happen."""
+    """Picture laid over the page, read as that of `cpds image`: white may change, black and transparent are held."""
     rasteriser: Literal["torch", "diffvg"] = "torch"
     """What draws the page while it is edited; diffvg must have been built from its source."""
     svg_every: int = 50
@@ -76,7 +79,6 @@ def run_svg(args: SvgArgs) -> int:
     edits = asked("svg", args, "svg_path", lambda path: find_files(path, (".svg", ".svgz"), "SVG", "--svg_path"))
     if not edits.jobs:
         return 0
-    documents = {path: Document.open(path) for path in dict.fromkeys(job.source for job in edits.jobs)}
     mask = edit_mask(args.mask) if args.mask else None
 
     from cpds.callbacks import Exports
@@ -89,12 +91,24 @@ def run_svg(args: SvgArgs) -> int:
     from svg.summary import Summary, estimate, measured_step
 
     drawer = {"torch": Raster, "diffvg": DiffvgRaster}[args.rasteriser]
-    for path, document in documents.items():
-        drawer(document.root, document.width, document.height)  # says what it cannot draw
-        chosen(document, args.scene)
+    documents: dict[Path, Document] = {}
+    skipped: dict[Path, str] = {}
+    for path in dict.fromkeys(job.source for job in edits.jobs):
+        try:
+            document = Document.open(path)
+            drawer(document.root, document.width, document.height)  # says what it cannot draw
+            chosen(document, args.scene)
+        except InputError as err:
+            if path == args.svg_path:
+                raise
+            skipped[path] = str(err)
+            continue
+        documents[path] = document
         if warning := document.warning():
             blind = "; its text is not drawn meanwhile, for want of fonts" if text_is_lost(document) else ""
             warn(f"{path.name}: {warning}{blind}")
+    if not documents and args.resume is None:
+        raise InputError(f"no SVG of {args.svg_path} can be edited: {'; '.join(list(skipped.values())[:3])}")
     if args.prior is None:
         say(EMBEDDED_NOTE)
     prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
@@ -115,7 +129,8 @@ def run_svg(args: SvgArgs) -> int:
             seconds = measured_step(scene_of(path), prior, prompts, args.edit)
             tell(f"{path.name}: {estimate(seconds, args.edit.num_inference_steps)}")
     if args.dry_run:
-        return 0
+        tell_skipped(skipped)
+        return int(bool(skipped))
 
     def opened(job: Job) -> Opened:
         scene = scene_of(job.source)
@@ -124,7 +139,11 @@ def run_svg(args: SvgArgs) -> int:
         exports = Exports(RunFolder(job.folder), encode, suffix, args.svg_every)
         return Opened(scene, to_pil(scene.picture(prior)), [exports])
 
-    return run_jobs(edits, prior, opened, args.scene.suffix)
+    try:
+        code = run_jobs(edits._replace(skipped=skipped), prior, opened, args.scene.suffix)
+    finally:
+        tell_skipped(skipped)
+    return code or int(bool(skipped))
 
 
 def text_is_lost(document: Document) -> bool:

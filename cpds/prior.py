@@ -84,9 +84,9 @@ def resolve_device(device: str) -> torch.device:
         chosen = torch.device(device)
         torch.zeros(1, device=chosen).item()
     except (RuntimeError, AssertionError, NotImplementedError) as err:
-        raise InputError(
-            f"device {device!r} is not usable here: take auto, cpu, mps, cuda, or one of several as cuda:1"
-        ) from err
+        cards = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        present = ["auto", "cpu", *(["mps"] if torch.backends.mps.is_available() else []), *cards]
+        raise InputError(f"device {device!r} is not usable here: take {', '.join(present)}") from err
     return chosen
 
 

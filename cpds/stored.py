@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import reprlib
 import sys
 import types
@@ -42,6 +43,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
         a, b = old.get(key), new.get(key)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             found += differences(a, b, f"{prefix}{key}.")
+        elif a != b and all(isinstance(x, str) and re.fullmatch("[0-9a-f]{64}", x) for x in (a, b)):
+            found.append(f"{prefix}{key} is another one")  # digests
         elif a != b:
             found.append(f"{prefix}{key} was {_short.repr(a)}, is now {_short.repr(b)}")
     return found

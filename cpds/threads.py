@@ -29,6 +29,14 @@ def wait_passively() -> None:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
+def one_thread() -> None:
+    """Compute with one thread, unless the user has chosen a number: for programs whose work is small."""
+    import torch
+
+    if not any(os.environ.get(name) for name in COUNTS):
+        torch.set_num_threads(1)
+
+
 def choose_threads(prior: Prior) -> int:
     """Set torch's number of CPU threads by the prior's size, say so on standard error, and return it.
 

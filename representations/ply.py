@@ -75,6 +75,8 @@ class SplatFile:
         """Raises InputError for anything that is no whole, finite 3DGS .ply."""
         try:
             data = Path(path).read_bytes()
+        except IsADirectoryError as err:
+            raise InputError(f"splats {path} is a folder: name the .ply in it") from err
         except OSError as err:
             raise InputError(f"splats {path} cannot be read ({err.strerror}): check the path") from err
         lines, body = _head(path, data)

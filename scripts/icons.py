@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -114,7 +115,8 @@ def fetch_package(name: str, cache: Path) -> Path:
             spec = f"@iconify-json/{name}@{PACKAGES[name].version}"
             subprocess.run(["npm", "pack", "--silent", spec], cwd=tmp, check=True, stdout=subprocess.DEVNULL)
             with tarfile.open(next(Path(tmp).glob("*.tgz"))) as archive:
-                archive.extractall(tmp, filter="data")
+                safe: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python 3.11.4
+                archive.extractall(tmp, **safe)
             try:
                 (Path(tmp) / "package").rename(target)
             except OSError:  # "Directory not empty": another program that fetched it at the same time was first

@@ -39,6 +39,7 @@ from torch import Tensor
 from cpds.cli import unboxed
 from cpds.config import require
 from cpds.errors import InputError
+from cpds.threads import one_thread
 
 SHARE = 0.72  # of a picture's side that the icon takes, seen from the front
 DOME = 1.6  # its radius in cameras' distances
@@ -193,6 +194,7 @@ def parse(argv: Sequence[str] | None) -> Config:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """2 and one sentence for anything that the user can mend."""
+    one_thread()
     try:
         make(parse(argv))
     except InputError as err:

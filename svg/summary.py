@@ -66,7 +66,7 @@ class Summary:
     def lines(self) -> list[str]:
         """Sentences for people."""
         height, width = self.size
-        found = [f"{self.shapes} shapes with {self.points} points that may change, looked at in {width}x{height} px"]
+        found = [f"{self.shapes} shapes, of which {self.points} points may change, looked at in {width}x{height} px"]
         if self.tiny:
             found.append(f"{self.tiny} shapes are smaller than a pixel there: the prior hardly sees them")
         found.append(f"may change: {_counted(self.changing)}")

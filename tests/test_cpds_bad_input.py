@@ -321,7 +321,7 @@ def test_a_folder_that_is_no_pipeline(refused: Callable, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("place", "words"),
     [
-        ("cat.png", "cannot be written"),  # a file where the folder should be
+        ("cat.png", "is a file"),  # a file where the folder should be
         ("cat.png/below", "cannot be written"),
         ("x" * 300, "cannot be written"),  # no file system takes the name
         ("mine", "already holds result.png"),  # somebody's own file

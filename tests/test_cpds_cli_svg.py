@@ -136,7 +136,7 @@ def test_a_dry_run_says_what_would_be_edited_and_leaves_nothing(
     out, err = capsys.readouterr()
     assert {p.name for p in tmp_path.iterdir()} == {"cat.svg"}
     # 3 of the rect's and 2 of the circle's, and a move and two curves' points of the path
-    assert "3 shapes with 10 points that may change" in out
+    assert "3 shapes, of which 10 points may change" in out
     assert "1 shapes are smaller than a pixel there" in out
     assert "may change: 3 outlines, 3 fill colours, 1 stroke colour, 1 stroke width" in out
     assert re.search(r"stays, as it was not asked for: \d opacit", out)
@@ -152,7 +152,7 @@ def test_a_large_document_says_so_before_it_starts_and_is_edited_alike(
     monkeypatch.setattr("svg.summary.LARGE_POINTS", 5)
     assert edit(save_path=tmp_path / "told") == 0
     said = capsys.readouterr().err
-    assert "2 shapes with" in said
+    assert "2 shapes, of which" in said
     assert "4 steps of" in said
     assert (tmp_path / "told/result.svg").read_bytes() == (tmp_path / "quiet/result.svg").read_bytes()
 
@@ -355,3 +355,23 @@ def test_the_script_is_the_same_command(
         runpy.run_path(str(script), run_name="__main__")
     assert stop.value.code == 0
     assert (tmp_path / "out/result.svg").read_bytes() == (tmp_path / "again/result.svg").read_bytes()
+
+
+def test_a_bad_document_of_a_folder_is_skipped_and_listed(
+    edit: Edit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "many").mkdir()
+    (tmp_path / "many/one.svg").write_bytes(PAGE)
+    (tmp_path / "many/broken.svg").write_bytes(PAGE[:40])
+    assert edit(svg_path=tmp_path / "many") == 1
+    assert (tmp_path / "out/one-a-dog/result.svg").is_file()
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("cpds: skipped: ")
+    assert "broken.svg" in last
+    (tmp_path / "many/broken.svg").write_bytes(PAGE)
+    assert edit(resume=True) == 0
+    assert (tmp_path / "out/broken-a-dog/result.svg").is_file()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad/broken.svg").write_bytes(PAGE[:40])
+    assert edit(svg_path=tmp_path / "bad", save_path=tmp_path / "none") == 2
+    assert not (tmp_path / "none").exists()

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -81,7 +83,7 @@ def test_a_source_that_moved_is_taken_and_another_is_not(
     assert "cat.png does not exist" in told(capsys)
     Image.new("RGB", (40, 28), "red").save(tmp_path / "red.png")
     assert edit(resume=True, img_path=tmp_path / "red.png") == 2
-    assert "source.image was" in told(capsys)
+    assert "source.image is another one" in told(capsys)
     assert edit(resume=True, img_path=tmp_path / "moved.png") == 0
     assert result(tmp_path / "out") == result(tmp_path / "whole")
 
@@ -416,3 +418,34 @@ def test_another_environment_is_told_once(
         assert words in warning
     assert "\x1b" not in warning
     assert "numpy" not in warning
+
+
+def test_the_command_that_goes_on_names_what_was_given_anew(
+    edit: Callable[..., int],
+    picture: Path,
+    tmp_path: Path,
+    pressed: Callable[[int], Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pressed(1):
+        assert edit() == 130
+    moved = tmp_path / "moved here.png"
+    picture.rename(moved)
+    with pressed(2):
+        assert edit(resume=True, img_path=moved, checkpoint_every=5) == 130
+    again = capsys.readouterr().err.splitlines()[-1].partition("go on with: cpds ")[2]
+    assert shlex.split(again)[-4:] == ["--checkpoint_every", "5", "--img_path", str(moved)]
+    assert main(shlex.split(again)) == 0
+    assert (tmp_path / "out/result.png").is_file()
+
+
+def test_another_source_is_told_without_its_digests(
+    edit: Callable[..., int], picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert edit() == 0
+    with Image.open(picture) as plain:
+        plain.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(picture)
+    assert edit(resume=True, num_inference_steps=4) == 2
+    said = capsys.readouterr().err
+    assert "source.image is another one" in said
+    assert not re.search("[0-9a-f]{64}", said)

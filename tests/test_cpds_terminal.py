@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cpds.cli import main
+from cpds.cli import main, parse
+from cpds.cli_image import ImageArgs
 from cpds.presets import PRESETS, PRESETS_FOR
 from cpds.terminal import printable, say, show
 
@@ -172,3 +173,25 @@ def test_a_preset_that_does_not_fit_is_refused(
     for flags in (["--preset", preset], [f"--preset={preset}"]):
         assert main([command, *flags]) == 2
         assert f"preset '{preset}' is for {kind}, not for {command}: take one of " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("second", ["--trg_prompt=-wolf", "--trg-prompt", "--seed=3"])
+def test_a_flag_given_twice_is_refused(second: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["image", "--img_path", "a.png", "--prompt", "a cat", "--trg_prompt", "a dog", "--seed", "2", second]
+    assert main([*argv, "a wolf"]) == 2
+    said = capsys.readouterr().err
+    assert f"{second.partition('=')[0].replace('_', '-')} is given twice" in said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_prompt_that_begins_with_a_dash_may_stand_among_others() -> None:
+    argv = ["image", "--img_path", "a.png", "--prompt", "a cat", "--trg_prompt", "a dog", " -wolf"]
+    args = parse(argv)
+    assert isinstance(args, ImageArgs)
+    assert args.trg_prompt == ("a dog", " -wolf")
+
+
+@pytest.mark.parametrize("argv", [[], ["imge"]])
+def test_without_a_command_the_help_of_all_is_named(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv) == 2
+    assert capsys.readouterr().err.endswith("see cpds --help\n")
