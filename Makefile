@@ -31,7 +31,7 @@ test: $(VENV)/.checks
 	$(BIN)/python scripts/system_packages.py libraries $(VENV)/.gaps
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright $$(grep -q Python.h $(VENV)/.gaps && echo cpds representations svg)
+	$(BIN)/pyright $$(grep -q Python.h $(VENV)/.gaps && echo cpds svg)
 	@# small models on few cores: more threads only get into each other's way
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest
 	@$(BIN)/python scripts/system_packages.py report $(VENV)/.gaps
