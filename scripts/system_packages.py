@@ -10,6 +10,7 @@ loader names is traced to its package. As root, or where sudo asks for no passwo
 command that does is printed. Only the standard library is used, so that this runs before anything is installed.
 """
 
+import ctypes
 import json
 import os
 import re
@@ -32,6 +33,8 @@ PROBES = {
     # the first two load most of the system's libraries: a gap shows at once
     "cv2, open3d, nerfstudio.engine.trainer, nerfstudio.scripts.exporter": SCENES,
 }
+# what else these may want: the loader names one library at a time, and people shall get one command
+OFTEN = ("libxcb.so.1", "libGL.so.1", "libEGL.so.1", "libgthread-2.0.so.0", "libusb-1.0.so.0")
 # what is missing -> the packages that hold it in Debian and Ubuntu, where Debian's rule for names does not tell
 DEBIAN = {
     HEADERS: f"g++ {VERSION}-dev",
@@ -59,6 +62,21 @@ def missing_library(modules: str) -> str | None:
     return found[1] if done.returncode and found else None
 
 
+def loads(library: str) -> bool:
+    """Whether the loader finds a shared library."""
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+def missing_libraries(modules: str) -> list[str]:
+    """What the import of `modules` misses, and, if anything, what it may miss next."""
+    first = missing_library(modules)
+    return list(dict.fromkeys([first, *(name for name in OFTEN if not loads(name))])) if first else []
+
+
 def installer(packages: str) -> list[str]:
     """The command that installs Debian packages, for whoever runs this."""
     words = ["apt-get", "install", "-y", "--no-install-recommends", *packages.split()]
@@ -80,11 +98,12 @@ def install(packages: str) -> bool:
     return all(subprocess.run(c, check=False, **quiet).returncode == 0 for c in (update, command))
 
 
-def remedy(missing: str) -> str:
-    """One command to type, or what to look for."""
-    if shutil.which("apt-get"):
-        return " ".join(installer(debian(missing)))
-    return f"install the package of your system that holds it (Debian, Ubuntu: {debian(missing)})"
+def sentence(left: dict[str, str]) -> str:
+    """What is not possible, for want of what, and the one command that helps."""
+    packages = " ".join(dict.fromkeys(" ".join(map(debian, left)).split()))
+    known = shutil.which("apt-get")
+    how = " ".join(installer(packages)) if known else f"install what Debian and Ubuntu have in {packages}"
+    return f"{', '.join(dict.fromkeys(left.values()))}, for want of {', '.join(left)}: {how}"
 
 
 def read(gaps: Path) -> dict[str, str]:
@@ -115,23 +134,22 @@ def libraries(gaps: Path) -> int:
     left = {missing: purpose for missing, purpose in read(gaps).items() if missing == HEADERS}
     for modules, purpose in PROBES.items():
         tried: set[str] = set()
-        while (library := missing_library(modules)) and library not in tried:
-            tried.add(library)
-            if not install(debian(library)):
+        while (missing := missing_libraries(modules)) and not tried.issuperset(missing):
+            tried.update(missing)
+            if not install(" ".join(map(debian, missing))):
                 break
-        if library:
-            left[library] = purpose
+        left |= dict.fromkeys(missing, purpose)
     gaps.write_text(json.dumps(left))
-    for missing, purpose in left.items():
-        print(f"missing: {missing}, needed for {purpose}: {remedy(missing)}", file=sys.stderr)
+    if left:
+        print(f"missing: {sentence(left)}", file=sys.stderr)
     return 0
 
 
 def report(gaps: Path) -> int:
-    """Name every gap with its remedy; 1 where there is one and CI=true."""
+    """Name what could not be checked, with the remedy; 1 where there is something and CI=true."""
     left = read(gaps)
-    for missing, purpose in left.items():
-        print(f"NOT CHECKED: {purpose}, for want of {missing}: {remedy(missing)}", file=sys.stderr)
+    if left:
+        print(f"NOT CHECKED: {sentence(left)}", file=sys.stderr)
     return int(bool(left) and os.environ.get("CI") == "true")
 
 

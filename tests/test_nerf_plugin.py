@@ -14,7 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-pytest.importorskip("nerfstudio.engine.trainer", exc_type=(ImportError, OSError))
+pytest.importorskip("nerfstudio", exc_type=(ImportError, OSError))
+pytest.importorskip("open3d", exc_type=(ImportError, OSError))  # wants libraries of the system
 import scenes
 from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
 from nerfstudio.data.scene_box import OrientedBox

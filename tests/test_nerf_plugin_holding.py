@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-pytest.importorskip("nerfstudio.engine.trainer", exc_type=(ImportError, OSError))
+pytest.importorskip("nerfstudio", exc_type=(ImportError, OSError))
+pytest.importorskip("open3d", exc_type=(ImportError, OSError))  # wants libraries of the system
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
 
 from cpds.errors import InputError

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-pytest.importorskip("nerfstudio.engine.trainer", exc_type=(ImportError, OSError))
+pytest.importorskip("nerfstudio", exc_type=(ImportError, OSError))
+pytest.importorskip("open3d", exc_type=(ImportError, OSError))  # wants libraries of the system
 from nerfstudio.field_components.field_heads import FieldHeadNames
 
 from cpds.errors import InputError

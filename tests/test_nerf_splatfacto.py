@@ -10,7 +10,8 @@ import pytest
 import torch
 from conftest import randn
 
-pytest.importorskip("nerfstudio.engine.trainer", exc_type=(ImportError, OSError))
+pytest.importorskip("nerfstudio", exc_type=(ImportError, OSError))
+pytest.importorskip("open3d", exc_type=(ImportError, OSError))  # wants libraries of the system
 from scenes import configured, make_dataset
 
 from nerf_plugin.trainer import parsed

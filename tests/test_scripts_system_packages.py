@@ -33,6 +33,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(system_packages, "PROBES", {"needy": "scenes"})
+    monkeypatch.setattr(system_packages, "loads", lambda library: library != "libEGL.so.1")
     monkeypatch.delenv("CI", raising=False)
     return tmp_path
 
@@ -42,7 +43,7 @@ def test_a_missing_library_is_found_by_loading_and_installed(machine: Path):
     gaps = machine / "gaps"
     assert system_packages.main(["libraries", str(gaps)]) == 0
     assert json.loads(gaps.read_text()) == {}
-    assert (machine / "typed").read_text() == "apt-get install -y --no-install-recommends libusb-1.0-0\n"
+    assert (machine / "typed").read_text() == "apt-get install -y --no-install-recommends libusb-1.0-0 libegl1\n"
     assert system_packages.main(["report", str(gaps)]) == 0
 
 
@@ -64,9 +65,14 @@ def test_without_rights_the_command_is_named_and_only_ci_fails(
     assert system_packages.main(["report", str(gaps)]) == 0
     said = capsys.readouterr().err
     assert "scenes" in said
-    assert "sudo apt-get install -y --no-install-recommends libusb-1.0-0" in said
+    assert "sudo apt-get install -y --no-install-recommends libusb-1.0-0 libegl1\n" in said
     monkeypatch.setenv("CI", "true")
     assert system_packages.main(["report", str(gaps)]) == 1
+
+
+def test_a_library_is_looked_for_by_the_loader():
+    assert system_packages.loads("libc.so.6")
+    assert not system_packages.loads("libno-such-thing.so.1")
 
 
 def test_packages_that_are_absent_or_fail_otherwise_are_no_gaps(machine: Path):
