@@ -39,6 +39,11 @@ class SplatTrainerConfig(TrainerConfig):
         data = pipeline.datamanager.data or pipeline.datamanager.dataparser.data
         try:
             points = parsed(pipeline.datamanager.dataparser, data).metadata.get("points3D_xyz", ())
+        except ImportError as err:
+            raise InputError(
+                f"nerfstudio reads the points of {data} with open3d, which cannot be loaded ({err}): install what it "
+                "lacks of the system (Debian, Ubuntu: libegl1 libgl1 libxcb1 libusb-1.0-0)"
+            ) from err
         except EOFError:  # nerfstudio offers to convert COLMAP's points, and nobody is there to answer
             points = ()
         if len(points) >= FEWEST:
