@@ -9,12 +9,12 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import partial
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import tyro
 
@@ -115,12 +115,24 @@ def with_dashes(argv: Sequence[str], why: str) -> str:
     return ""
 
 
+def lists(kind: type) -> set[str]:
+    """The fields of a command's arguments, nested ones too, that take any number of values."""
+    found: set[str] = set()
+    for name, hint in get_type_hints(kind).items():
+        if isinstance(hint, type) and is_dataclass(hint):
+            found |= lists(hint)
+        elif get_args(hint)[1:] == (Ellipsis,):
+            found.add(name)
+    return found
+
+
 def parse(argv: Sequence[str]) -> ImageArgs | SvgArgs | SplatArgs | EvalArgs | PresetsArgs:
     """Arguments with the chosen preset's settings, or the resumed run's, as defaults. InputError on a bad flag."""
-    flags = Counter(word.partition("=")[0].replace("_", "-") for word in argv if word.startswith("--"))
-    for flag in (flag for flag, count in flags.items() if count > 1):
+    flags = Counter(word.partition("=")[0].replace("-", "_") for word in argv if word.startswith("--"))
+    known_lists = lists(COMMANDS[argv[0]][0]) if argv and argv[0] in COMMANDS else set()
+    for name in sorted(n for n in known_lists if flags[f"__{n}"] > 1):
         raise InputError(
-            f"{flag} is given twice, and only the last would count: put several values after one flag "
+            f"--{name} is given twice, and only the last would count: put all its values after one flag "
             "(one that begins with a dash in quotes, with a space before it)"
         )
     commands: dict[str, Any] = {}

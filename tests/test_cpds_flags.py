@@ -33,7 +33,7 @@ PIXELS: dict[str, tuple[str, str]] = {
     "identity": ("", "--identity 1"),
     "w_anchor": ("", "--w_anchor 3"),
     "stride": ("", "--stride 20"),
-    "patch_size": ("--patch_size 1", "--patch_size 1 2"),
+    "patch_size": ("", "--patch_size 1"),
     "n_patches": ("", "--n_patches 4"),
     "temperature": ("", "--temperature 0.2"),
     "patch_selector": ("--patch_selector random --selector_every 1", "--patch_selector learned"),
