@@ -18,6 +18,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from cpds.diffusion import UNetPrior
+from cpds.errors import InputError
+from cpds.prior import resolve_device
 
 Edit = Callable[..., int]
 
@@ -694,3 +696,9 @@ def test_out_of_memory_is_one_sentence(
         assert edit() == 2
     assert "lower --resolution" in sentence()
     assert edit() == 0  # the folder is still free
+
+
+def test_a_device_that_is_not_here_is_answered_with_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(InputError, match=r"'cuda:7' is not usable here: take auto, cpu(, mps)?, cuda:0, cuda:1$"):
+        resolve_device("cuda:7")

@@ -502,7 +502,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "two devices": ({"machine__num_devices": 2}, "an edit runs on one device, got 2"),
     "guidance device": (
         {"pipeline__guidance_device": "cuda:7"},
-        "take auto, cpu, mps, cuda, or one of several as cuda:1",
+        "is not usable here: take auto, cpu",
     ),
     "preset": ({"pipeline__preset": "pds-paper"}, "there is no preset 'pds-paper' for cpds: take one of cpds-nerf, "),
     "flat region": ({"pipeline__region": Region(sphere=(0.0, 0.0, 0.0, 0.0))}, "the sphere must be x y z r with r > 0"),

@@ -177,6 +177,8 @@ def test_bad_files_are_refused_in_a_sentence(data: bytes, message: str, tmp_path
 
 
 def test_a_path_that_cannot_be_read(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.ply", tmp_path, tmp_path / ("long" * 99)):
+    with pytest.raises(InputError, match=r"is a folder: name the \.ply in it"):
+        SplatFile.read(tmp_path)
+    for path in (tmp_path / "none.ply", tmp_path / ("long" * 99)):
         with pytest.raises(InputError, match=r"cannot be read .*: check the path"):
             SplatFile.read(path)
