@@ -1,6 +1,6 @@
 """Lay methods side by side at the same target accuracy, from settings that `cpds eval` has measured.
 
-    python benchmarks/compare.py runs/eval --tag held-out --ours cpds --plot docs/pareto.png
+    python -m benchmarks.compare runs/eval --tag held-out --ours cpds --plot docs/pareto.png
 
 A method is what a setting was made with (--method, and --patch_selector where it is another than usual); its settings
 (guidance, weights) are points in the plane of target accuracy and LPIPS. A heavier structure weight alone lowers LPIPS
@@ -20,7 +20,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from cpds.evaluation import read_config, read_rows
+from cpds.evaluation.runner import read_config, read_rows
 
 SELECTS = {"cds": "random", "cpds": "learned"}  # the selector that goes without saying
 LPIPS = ("lpips_truth", "lpips_source")

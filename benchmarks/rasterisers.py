@@ -1,7 +1,7 @@
 """Seconds and memory of our rasteriser and of diffvg: 100 closed paths of four cubics, random blobs over the page.
 
-    python benchmarks/rasterisers.py                       # on one core; --threads 2 on two
-    python benchmarks/rasterisers.py --paths 30 --sizes 128 --rounds 3
+    python -m benchmarks.rasterisers                       # on one core; --threads 2 on two
+    python -m benchmarks.rasterisers --paths 30 --sizes 128 --rounds 3
 
 diffvg takes part where it is importable. Each rasteriser and size has a process of its own; they take turns, so that a
 noisy machine slows all of them alike.
@@ -21,9 +21,9 @@ import torch
 import tyro
 from torch import Tensor
 
-from svg.diffvg import DiffvgRaster
 from svg.model import IDENTITY, Draw, Geometry, Group, Solid
-from svg.raster import Raster
+from svg.raster.diffvg import DiffvgRaster
+from svg.raster.page import Raster
 
 PAGE = 100.0  # px
 RASTERISERS = {"torch": Raster, "diffvg": DiffvgRaster}

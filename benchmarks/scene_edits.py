@@ -1,11 +1,11 @@
 """Figures of edited scenes: what the judge calls their views, what stayed, and whether the views agree.
 
-    python benchmarks/scene_edits.py --scene scenes/cat --base outputs/.../nerfacto/.../config.yml \\
+    python -m benchmarks.scene_edits --scene scenes/cat --base outputs/.../nerfacto/.../config.yml \\
         --runs outputs/.../cpds/.../config.yml outputs/.../cpds-refine/.../config.yml
 
-    python benchmarks/scene_edits.py --scene scenes/cat --base scenes/cat/scene.ply --runs runs/.../result.ply
+    python -m benchmarks.scene_edits --scene scenes/cat --base scenes/cat/scene.ply --runs runs/.../result.ply
 
-The scene is one of scripts/make_scene.py with a target, the runs are of ns-train, or splats. Views are rendered at the
+The scene is one of scripts/toy_scene/make.py with a target, the runs are of ns-train, or splats. Views are rendered at the
 cameras of the dataset. "outside" is what neither the source's nor the target's mask covers, grown by 2 px; "far" leaves
 12 px; inside is the rest. "agree" is the mean LPIPS between renders at neighbouring cameras, over the base scene's.
 "sharpness" is the mean absolute Laplacian inside the masks, over the base scene's. "sure" is the judge's mean
@@ -26,15 +26,15 @@ from nerfstudio.utils.eval_utils import eval_setup
 from torch import Tensor
 from torch.nn.functional import conv2d, max_pool2d
 
-from cpds.judge import Judge
-from cpds.metrics import psnr
-from cpds.perception import Lpips
-from cpds.pictures import open_picture, png, to_pil
+from cpds.evaluation.classifier import Judge
+from cpds.evaluation.metrics import psnr
+from cpds.evaluation.networks import Lpips
+from cpds.images import open_picture, png, to_pil
 from cpds.runs import write_atomic
 from cpds.types import Images
 from representations.cameras import read_cameras
-from representations.ply import SplatFile
-from representations.rasterise import rasterization
+from representations.splats.ply import SplatFile
+from representations.splats.rasterise import rasterization
 
 LAPLACE = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]]).expand(3, 1, 3, 3)
 
@@ -44,14 +44,14 @@ class Config:
     """What to measure."""
 
     scene: Path
-    """Folder of scripts/make_scene.py, made with --target."""
+    """Folder of scripts/toy_scene/make.py, made with --target."""
     base: Path
     """config.yml of the scene's own run, or its .ply."""
     runs: tuple[Path, ...]
     """config.yml, or .ply, of each edit."""
     masks: Path | None = None
     """Folder of masks, of an edit's --pipeline.masks: "outside" is then what they keep, and "far" 10 px beyond it."""
-    judge: Path = Path("cpds/assets/emoji_edit/judge.safetensors")
+    judge: Path = Path("benchmarks/emoji_edit/classifier.safetensors")
     """The judge of emoji-edit."""
     sheet: Path | None = None
     """Where to write a picture: rows of base, edits and target, at three held-out views."""

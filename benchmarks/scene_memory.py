@@ -1,7 +1,7 @@
 """Peak memory of one edit step on a nerfacto scene, with a prior of Stable Diffusion 1.5's size (random weights).
 
-    for side in 256 384 512; do python benchmarks/scene_memory.py --side $side; done
-    python benchmarks/scene_memory.py --side 128 --direct        # all rays with gradient at once
+    for side in 256 384 512; do python -m benchmarks.scene_memory --side $side; done
+    python -m benchmarks.scene_memory --side 128 --direct        # all rays with gradient at once
 
 A process a row, because memory that was once resident stays so. The scene is nerfacto's standard size, 400 samples a
 ray, in its torch implementation.
@@ -20,11 +20,12 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.models.nerfacto import NerfactoModelConfig
 
-from cpds.diffusion import UNetPrior
 from cpds.editor import step_generator
 from cpds.guidance import Guidance
 from cpds.presets import PRESETS
-from cpds.prior import DTYPES, Text
+from cpds.priors.base import Text
+from cpds.priors.load import DTYPES
+from cpds.priors.unet import UNetPrior
 from nerf_plugin.rendering import render_rays
 
 DIRECTIONS = (("Down", "En"), ("Up", "De"))

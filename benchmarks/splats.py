@@ -1,7 +1,7 @@
 """Milliseconds of our splat rasteriser: random gaussians in a box, spherical harmonics of degree 3, one camera.
 
-    OMP_NUM_THREADS=1 python benchmarks/splats.py
-    OMP_NUM_THREADS=1 python benchmarks/splats.py --scenes 2000 64 --rounds 50
+    OMP_NUM_THREADS=1 python -m benchmarks.splats
+    OMP_NUM_THREADS=1 python -m benchmarks.splats --scenes 2000 64 --rounds 50
 
 A scene is a number of gaussians and a side of the square picture in px. The table has medians and the fastest pass: the
 scenes take turns, so that a noisy machine slows all of them alike, and on such a machine the fastest says more.
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import tyro
 
-from representations.rasterise import rasterization
+from representations.splats.rasterise import rasterization
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Seconds per edit step on the embedded prior, and what the patch selectors cost.
 
-    OMP_NUM_THREADS=2 python benchmarks/steps.py            # medians over 60 steps each
+    OMP_NUM_THREADS=2 python -m benchmarks.steps            # medians over 60 steps each
 
 Methods and selectors take turns step by step, so that a noisy machine slows all of them alike.
 """

@@ -1,6 +1,6 @@
 """Twenty edits of real icons, five drawing styles of each: does the judge see the target, and what does it look like?
 
-    PYTHONPATH=scripts python benchmarks/svg_edits.py --out runs/svg_edits
+    python -m benchmarks.svg_edits --out runs/svg_edits
 
 Writes each edited SVG and a sheet (source and edit side by side, one edit a row) and prints what the judge says of
 every result, drawn with resvg from the written file at 104 px on a white 128-px picture.
@@ -17,18 +17,18 @@ import torch
 import tyro
 from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
 from PIL import Image
-from svg_fidelity import documents
 
-from cpds.cases import EMOJI_EDIT
+from benchmarks.svg_fidelity import documents
 from cpds.config import EditConfig
 from cpds.editor import edit
-from cpds.judge import Judge
-from cpds.pictures import strip, to_tensor
+from cpds.evaluation.cases import EMOJI_EDIT
+from cpds.evaluation.classifier import Judge
+from cpds.images import strip, to_tensor
 from cpds.presets import PRESETS
-from cpds.prior import load_prior
+from cpds.priors.load import load_prior
 from svg.config import SceneConfig
 from svg.document import Document
-from svg.scene import SvgScene
+from svg.image import SvgScene
 
 SETS = ("noto", "twemoji", "fluent-emoji-flat", "noto-v1", "emojione")
 EDITS = (  # icon, what it shows, what it should become, the judge's word for that
@@ -86,7 +86,7 @@ def main(config: Config) -> None:
     torch.set_num_threads(1)
     config.out.mkdir(parents=True, exist_ok=True)
     icons, prior = documents(SETS), load_prior(device="cpu")
-    judge = Judge.load(EMOJI_EDIT / "judge.safetensors")
+    judge = Judge.load(EMOJI_EDIT / "classifier.safetensors")
     hits, times, rows = [], [], []
     for icon, what, target, word in EDITS:
         row = []

@@ -1,8 +1,8 @@
 """How faithfully the torch rasteriser draws real icons, and whether documents survive a round trip; resvg is the judge.
 
-    PYTHONPATH=scripts python benchmarks/svg_fidelity.py --icons 2000
+    python -m benchmarks.svg_fidelity --icons 2000
 
-Draws icons at random from three sets (downloaded once with npm, see scripts/icons.py) and prints, for 128 px on white,
+Draws icons at random from three sets (downloaded once with npm, see scripts/emoji_prior/icons.py) and prints, for 128 px on white,
 the share with at least 35 dB PSNR to resvg's picture, how many documents written back unedited give resvg's picture to
 the last bit, how well those do whose every number was written anew, and the worst icons with their features.
 """
@@ -20,11 +20,11 @@ import numpy as np
 import resvg_py
 import torch
 import tyro
-from icons import cache_dir, fetch_package
 from PIL import Image
 
+from scripts.emoji_prior.icons import cache_dir, fetch_package
 from svg.document import Document
-from svg.raster import Raster, over
+from svg.raster.page import Raster, over
 
 SETS = ("noto", "twemoji", "fluent-emoji-flat")
 NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
@@ -38,7 +38,7 @@ class Config:
     icons: int = 2000
     """Icons, drawn at random from all sets together."""
     sets: tuple[str, ...] = SETS
-    """Icon packages (scripts/icons.py)."""
+    """Icon packages (scripts/emoji_prior/icons.py)."""
     side: int = 128
     """Pixels of a picture's side."""
     seed: int = 0

@@ -1,6 +1,6 @@
 """How many of other people's SVGs are read, and how faithfully they are drawn; resvg is the reference.
 
-    python benchmarks/svg_sample.py --folders openclipart flags --count 300 --out rows.jsonl
+    python -m benchmarks.svg_sample --folders openclipart flags --count 300 --out rows.jsonl
 
 Draws files at random from every folder (.svg and .svgz, at any depth), reads each as `cpds svg` does and compares its
 picture, longer side 128 px on white, with resvg's. Every file has a process's time limit; whatever ends otherwise than
@@ -33,7 +33,7 @@ from PIL import Image
 
 from cpds.errors import InputError
 from svg.document import Document
-from svg.raster import Raster, over
+from svg.raster.page import Raster, over
 
 
 @dataclass(frozen=True)

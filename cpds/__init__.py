@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from cpds.editor import edit
     from cpds.errors import InputError
     from cpds.presets import PRESETS
-    from cpds.prior import load_prior
+    from cpds.priors.load import load_prior
 
 __all__ = ["PRESETS", "EditConfig", "GuidanceConfig", "InputError", "edit", "load_prior"]
 
@@ -21,7 +21,7 @@ _HOMES = {
     "InputError": "errors",
     "PRESETS": "presets",
     "edit": "editor",
-    "load_prior": "prior",
+    "load_prior": "priors.load",
 }
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from PIL import Image
 from tqdm import tqdm
 
-from cpds.pictures import gif, png, strip, to_pil
+from cpds.images import gif, png, strip, to_pil
 from cpds.runs import EXPORT, FRAMES, GIF, RESULT, STRIP, RunFolder
 from cpds.terminal import warn
 

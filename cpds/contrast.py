@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import avg_pool2d, cross_entropy, normalize
 
 from cpds.errors import InputError
-from cpds.patches import PatchSelector
+from cpds.selectors import PatchSelector
 from cpds.types import Features, Patches, Scalar
 
 

@@ -13,7 +13,7 @@ from cpds.errors import InputError
 from cpds.guidance import Guidance, Terms
 from cpds.moments import load_moments, moments
 from cpds.presets import PRESETS
-from cpds.prior import Prior
+from cpds.priors.base import Prior
 from cpds.representation import Representation
 
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}

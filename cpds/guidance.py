@@ -16,9 +16,9 @@ from cpds.config import GuidanceConfig
 from cpds.contrast import cut_loss
 from cpds.errors import InputError
 from cpds.objectives import OBJECTIVES, EditPair, Guided, PosteriorSettings, anchor_loss, pull
-from cpds.patches import make_selector
-from cpds.prior import Prior, Text
+from cpds.priors.base import Prior, Text
 from cpds.schedule import TIMESTEP_SAMPLERS
+from cpds.selectors import make_selector
 from cpds.types import Features, Latents, Scalar
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cpds.errors import InputError
 from cpds.image_files import decode
-from cpds.pictures import split_alpha
+from cpds.images import split_alpha
 from cpds.types import Images
 
 BLACK, WHITE = 5 / 255, 250 / 255  # beyond these a JPEG's noise is all that is in a mask

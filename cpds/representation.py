@@ -6,7 +6,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
-from cpds.prior import Prior
+from cpds.priors.base import Prior
 from cpds.types import Images, Latents
 
 View = TypeVar("View")

@@ -5,7 +5,7 @@ from itertools import pairwise
 import torch
 
 from cpds.guidance import mixed
-from cpds.prior import Prior, Text
+from cpds.priors.base import Prior, Text
 from cpds.types import Latents
 
 

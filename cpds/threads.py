@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from cpds.terminal import say
 
 if TYPE_CHECKING:
-    from cpds.prior import Prior
+    from cpds.priors.base import Prior
 
 LARGE = 100_000_000  # parameters of a denoising network that all cores work on
 COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # by which users choose a number

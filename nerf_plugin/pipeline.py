@@ -25,9 +25,10 @@ from cpds.config import GuidanceConfig, require
 from cpds.editor import step_generator
 from cpds.errors import InputError
 from cpds.guidance import Guidance
-from cpds.pictures import working_size
+from cpds.images import working_size
 from cpds.presets import PRESETS
-from cpds.prior import Prior, load_prior, resolve_device
+from cpds.priors.base import Prior
+from cpds.priors.load import load_prior, resolve_device
 from cpds.threads import choose_threads
 from cpds.types import Images, Latents
 from nerf_plugin.controls import BeforeAfter, Prompt

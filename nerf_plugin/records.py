@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from cpds.pictures import png, strip, to_pil
+from cpds.images import png, strip, to_pil
 from cpds.runs import write_atomic
 from cpds.types import Images
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from cpds.errors import InputError
-from cpds.pictures import open_picture, png, to_pil
+from cpds.images import open_picture, png, to_pil
 from cpds.types import Images
 from nerf_plugin.checkpoints import open_run
 from nerf_plugin.records import save

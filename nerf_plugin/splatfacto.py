@@ -16,7 +16,7 @@ from cpds.errors import InputError
 from nerf_plugin.rendering import camera_at
 from nerf_plugin.trainer import in_one_sentence, parsed
 from representations.cameras import OPENGL
-from representations.rasterise import rasteriser_for
+from representations.splats.rasterise import rasteriser_for
 
 FEWEST = 4  # points: each takes its size from its three neighbours
 
@@ -53,7 +53,7 @@ class SplatTrainerConfig(TrainerConfig):
         raise InputError(
             f"dataset {data} has no sparse point cloud to start from, and {pipeline.model.num_random} random gaussians "
             f"make a poor scene: train nerfacto on it, make points of that with {export}--num-points 5000 "
-            f"--normal-method open3d --save-world-frame True, then python scripts/add_points.py {quote(str(folder))}; "
+            f"--normal-method open3d --save-world-frame True, then python -m scripts.toy_scene.points {quote(str(folder))}; "
             "or pass --pipeline.model.random-init True to start from random gaussians all the same"
         )
 

@@ -20,7 +20,7 @@ from nerfstudio.utils import writer
 
 from cpds.config import require
 from cpds.errors import InputError
-from cpds.prior import resolve_device
+from cpds.priors.load import resolve_device
 from nerf_plugin.checkpoints import SavedRun, checkpoints, open_run, whole
 from nerf_plugin.optimizers import FiniteOptimizers
 from nerf_plugin.presets import apply_preset

@@ -13,8 +13,8 @@ from nerfstudio.data.datamanagers.full_images_datamanager import _undistort_imag
 from torch import Tensor
 
 from cpds.errors import InputError
+from cpds.images import SUFFIXES, resized
 from cpds.masks import read_mask
-from cpds.pictures import SUFFIXES, resized
 from cpds.types import Images
 from nerf_plugin.rendering import camera_at
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from cpds.errors import InputError
 from representations.colmap import FOCALS, View, is_model, read_model
-from representations.projection import rotations
+from representations.splats.projection import rotations
 
 MODELS = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "RADIAL", "SIMPLE_RADIAL", "PERSPECTIVE")
 DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")

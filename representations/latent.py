@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, max_pool2d
 
 from cpds.errors import InputError
+from cpds.images import SourceImage, open_source, png, resized, to_pil, working_size
 from cpds.masks import edit_mask, fitting
-from cpds.pictures import SourceImage, open_source, png, resized, to_pil, working_size
-from cpds.prior import Prior
+from cpds.priors.base import Prior
 from cpds.representation import ParamGroup
 from cpds.runs import write_atomic
 from cpds.types import Images, Latents

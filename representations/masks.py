@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from cpds.errors import InputError
+from cpds.images import SUFFIXES
 from cpds.masks import read_mask
-from cpds.pictures import SUFFIXES
 from cpds.types import Images
 from representations.cameras import Camera
 

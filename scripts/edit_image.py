@@ -17,7 +17,7 @@ The same in Python:
 
 import sys
 
-from cpds.cli import main
+from cpds.apps.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["image", *sys.argv[1:]]))

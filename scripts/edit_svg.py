@@ -8,7 +8,7 @@ The same in Python:
 
     from cpds import edit, load_prior
     from cpds.presets import PRESETS
-    from svg.scene import SvgScene
+    from svg.image import SvgScene
 
     prior = load_prior()
     scene = SvgScene.open("cat.svg", prior)
@@ -18,7 +18,7 @@ The same in Python:
 
 import sys
 
-from cpds.cli import main
+from cpds.apps.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["svg", *sys.argv[1:]]))

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from svg import geometry
 from svg.model import Geometry
+from svg.raster import outlines as geometry
 
 MEETS = 0.1  # canvas px between ends that are one point
 

@@ -12,17 +12,17 @@ import numpy as np
 
 from cpds.config import require
 from cpds.errors import InputError
-from svg.building import Builder
-from svg.clips import outline_box
-from svg.context import Context, start
-from svg.ledger import Ledger
+from svg.bindings import draws
 from svg.model import IDENTITY, Group, Parameter
-from svg.reading import Tree, read_file, read_tree, tag, unpacked
-from svg.repeats import check_repeats
-from svg.styles import Cascade
-from svg.uses import draws
-from svg.values import RGB, Box, colour, fit, length, view_box
-from svg.writing import Writer
+from svg.parse.builder import Builder
+from svg.parse.clips import outline_box
+from svg.parse.context import Context, start
+from svg.parse.css import Cascade
+from svg.parse.parameters import Ledger
+from svg.parse.use_expansion import check_repeats
+from svg.parse.values import RGB, Box, colour, fit, length, view_box
+from svg.parse.writer import Writer
+from svg.parse.xml import Tree, read_file, read_tree, tag, unpacked
 
 MIN_SIDE, MAX_SIDE = 1e-3, 1e6  # px
 PLURALS = {"clip path of text": "clip paths of text", "reference to another document": "references to other documents"}

@@ -8,18 +8,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from svg.clips import outline_box
+from svg.bindings import draws
 from svg.config import SceneConfig
 from svg.document import Document
-from svg.scene import chosen
-from svg.uses import draws
+from svg.image import chosen
+from svg.parse.clips import outline_box
 
 if TYPE_CHECKING:
     from cpds.config import EditConfig
     from cpds.editor import EditState
     from cpds.guidance import Terms
-    from cpds.prior import Prior
-    from svg.scene import SvgScene
+    from cpds.priors.base import Prior
+    from svg.image import SvgScene
 
 LARGE_SHAPES, LARGE_POINTS = 1000, 20_000  # from which on an edit may take long
 SLOW = 5.0  # s: a step that takes so long is measured once

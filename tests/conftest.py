@@ -24,12 +24,13 @@ from transformers import (
     ViTModel,
 )
 
+from cpds.apps.cli.main import main
 from cpds.callbacks import MetricsLog
-from cpds.cli import main
-from cpds.diffusion import UNetPrior
 from cpds.editor import EditState
 from cpds.guidance import Terms
-from cpds.prior import Prior, load_prior
+from cpds.priors.base import Prior
+from cpds.priors.load import load_prior
+from cpds.priors.unet import UNetPrior
 from cpds.representation import ParamGroup
 
 torch.set_num_threads(1)

@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import compare
 import pytest
 import torch
-from compare import Config, Method, at_accuracy, differences
 from conftest import randn
+
+from benchmarks import compare
+from benchmarks.compare import Config, Method, at_accuracy, differences
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from cpds import PRESETS, edit, load_prior
-from cpds.cli import main
-from cpds.pictures import open_picture
-from cpds.prior import EMBEDDED
+from cpds.apps.cli.main import main
+from cpds.images import open_picture
+from cpds.priors.load import EMBEDDED
 from representations.latent import LatentImage
 
 DEMO = Path(EMBEDDED).parent / "demo" / "cat.png"
@@ -30,7 +30,7 @@ def test_the_folder_is_small_and_whole():
 
 
 def test_the_card_and_the_training_agree_on_what_was_held_out():
-    from icons import held_out_pairs
+    from scripts.emoji_prior.icons import held_out_pairs
 
     listed = {tuple(pair) for pair in json.loads((EMBEDDED / "held_out.json").read_text())}
     assert listed == held_out_pairs()

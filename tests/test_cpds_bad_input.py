@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from cpds.diffusion import UNetPrior
 from cpds.errors import InputError
-from cpds.prior import resolve_device
+from cpds.priors.load import resolve_device
+from cpds.priors.unet import UNetPrior
 
 Edit = Callable[..., int]
 
@@ -240,7 +240,7 @@ def test_absent_devices(refused: Callable, device: str) -> None:
 
 
 def test_unknown_command(sentence: Callable[[], str]) -> None:
-    from cpds.cli import main
+    from cpds.apps.cli.main import main
 
     assert main(["images"]) == 2
     assert "image" in sentence()

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageCms
 
 from cpds.color_profile import ColorProfile
-from cpds.pictures import SourceImage, open_source
+from cpds.images import SourceImage, open_source
 
 H, W = 20, 24
 RNG = np.random.default_rng(0)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cpds.contrast import cut_loss, patch_nce, patches
-from cpds.patches import RandomPatches
+from cpds.selectors import RandomPatches
 
 TAU = 0.07
 

@@ -10,10 +10,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from cpds.config import EditConfig, GuidanceConfig
-from cpds.diffusion import UNetPrior
 from cpds.editor import EditDiverged, edit, run, start
 from cpds.errors import InputError
-from cpds.prior import Prediction, Text
+from cpds.priors.base import Prediction, Text
+from cpds.priors.unet import UNetPrior
 from cpds.schedule import NoiseSchedule
 
 SHAPE = (1, 2, 3, 4)

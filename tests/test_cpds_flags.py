@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from cpds.cli import parse
-from cpds.cli_image import ImageArgs
+from cpds.apps.cli.image import ImageArgs
+from cpds.apps.cli.main import parse
 from cpds.config import EditConfig, GuidanceConfig
-from cpds.diffusion import UNetPrior
 from cpds.editor import run, start
-from cpds.pictures import open_picture
+from cpds.images import open_picture
+from cpds.priors.unet import UNetPrior
 from representations.latent import LatentImage, LatentImageConfig
 
 Edit = Callable[..., int]

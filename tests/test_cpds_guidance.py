@@ -10,10 +10,10 @@ from conftest import Plain, Recorder, randn
 from torch import Tensor
 
 from cpds.config import EditConfig, GuidanceConfig
-from cpds.diffusion import UNetPrior
 from cpds.editor import edit
 from cpds.errors import InputError
 from cpds.guidance import Guidance, Terms
+from cpds.priors.unet import UNetPrior
 
 SOURCE, TARGET = "a red bird", "a blue fish"
 ALL = 10_000  # more patches than there are: every one is chosen

@@ -12,11 +12,11 @@ from conftest import randn
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from cpds import hub
-from cpds.diffusion import UNetPrior
 from cpds.errors import InputError
+from cpds.evaluation.networks import Lpips
 from cpds.hub import within
-from cpds.perception import Lpips
-from cpds.prior import load_prior
+from cpds.priors.load import load_prior
+from cpds.priors.unet import UNetPrior
 
 
 class Hidden(RepositoryNotFoundError):
@@ -111,8 +111,8 @@ def test_a_cached_prior_needs_no_hub(
 )
 def test_lpips_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: Any, words: str) -> None:
     monkeypatch.setattr("torch.hub._hub_dir", str(tmp_path))
-    monkeypatch.setattr("cpds.perception.PATIENCE", 0.2)
-    for place in ("cpds.perception.urlopen", "torch.hub.urlopen"):
+    monkeypatch.setattr("cpds.evaluation.networks.PATIENCE", 0.2)
+    for place in ("cpds.evaluation.networks.urlopen", "torch.hub.urlopen"):
         monkeypatch.setattr(place, answer)
     began = time.perf_counter()
     with pytest.raises(InputError) as refused:
@@ -128,6 +128,6 @@ def test_lpips_takes_what_was_downloaded_before(weights: Path, tmp_path: Path, m
     (tmp_path / "checkpoints").mkdir()
     torch.save(load_file(weights), tmp_path / "checkpoints/alexnet-owt-7be5be79.pth")
     monkeypatch.setattr("torch.hub._hub_dir", str(tmp_path))
-    monkeypatch.setattr("cpds.perception.urlopen", refuse(AssertionError("nothing is to be asked")))
+    monkeypatch.setattr("cpds.evaluation.networks.urlopen", refuse(AssertionError("nothing is to be asked")))
     a, b = randn(0, 1, 3, 32, 32).sigmoid(), randn(1, 1, 3, 32, 32).sigmoid()
     assert torch.equal(Lpips.load()(a, b), Lpips.load(weights)(a, b))

@@ -9,12 +9,12 @@ from conftest import Plain, randn
 from test_cpds_guidance import SOURCE, TARGET, naive_gradient
 from torch import Tensor
 
-from cpds.cli import main
+from cpds.apps.cli.main import main
 from cpds.config import EditConfig, GuidanceConfig
-from cpds.diffusion import UNetPrior
 from cpds.editor import edit
 from cpds.guidance import Guidance
 from cpds.presets import DREAMBOOTH, NOTES, PDS_REFINE_NERF, PDS_REFINE_SPLATS, PRESETS
+from cpds.priors.unet import UNetPrior
 
 # What the papers and their code say, in their own numbers; what they do not know (ours) is off.
 OFF = {"w_anchor": 0, "normalize_gradient": False, "timesteps": "uniform", "negative_prompt": "", "w_dds": 1}

@@ -20,15 +20,15 @@ from conftest import Recorder
 from PIL import Image
 from safetensors.torch import load_file
 
+from cpds.apps.cli.image import ImageArgs
+from cpds.apps.cli.main import main, parse
 from cpds.callbacks import Checkpoints, MetricsLog, StopBetweenSteps
-from cpds.cli import main, parse
-from cpds.cli_image import ImageArgs
 from cpds.config import EditConfig, GuidanceConfig
-from cpds.diffusion import UNetPrior
 from cpds.editor import run, start
 from cpds.errors import InputError
-from cpds.pictures import open_picture
+from cpds.images import open_picture
 from cpds.presets import PRESETS
+from cpds.priors.unet import UNetPrior
 from cpds.runs import held
 from cpds.stored import decode, decode_fields, encode
 from representations.latent import LatentImage

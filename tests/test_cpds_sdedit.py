@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import randn
 
-from cpds.prior import Prediction, Text
+from cpds.priors.base import Prediction, Text
 from cpds.schedule import NoiseSchedule
 from cpds.sdedit import sdedit
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cpds.cli import main, parse
-from cpds.cli_image import ImageArgs
+from cpds.apps.cli.image import ImageArgs
+from cpds.apps.cli.main import main, parse
 from cpds.presets import PRESETS, PRESETS_FOR
 from cpds.terminal import printable, say, show
 
@@ -117,7 +117,7 @@ def test_loading_is_said_before_anything_heavy_is_imported(argv: list[str], tmp_
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text(SLOW)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-    command = [sys.executable, "-m", "cpds.cli", *argv]
+    command = [sys.executable, "-m", "cpds.apps.cli.main", *argv]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=300)
     assert (done.returncode, done.stderr) == (3, "loading torch and the prior ...\nTORCH")
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from cpds import threads
-from cpds.cli import main
-from cpds.prior import Prior
+from cpds.apps.cli.main import main
+from cpds.priors.base import Prior
 from cpds.threads import available, choose_threads
 
 
@@ -116,7 +116,7 @@ def test_the_library_does_not(prior: Prior, tiny_folder: Path) -> None:
     ],
 )
 def test_commands_wait_passively_before_torch_is_there(given: dict[str, str], policy: str | None) -> None:
-    code = "import os, sys; from cpds.cli import main; main(['presets']); "
+    code = "import os, sys; from cpds.apps.cli.main import main; main(['presets']); "
     code += "assert 'torch' not in sys.modules; print(os.environ.get('OMP_WAIT_POLICY'))"
     env = {k: v for k, v in os.environ.items() if k not in threads.COUNTS + threads.WAITING} | given
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)

@@ -1,6 +1,7 @@
 """Who may import whom, read from the sources.
 
-scripts, cpds/cli*.py -> nerf_plugin -> representations -> cpds <- svg.
+scripts, benchmarks, cpds.apps -> nerf_plugin -> representations -> cpds <- svg, and inside of cpds:
+cpds.apps -> cpds.evaluation -> the core -> cpds.priors. No circles anywhere, not even through a function's own imports.
 """
 
 import ast
@@ -10,33 +11,51 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-MAY_IMPORT = {  # room -> rooms that it may import, itself aside
-    "cpds": set(),
-    "svg": {"cpds"},
-    "representations": {"cpds"},
-    "nerf_plugin": {"cpds", "representations"},
+PACKAGES = ("cpds", "svg", "representations", "nerf_plugin")
+MAY_IMPORT = {  # package -> packages that it may import, itself aside; the longest name that fits a module is its package
+    "cpds": {"cpds.priors"},
+    "cpds.priors": {"cpds"},
+    "cpds.evaluation": {"cpds", "cpds.priors"},
+    "cpds.apps": {"cpds", "cpds.priors", "cpds.evaluation", "representations", "svg", "nerf_plugin"},
+    "svg": {"cpds", "cpds.priors", "svg.parse", "svg.raster"},
+    "svg.parse": {"cpds", "svg"},
+    "svg.raster": {"cpds", "svg"},
+    "representations": {"cpds", "cpds.priors"},
+    "nerf_plugin": {"cpds", "cpds.priors", "representations"},
 }
-ROOMS = set(MAY_IMPORT)
+SHARED = {"svg.parse": {"svg.model"}, "svg.raster": {"svg.model"}}  # all that these may take of svg itself
 VENDORS = ("diffusers", "nerfstudio", "gsplat", "diffvg", "pydiffvg", "gradio", "ray")
-HOMES = {"diffusers": {"cpds/diffusion.py", "cpds/transformer.py"}}  # others: any one or two files
-PLUGIN = {"nerfstudio": "nerf_plugin"}  # whoever loads this room is nerfstudio itself
-COMMANDS = {f"cpds/{file.name}" for file in (ROOT / "cpds").glob("cli*.py")}  # the composition root
-SETTINGS = {"svg.config", "representations.splat_config"}  # of other rooms, that --help needs
-NO_PRIOR_YET = "nerf_plugin/config.py"  # every command of nerfstudio imports it
+HOMES = {"diffusers": {"cpds/priors/unet.py", "cpds/priors/transformer.py"}}  # others: any one or two files
+PLUGIN = {"nerfstudio": "nerf_plugin"}  # whoever loads this package is nerfstudio itself
+SETTINGS = {"svg.config", "representations.splats.config"}  # of other packages, that --help needs
+NO_PRIOR_YET = "nerf_plugin.config"  # every command of nerfstudio imports it
+
+
+def sources(*packages: str) -> list[Path]:
+    return [file for package in packages for file in sorted((ROOT / package).rglob("*.py"))]
+
+
+def module_of(file: Path) -> str:
+    """Its dotted name."""
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(file): file for file in sources(*PACKAGES)}
+COMMANDS = sorted(name for name in MODULES if name.startswith("cpds.apps"))
 LIGHT = (
-    "cpds/__init__.py",
-    "cpds/config.py",
-    "cpds/presets.py",
-    "cpds/errors.py",
-    "cpds/stored.py",
-    "cpds/terminal.py",
-    "cpds/threads.py",
-    *sorted(COMMANDS),
+    "cpds",
+    "cpds.config",
+    "cpds.presets",
+    "cpds.errors",
+    "cpds.stored",
+    "cpds.terminal",
+    "cpds.threads",
+    *COMMANDS,
 )
 
 
-def sources(*rooms: str) -> list[Path]:
-    return [file for room in rooms for file in sorted((ROOT / room).rglob("*.py"))]
+def package_of(module: str) -> str:
+    return max((p for p in MAY_IMPORT if f"{module}.".startswith(f"{p}.")), key=len, default=module.split(".")[0])
 
 
 def named(node: ast.AST) -> list[str]:
@@ -45,84 +64,101 @@ def named(node: ast.AST) -> list[str]:
         return [alias.name for alias in node.names]
     if isinstance(node, ast.ImportFrom):
         assert node.level == 0, "relative import"
-        return [node.module or ""]
+        inner = [f"{node.module}.{alias.name}" for alias in node.names]
+        return [*(name for name in inner if name in MODULES), node.module or ""]
     if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == "import_module":
         return [a.value for a in node.args[:1] if isinstance(a, ast.Constant) and isinstance(a.value, str)]
     return []
 
 
-def imports(tree: ast.AST, inside: bool = False) -> Iterator[tuple[str, bool]]:
-    """(module, whether only a function's call imports it); what is for type checkers alone is left out."""
+def imports(tree: ast.AST, when: str = "eager") -> Iterator[tuple[str, str]]:
+    """(module, when it is imported): eager, lazy (by a function's call), or types (for type checkers alone)."""
     for node in ast.iter_child_nodes(tree):
+        inside = when
         if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
-            continue
-        yield from ((name, inside) for name in named(node))
-        yield from imports(node, inside or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda))
+            inside = "types"
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and when == "eager":
+            inside = "lazy"
+        yield from ((name, when) for name in named(node))
+        yield from imports(node, inside)
 
 
-def found(file: Path, lazy: bool = True) -> set[str]:
-    """Top-level names of the modules that `file` imports; with lazy=False only those that importing it imports."""
-    return {name.split(".")[0] for name, inside in imports(ast.parse(file.read_text())) if lazy or not inside}
+def found(module: str, *when: str) -> set[str]:
+    """Modules that this one imports at these times; a package's root does not count where a module of it is taken."""
+    names = {name for name, at in imports(ast.parse(MODULES[module].read_text())) if at in when}
+    return names - {p for p in names if any(n.startswith(f"{p}.") for n in names) and p in MAY_IMPORT}
 
 
-def name_of(file: Path) -> str:
-    return file.relative_to(ROOT).as_posix()
+def tops(modules: set[str]) -> set[str]:
+    return {module.split(".")[0] for module in modules}
 
 
-@pytest.mark.parametrize("file", sources(*ROOMS), ids=name_of)
-def test_arrows(file: Path) -> None:
-    room = name_of(file).split("/")[0]
-    allowed = MAY_IMPORT[room] | {room}
-    if name_of(file) in COMMANDS:  # all rooms; when no command runs, their settings alone
-        eager = {name for name, inside in imports(ast.parse(file.read_text())) if not inside}
-        assert {name for name in eager if name.split(".")[0] in ROOMS - {"cpds"}} <= SETTINGS
-        allowed = ROOMS
-    assert found(file) & ROOMS <= allowed
-    assert not found(file) & {"scripts", "tests", "benchmarks"}
-    assert not found(file) & {script.stem for script in sources("scripts")}
+@pytest.mark.parametrize("module", MODULES)
+def test_arrows(module: str) -> None:
+    package = package_of(module)
+    imported = found(module, "eager", "lazy")
+    ours = {name for name in imported | found(module, "types") if name.split(".")[0] in PACKAGES}
+    assert {package_of(name) for name in ours} <= MAY_IMPORT[package] | {package}
+    if package in SHARED:
+        assert {name for name in ours if package_of(name) == "svg"} <= SHARED[package]
+    if package == "cpds.apps":  # when no command runs, of other packages their settings alone
+        eager = {name for name in found(module, "eager") if name.split(".")[0] in PACKAGES}
+        assert {name for name in eager if package_of(name) not in ("cpds", "cpds.apps")} <= SETTINGS
+    assert not tops(imported) & {"scripts", "tests", "benchmarks"}
+
+
+def test_there_are_no_circles() -> None:
+    """Imports of every kind counted: a module can be read after those that it imports."""
+    after = {module: found(module, "eager", "lazy", "types") & MODULES.keys() for module in MODULES}
+    after["cpds"] = set()  # the public names, loaded by name at first use
+    while free := {module for module, waits in after.items() if not waits & after.keys()}:
+        after = {module: waits for module, waits in after.items() if module not in free}
+    assert not after, {module: sorted(waits & after.keys()) for module, waits in after.items()}
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
 def test_each_vendor_has_its_file(vendor: str) -> None:
-    users = {name_of(file) for file in sources(*(ROOMS - {PLUGIN.get(vendor)})) if vendor in found(file)}
+    others = [m for m in MODULES if package_of(m) != PLUGIN.get(vendor)]
+    users = {m for m in others if vendor in tops(found(m, "eager", "lazy"))}
     if vendor in PLUGIN:
         assert not users
-    assert users <= HOMES.get(vendor, users)
+    files = {MODULES[m].relative_to(ROOT).as_posix() for m in users}
+    assert files <= HOMES.get(vendor, files)
     assert len(users) <= 2
     for user in users:  # imported at use: the packages load without the vendor
-        assert vendor not in found(ROOT / user, lazy=False), user
+        assert vendor not in tops(found(user, "eager")), user
 
 
 def test_the_plugins_methods_load_without_a_prior() -> None:
     assert not reached(NO_PRIOR_YET) & {"diffusers", "transformers"}
 
 
-@pytest.mark.parametrize("name", LIGHT)
-def test_light_modules_wait_with_heavy_ones(name: str) -> None:
+@pytest.mark.parametrize("module", LIGHT)
+def test_light_modules_wait_with_heavy_ones(module: str) -> None:
     """Neither themselves nor through another module of ours."""
-    assert not reached(name) & {"torch", "numpy", "PIL", "transformers", *VENDORS}
+    assert not reached(module) & {"torch", "numpy", "PIL", "transformers", *VENDORS}
 
 
-def reached(name: str) -> set[str]:
-    """Top-level names of all that importing a file of ours imports, through other files of ours too."""
-    todo, seen, modules = [name], set(), set()
+def reached(module: str) -> set[str]:
+    """Top-level names of all that importing a module of ours imports, through other modules of ours too."""
+    todo, seen, names = [module], set(), set()
     while todo:
         if (current := todo.pop()) in seen:
             continue
         seen.add(current)
-        for module, inside in imports(ast.parse((ROOT / current).read_text())):
-            if not inside:
-                modules.add(module.split(".")[0])
-                path = module.replace(".", "/")
-                todo += [f for f in (f"{path}.py", f"{path}/__init__.py") if (ROOT / f).exists()]
-    return modules
+        eager = {name for name, at in imports(ast.parse(MODULES[current].read_text())) if at == "eager"}
+        names |= tops(eager)
+        parents = {".".join(m.split(".")[:i]) for m in eager for i in range(1, m.count(".") + 1)}
+        todo += sorted((eager | parents) & MODULES.keys())
+    return names
 
 
 def test_package_roots_hold_a_docstring_alone() -> None:
-    for room in ("svg", "representations"):
-        tree = ast.parse((ROOT / room / "__init__.py").read_text())
-        assert ast.get_docstring(tree)
-        assert len(tree.body) == 1, room
+    for file in sources(*PACKAGES):
+        if file.name == "__init__.py" and module_of(file) != "cpds":
+            tree = ast.parse(file.read_text())
+            assert ast.get_docstring(tree), file
+            assert len(tree.body) == 1, file
 
 
 def test_svg_shares_no_module_name_with_the_package_of_that_name() -> None:
@@ -134,6 +170,7 @@ def test_the_reader_sees_every_kind_of_import() -> None:
     code = """
 import a.b
 from c import d
+from svg import model
 if TYPE_CHECKING:
     import e
 def f():
@@ -147,10 +184,13 @@ except ImportError:
     pass
 """
     assert set(imports(ast.parse(code))) == {
-        ("a.b", False),
-        ("c", False),
-        ("g", True),
-        ("h.i", True),
-        ("k", False),
-        ("l", False),
+        ("a.b", "eager"),
+        ("c", "eager"),
+        ("svg", "eager"),
+        ("svg.model", "eager"),
+        ("e", "types"),
+        ("g", "lazy"),
+        ("h.i", "lazy"),
+        ("k", "eager"),
+        ("l", "eager"),
     }

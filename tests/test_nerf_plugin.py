@@ -23,7 +23,7 @@ from nerfstudio.utils.eval_utils import eval_setup
 from scenes import SMALL, VIEWS, configured, make_dataset, train
 
 from cpds.config import Method, SelectorName
-from cpds.pictures import open_picture
+from cpds.images import open_picture
 from nerf_plugin.checkpoints import checkpoints, open_run
 from nerf_plugin.pipeline import CpdsPipeline
 from nerf_plugin.records import around
@@ -31,8 +31,8 @@ from nerf_plugin.region import Region
 from nerf_plugin.rendering import camera_at, evaluating, lines, render_rays, render_splats, seeded
 from nerf_plugin.trainer import CpdsTrainer
 from representations.cameras import Frame, read_cameras
-from representations.ply import SplatFile
-from representations.rasterise import rasterization
+from representations.splats.ply import SplatFile
+from representations.splats.rasterise import rasterization
 
 TRAINING = range(VIEWS - 1)
 

@@ -11,7 +11,7 @@ pytest.importorskip("open3d", exc_type=(ImportError, OSError))  # wants librarie
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
 
 from cpds.errors import InputError
-from cpds.pictures import resized
+from cpds.images import resized
 from nerf_plugin.holding import HELD, held, outside_psnr, share_appearance
 from nerf_plugin.optimizers import IN_A_ROW, FiniteOptimizers
 from nerf_plugin.refinement import sharpened

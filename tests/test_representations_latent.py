@@ -11,10 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from cpds.config import EditConfig, GuidanceConfig
-from cpds.diffusion import UNetPrior
 from cpds.editor import edit
 from cpds.errors import InputError
-from cpds.pictures import LONGEST, open_picture, open_source, working_size
+from cpds.images import LONGEST, open_picture, open_source, working_size
+from cpds.priors.unet import UNetPrior
 from representations.latent import FREE, LatentImage, LatentImageConfig, changed
 
 ROUGH = EditConfig(GuidanceConfig("dds"), 3, "sgd", 20.0, "none")

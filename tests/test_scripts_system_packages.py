@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import system_packages
+
+from scripts import system_packages
 
 NEEDY = """import os
 if not os.path.exists({library!r}):

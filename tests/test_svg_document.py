@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from cpds.errors import InputError
+from svg.bindings import draws
 from svg.document import Document
 from svg.model import POINTS, Clip, Draw, Fixed, Gradient, Group, Matrix, Paint, Texture
-from svg.paths import arc, path_text, read_path
-from svg.uses import draws
+from svg.parse.paths import arc, path_text, read_path
 
 resvg_py = pytest.importorskip("resvg_py")
 

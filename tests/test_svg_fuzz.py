@@ -14,7 +14,7 @@ import torch
 
 from cpds.errors import InputError
 from svg.document import Document
-from svg.raster import Raster
+from svg.raster.page import Raster
 
 COUNT = int(os.environ.get("CPDS_FUZZ", "150"))
 LONGEST = 10.0  # s; a loaded machine is slow

@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from svg.compose import Begin, End, Fill, Picture, compose
-from svg.coverage import boxes_of, coverage
 from svg.document import Document
-from svg.geometry import Outlines
 from svg.model import IDENTITY, Clip, Draw, Fixed, Geometry, Gradient, Group, Matrix, Solid, Stop, Stroke
-from svg.raster import Raster, over, render
+from svg.raster.compose import Begin, End, Fill, Picture, compose
+from svg.raster.coverage import boxes_of, coverage
+from svg.raster.outlines import Outlines
+from svg.raster.page import Raster, over, render
 
 resvg_py = pytest.importorskip("resvg_py")
 

@@ -1,0 +1,156 @@
+"""`cpds svg`: edit vector graphics by prompt. Nothing heavy is imported before it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from cpds.apps.cli.shared import (
+    EMBEDDED_NOTE,
+    Job,
+    Opened,
+    SvgPreset,
+    asked,
+    require_request,
+    run_jobs,
+    tell_skipped,
+)
+from cpds.config import EditConfig, require
+from cpds.errors import InputError
+from cpds.presets import PRESETS
+from cpds.terminal import say, say_loading, show, warn
+from svg.config import SceneConfig
+
+if TYPE_CHECKING:
+    from svg.document import Document
+    from svg.image import SvgScene
+
+
+@dataclass(frozen=True)
+class SvgArgs:
+    """Edit an SVG, or every SVG of a folder, by prompt; the document stays the user's own."""
+
+    svg_path: Path
+    """SVG (.svg or .svgz), or folder of SVGs; those that cannot be edited are skipped and listed at the end, with exit
+    code 1."""
+    prompt: str
+    """What the drawing shows."""
+    trg_prompt: tuple[str, ...]
+    """What it should become; several prompts give one edit each."""
+    save_path: Path | None = None
+    """Run folder for results (with several edits: the folder of run folders). Default: a new folder in runs/."""
+    preset: SvgPreset = "cpds-svg"  # pyright: ignore[reportInvalidTypeForm]
+    """Settings to start from; --method alone starts from that method's own. Other flags change single settings."""
+    prior: str | None = None
+    """Diffusion prior: a Hugging Face name or a local folder in diffusers' layout. Default: the embedded prior."""
+    mask: Path | None = None
+    """Picture laid over the page, read as that of `cpds image`: white may change, black and transparent are held."""
+    rasteriser: Literal["torch", "diffvg"] = "torch"
+    """What draws the page while it is edited; diffvg must have been built from its source."""
+    svg_every: int = 50
+    """Steps between two SVGs of the way; 0 writes the last one alone."""
+    dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Say what may change, what stays and how long it will take, and stop before the edit."""
+    resume: Path | None = None
+    """Go on with the run(s) in this folder, which hold all other flags; --num_inference_steps may make them longer."""
+    checkpoint_every: int = 10
+    """Steps between two checkpoints: at most so many are lost when the run is killed."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    torch_dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """Precision of the prior. auto: fp16 on CUDA, else fp32."""
+    scene: tyro.conf.OmitArgPrefixes[SceneConfig] = field(default_factory=lambda: SceneConfig())
+    edit: tyro.conf.OmitArgPrefixes[EditConfig] = field(default_factory=lambda: PRESETS["cpds-svg"])
+
+
+def run_svg(args: SvgArgs) -> int:
+    """Every edit of `cpds svg`. All inputs are checked before the first step."""
+    require_request(args, "drawing")
+    require(args.svg_every >= 0, f"svg_every must be >= 0, got {args.svg_every}")
+    say_loading()
+
+    from cpds.images import find_files, to_pil, working_size
+    from cpds.masks import edit_mask
+    from svg.document import Document
+
+    edits = asked("svg", args, "svg_path", lambda path: find_files(path, (".svg", ".svgz"), "SVG", "--svg_path"))
+    if not edits.jobs:
+        return 0
+    mask = edit_mask(args.mask) if args.mask else None
+
+    from cpds.callbacks import Exports
+    from cpds.priors.load import load_prior
+    from cpds.runs import RunFolder
+    from cpds.threads import choose_threads
+    from svg.image import SvgScene, chosen
+    from svg.raster.diffvg import DiffvgRaster
+    from svg.raster.page import Raster
+    from svg.summary import Summary, estimate, measured_step
+
+    drawer = {"torch": Raster, "diffvg": DiffvgRaster}[args.rasteriser]
+    documents: dict[Path, Document] = {}
+    skipped: dict[Path, str] = {}
+    for path in dict.fromkeys(job.source for job in edits.jobs):
+        try:
+            document = Document.open(path)
+            drawer(document.root, document.width, document.height)  # says what it cannot draw
+            chosen(document, args.scene)
+        except InputError as err:
+            if path == args.svg_path:
+                raise
+            skipped[path] = str(err)
+            continue
+        documents[path] = document
+        if warning := document.warning():
+            blind = "; its text is not drawn meanwhile, for want of fonts" if text_is_lost(document) else ""
+            warn(f"{path.name}: {warning}{blind}")
+    if not documents and args.resume is None:
+        raise InputError(f"no SVG of {args.svg_path} can be edited: {'; '.join(list(skipped.values())[:3])}")
+    if args.prior is None:
+        say(EMBEDDED_NOTE)
+    prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
+    choose_threads(prior)
+    short = args.scene.resolution or prior.native_side
+    sizes = {p: working_size(d.height, d.width, short, prior.multiple) for p, d in documents.items()}
+
+    def scene_of(path: Path) -> SvgScene:
+        return SvgScene(documents[path], prior, args.scene, mask, drawer)
+
+    for path, document in documents.items():
+        summary = Summary.of(document, args.scene, sizes[path])
+        if args.dry_run or summary.large:
+            tell = show if args.dry_run else say
+            for line in summary.lines():
+                tell(f"{path.name}: {line}")
+            prompts = (args.prompt + args.scene.suffix, args.trg_prompt[0] + args.scene.suffix)
+            seconds = measured_step(scene_of(path), prior, prompts, args.edit)
+            tell(f"{path.name}: {estimate(seconds, args.edit.num_inference_steps)}")
+    if args.dry_run:
+        tell_skipped(skipped)
+        return int(bool(skipped))
+
+    def opened(job: Job) -> Opened:
+        scene = scene_of(job.source)
+        packed = job.source.suffix.lower() == ".svgz"  # what is packed stays so
+        encode, suffix = (scene.packed, "svgz") if packed else (scene.svg, "svg")
+        exports = Exports(RunFolder(job.folder), encode, suffix, args.svg_every)
+        return Opened(scene, to_pil(scene.picture(prior)), [exports])
+
+    try:
+        code = run_jobs(edits._replace(skipped=skipped), prior, opened, args.scene.suffix)
+    finally:
+        tell_skipped(skipped)
+    return code or int(bool(skipped))
+
+
+def text_is_lost(document: Document) -> bool:
+    """Whether resvg draws nothing of a text of the document."""
+    from svg.bindings import nodes
+    from svg.model import Fixed
+    from svg.raster import resvg
+
+    texts = (n for n in nodes(document.root) if isinstance(n, Fixed) and "text" in n.name)
+    return any(not resvg.draw(text.svg, 64, 64).any() for text in texts)

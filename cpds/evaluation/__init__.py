@@ -1,0 +1,1 @@
+"""Edits of a data set, and the metrics that they are measured with."""

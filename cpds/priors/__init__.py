@@ -1,0 +1,1 @@
+"""Diffusion priors: what one must offer (base), how one is loaded (load), and the families."""

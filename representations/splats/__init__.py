@@ -1,0 +1,1 @@
+"""Scenes of 3D gaussians; import the submodules by name."""

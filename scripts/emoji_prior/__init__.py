@@ -1,0 +1,1 @@
+"""The embedded prior and its benchmark: icons, networks, training, export, measurement."""

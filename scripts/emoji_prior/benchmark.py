@@ -1,0 +1,205 @@
+"""Draw the emoji-edit benchmark: edit pairs with a mask of what may change, and the picture that the edit should give.
+
+    python -m scripts.emoji_prior.benchmark --out benchmarks/emoji_edit
+
+The same concept exists in six drawing styles, and a scene can be drawn again with another icon, style or background:
+that is the ground truth. Half of the pairs of each kind aim at a (concept, style) pair that the prior never saw.
+"""
+
+import json
+import random
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+
+import torch
+import tyro
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import max_pool2d
+
+from scripts.emoji_prior.icons import (
+    BACKGROUNDS,
+    Icons,
+    Scene,
+    concepts,
+    concepts_by_kind,
+    draw,
+    held_out_pairs,
+    load_icons,
+    random_scene,
+    with_article,
+)
+
+SIDE = 128  # px
+DEMO = [("cat-face", "dog-face"), ("cat-face", "pig-face"), ("red-apple", "tomato"), ("red-heart", "blue-heart")]
+COUNTS = {"animal": 60, "food": 48, "object": 48, "colour": 28, "background": 28, "style": 28}  # 240
+ALIKE = 0.6  # least overlap of the two icons' silhouettes: an edit, not another picture
+OBJECTS = ("object", "plant", "face")  # kinds of concepts.txt whose edits are object to object
+
+README = """# emoji-edit
+
+{test} edit pairs for testing, {validation} for tuning and {demo} of the edits that one tries first, drawn by
+scripts/emoji_prior/benchmark.py (seed {seed}) from the packages that the embedded prior's model card names, under the
+licences named there. `manifest.jsonl`: source, prompts, mask (white may change), truth (what the edit should give) and
+what the judge should see. Pairs tagged `held-out` aim at a (concept, style) pair that the embedded prior was never
+trained on. `classifier.safetensors`: made by scripts/emoji_prior/classifier.py.
+"""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to draw."""
+
+    out: Path = Path("benchmarks/emoji_edit")
+    """Folder for manifest.jsonl and the pictures."""
+    seed: int = 0
+    """Seeds the pairs; validation pairs are drawn from seed + 1."""
+    validation_share: float = 0.4
+    """Pairs for tuning, as a share of those for testing."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two scenes, what is said of them, and what the judge should see in the second."""
+
+    kind: str
+    source: Scene
+    truth: Scene
+    prompt: str
+    target_prompt: str
+    expect: dict[str, str]
+    tags: list[str]
+
+
+def stands_out(icons: Icons, scene: Scene) -> bool:
+    """Whether the icon's mean colour differs clearly from the background's."""
+    rgba = icons.rgba[scene.icon].float() / 255
+    mean = (rgba[:3] * rgba[3:]).sum((1, 2)) / rgba[3].sum()
+    return float((mean - torch.tensor(scene.rgb) / 255).norm()) > 0.3
+
+
+def overlap(icons: Icons, a: int, b: int) -> float:
+    """Intersection over union of two icons' silhouettes."""
+    one, other = (icons.rgba[i, 3, ::8, ::8].float() for i in (a, b))
+    return float(torch.minimum(one, other).sum() / torch.maximum(one, other).sum())
+
+
+def draw_pair(icons: Icons, kind: str, held_out: bool, rng: random.Random) -> Pair:
+    """One pair of the kind whose target the prior has (not) seen: alike in shape, both clear of the background."""
+    table, secret = concepts_by_kind(), held_out_pairs()
+    groups = {kind: (kind,), "object": OBJECTS, "background": tuple(table), "style": tuple(table)}[kind]
+    words = {name: w[0] for group in groups for name, w in table[group].items()}
+    drawn = [(c, s) for c, s in zip(icons.concept, icons.style, strict=True) if c in words]
+    while True:
+        concept, style = rng.choice(sorted(secret & set(drawn)) if held_out else sorted(set(drawn) - secret))
+        same_style = [c for c, s in drawn if s == style and c != concept and (c, s) not in secret]
+        other_styles = [s for c, s in drawn if c == concept and s != style and (c, s) not in secret]
+        if not other_styles or not same_style:
+            continue
+        truth = random_scene(icons.find(concept, style), rng)
+        ground = f"on {with_article(truth.colour)} background"
+        says = f"{with_article(words[concept])} {ground}"
+        if kind == "background":
+            colour = rng.choice([c for c in BACKGROUNDS if c != truth.colour])
+            source = replace(truth, colour=colour, rgb=BACKGROUNDS[colour])
+            said = f"{with_article(words[concept])} on {with_article(colour)} background"
+            expect = {"concept": concept, "background": truth.colour}
+        elif kind == "style":
+            other = rng.choice(other_styles)
+            source = truth.counterpart(icons.find(concept, other))
+            said, says = (f"{with_article(words[concept])} in {s} style {ground}" for s in (other, style))
+            expect = {"concept": concept, "style": style}
+        else:
+            other = rng.choice(same_style)
+            source = truth.counterpart(icons.find(other, style))
+            said, expect = f"{with_article(words[other])} {ground}", {"concept": concept}
+        alike = overlap(icons, source.icon, truth.icon) >= ALIKE
+        if alike and stands_out(icons, source) and stands_out(icons, truth):
+            return Pair(kind, source, truth, said, says, expect, [kind, "held-out" if held_out else "seen"])
+
+
+def key(pair: Pair) -> tuple[object, ...]:
+    """What makes two pairs the same edit."""
+    backgrounds = (pair.source.colour, pair.truth.colour) if pair.kind == "background" else ()
+    return pair.kind, pair.source.icon, pair.truth.icon, backgrounds
+
+
+def draw_split(icons: Icons, share: float, rng: random.Random, taken: set[tuple[object, ...]]) -> list[Pair]:
+    """Every kind's number of pairs times `share`, seen and held-out targets in turn; none that is in `taken`."""
+    pairs = []
+    for kind, count in COUNTS.items():
+        for i in range(round(count * share / 2) * 2):
+            pair = draw_pair(icons, kind, i % 2 == 1, rng)
+            while key(pair) in taken:
+                pair = draw_pair(icons, kind, i % 2 == 1, rng)
+            taken.add(key(pair))
+            pairs.append(pair)
+    return pairs
+
+
+def draw_demo(icons: Icons, rng: random.Random, each: int = 10) -> list[Pair]:
+    """The four edits that a newcomer tries first, `each` times; styles take turns, whether seen or held out."""
+    words, pairs = concepts(), []
+    for name, target in DEMO:
+        styles = sorted({s for c, s in zip(icons.concept, icons.style, strict=True) if c == name})
+        for i in range(each):
+            a, b = (icons.find(c, styles[i % len(styles)]) for c in (name, target))
+            scene = random_scene(a, rng)
+            while not (stands_out(icons, scene) and stands_out(icons, scene.counterpart(b))):
+                scene = random_scene(a, rng)
+            ground = f"on {with_article(scene.colour)} background"
+            said, says = (f"{with_article(words[c][0])} {ground}" for c in (name, target))
+            tags = [f"{words[name][0]} to {words[target][0]}"]
+            pairs.append(Pair("demo", scene, scene.counterpart(b), said, says, {"concept": target}, tags))
+    return pairs
+
+
+def render(icons: Icons, pair: Pair) -> tuple[Tensor, Tensor, Tensor]:
+    """Source, truth (3, SIDE, SIDE) and mask (1, SIDE, SIDE): 1 may change."""
+    (source, over), (truth, under) = (draw(icons, s, SIDE) for s in (pair.source, pair.truth))
+    icon = torch.maximum(over, under) > 0
+    changes = (icon if pair.kind != "background" else over < 0.999).float()  # resizing rounds
+    # two pixels of margin: an antialiased rim belongs to what changes
+    return source, truth, max_pool2d(changes[None], 5, 1, 2)[0]
+
+
+def save(path: Path, picture: Tensor) -> None:
+    """Lossless, as small as it gets."""
+    pixels = (picture * 255).round().byte().permute(1, 2, 0).numpy()
+    buffer = BytesIO()
+    if picture.shape[0] == 1:
+        Image.fromarray(pixels[..., 0]).convert("1").save(buffer, "PNG", optimize=True)
+    else:
+        Image.fromarray(pixels).save(buffer, "WEBP", lossless=True, method=6, exact=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(buffer.getvalue())
+
+
+def main(config: Config) -> None:
+    icons = load_icons(list(concepts()))
+    taken: set[tuple[object, ...]] = set()
+    splits = {
+        name: draw_split(icons, share, random.Random(config.seed + i), taken)
+        for i, (name, share) in enumerate({"test": 1.0, "validation": config.validation_share}.items())
+    }
+    splits["demo"] = draw_demo(icons, random.Random(config.seed + 2))
+    lines = []
+    for split, pairs in splits.items():
+        for i, pair in enumerate(pairs):
+            name = f"{split}-{i:03d}"
+            files = {"source": f"{name}/source.webp", "truth": f"{name}/truth.webp", "mask": f"{name}/mask.png"}
+            source, truth, mask = render(icons, pair)
+            for file, picture in zip(files.values(), (source, truth, mask), strict=True):
+                save(config.out / "pictures" / file, picture)
+            row = {"id": name, "prompt": pair.prompt, "target_prompt": pair.target_prompt}
+            row |= {k: f"pictures/{v}" for k, v in files.items()}
+            lines.append(json.dumps({**row, "expect": pair.expect, "split": split, "tags": pair.tags}))
+    (config.out / "manifest.jsonl").write_text("\n".join(lines) + "\n")
+    sizes = {name: len(pairs) for name, pairs in splits.items()}
+    (config.out / "README.md").write_text(README.format(**sizes, seed=config.seed))
+    print(sizes)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

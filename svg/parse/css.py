@@ -1,0 +1,188 @@
+"""The CSS cascade: which text each property of an element has, and where it was said."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+from xml.etree import ElementTree
+
+from cpds.errors import MissingExtra
+from svg.parse import values
+from svg.parse.xml import SVG, Tree, tag, words
+
+INHERITED = words(
+    "fill fill-opacity fill-rule stroke stroke-opacity stroke-width stroke-linecap stroke-linejoin "
+    "stroke-miterlimit stroke-dasharray stroke-dashoffset color visibility clip-rule paint-order marker-start "
+    "marker-mid marker-end font-family font-size font-size-adjust font-stretch font-style font-variant "
+    "font-weight font-kerning direction letter-spacing word-spacing text-anchor text-rendering shape-rendering "
+    "image-rendering writing-mode dominant-baseline color-interpolation color-interpolation-filters white-space "
+    "text-decoration"
+)
+PRESENTATION = INHERITED | words(
+    "opacity display clip-path mask filter overflow mix-blend-mode isolation stop-color stop-opacity "
+    "transform-origin vector-effect"
+)
+KEYWORDS = ("inherit", "initial", "unset", "revert")
+
+
+def _measures(text: str) -> bool:
+    size = values.length(text, 1.0)
+    return size is not None and 0 <= size <= values.LIMIT
+
+
+# properties whose invalid values are ignored, as if they were not said
+VALID: dict[str, Callable[[str], object]] = {
+    "fill": values.paint,
+    "stroke": values.paint,
+    "color": values.colour,
+    "stop-color": lambda text: text.lower() == "currentcolor" or values.colour(text),
+    "stroke-width": _measures,
+    "font-size": lambda text: _measures(text) or text in FONT_SIZES,
+    **{name: lambda text: values.fraction(text) is not None for name in ("opacity", "fill-opacity", "stroke-opacity")},
+    "stop-opacity": lambda text: values.fraction(text) is not None,
+}
+FONT_SIZES = {
+    "xx-small": 9.0,
+    "x-small": 10.0,
+    "small": 13.0,
+    "medium": 16.0,
+    "large": 18.0,
+    "x-large": 24.0,
+    "xx-large": 32.0,
+}
+
+
+@dataclass(frozen=True)
+class Said:
+    """The winning declaration of a property on an element."""
+
+    value: str
+    source: Literal["attribute", "sheet", "style"]
+    important: bool = False
+
+
+# one declaration of a style attribute; quotes, brackets and comments may hold semicolons
+PIECE = re.compile(r"""(?:[^;"'(/]|"[^"]*"|'[^']*'|\([^)]*\)|/\*.*?\*/|["'(/])+""", re.S)
+COMMENT = re.compile(r"/\*.*?\*/", re.S)
+DECLARATION = re.compile(r"(\s*)(--[\w-]+|[a-zA-Z-]+)(\s*:\s*)(.*?)(\s*)$", re.S)
+IMPORTANT = re.compile(r"\s*!\s*important\s*$", re.I)
+
+
+def read_style(text: str) -> list[tuple[str, str, bool]]:
+    """Name, value and importance of each declaration of a style attribute."""
+    if "/*" in text:
+        text = COMMENT.sub(" ", text)
+    found = []
+    for piece in PIECE.findall(text):
+        if match := DECLARATION.match(piece):
+            value = IMPORTANT.sub("", match[4])
+            found.append((match[2].lower(), value.strip(), value != match[4]))
+    return found
+
+
+def change_style(text: str, changes: Mapping[str, tuple[str, bool]]) -> str:
+    """A style attribute with some declarations (name -> value, important) replaced or added, the rest as it was."""
+    pieces, missing = [], dict(changes)
+    for piece in text.split(";") if not re.search(r"""["'(/]""", text) else PIECE.findall(text):
+        match = DECLARATION.match(COMMENT.sub("", piece))
+        name = match[2].lower() if match else ""
+        if match and name in changes:
+            value, important = changes[name]
+            missing.pop(name, None)
+            mark = " !important" if important or IMPORTANT.search(match[4]) else ""
+            piece = f"{match[1]}{match[2]}{match[3]}{value}{mark}{match[5]}"
+        pieces.append(piece)
+    added = [f"{name}:{value}{' !important' if important else ''}" for name, (value, important) in missing.items()]
+    if pieces and not pieces[-1].strip() and added:
+        pieces.pop()
+    return ";".join([*pieces, *added])
+
+
+class Cascade:
+    """The properties said on each element: presentation attributes, then style sheets, then the style attribute."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._said: dict[Any, dict[str, Said]] = {}
+        self._sheets = _match_sheets(tree)
+
+    def __call__(self, element: Any) -> dict[str, Said]:
+        """Property -> its winning declaration on this element itself (nothing is inherited here)."""
+        said = self._said.get(element)
+        if said is None:
+            said = self._said[element] = self._find(element)
+        return said
+
+    def of_sheets(self, element: Any) -> list[tuple[str, str, bool]]:
+        """What style sheets say about an element, later ones winning: name, value, importance."""
+        return self._sheets.get(element, [])
+
+    def _find(self, element: Any) -> dict[str, Said]:
+        found: dict[str, Said] = {}
+        for name, value in element.attrib.items():
+            if name in PRESENTATION or name == "marker":
+                _add(found, name, Said(value.strip(), "attribute"))
+        for name, value, important in self.of_sheets(element):
+            _add(found, name, Said(value, "sheet", important))
+        if style := element.get("style"):
+            for name, value, important in read_style(style):
+                _add(found, name, Said(value, "style", important))
+        return found
+
+
+def _add(found: dict[str, Said], name: str, said: Said) -> None:
+    """Let a later declaration win, unless it is invalid or less important."""
+    if name == "marker" and said.source != "attribute":
+        for place in ("marker-start", "marker-mid", "marker-end"):
+            _add(found, place, said)
+        return
+    old = found.get(name)
+    if old is not None and old.important and not said.important:
+        return
+    check = VALID.get(name)
+    if check is None or said.value in KEYWORDS or check(said.value):
+        found[name] = said
+
+
+def _match_sheets(tree: Tree) -> dict[Any, list[tuple[str, str, bool]]]:
+    """Element -> the declarations of the style sheets' rules that it matches, in the order of the cascade."""
+    texts = [
+        "".join(element.itertext())
+        for element in tree.path
+        if tag(element) == "style" and element.get("type", "text/css") in ("text/css", "")
+    ]
+    if not texts:
+        return {}
+    try:
+        import cssselect2
+        import tinycss2
+    except ImportError as err:
+        raise MissingExtra("SVG style sheets need tinycss2 and cssselect2: pip install -e '.[svg]'") from err
+    matcher = cssselect2.Matcher()
+    for rule in tinycss2.parse_stylesheet("\n".join(texts), skip_comments=True, skip_whitespace=True):
+        if rule.type != "qualified-rule":
+            continue
+        said = [
+            (item.lower_name, tinycss2.serialize(item.value).strip(), bool(item.important))
+            for item in tinycss2.parse_blocks_contents(rule.content, skip_comments=True, skip_whitespace=True)
+            if item.type == "declaration"
+        ]
+        try:
+            selectors = cssselect2.compile_selector_list(rule.prelude, namespaces={"svg": SVG})
+        except cssselect2.SelectorError:
+            continue
+        for selector in selectors:
+            if selector.pseudo_element is None:
+                matcher.add_selector(selector, said)
+    # the matcher wants a tree without comments and entities
+    copies = {}
+    for element in tree.path:
+        copy = copies[element] = ElementTree.Element(element.tag, dict(element.attrib))
+        if element is not tree.root:
+            copies[element.getparent()].append(copy)
+    wrapped = cssselect2.ElementWrapper.from_xml_root(copies[tree.root])
+    found = {}
+    for element, wrapper in zip(tree.path, wrapped.iter_subtree(), strict=True):
+        said = [item for *_, declared in matcher.match(wrapper) for item in declared]
+        if said:
+            found[element] = said
+    return found

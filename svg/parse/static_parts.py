@@ -1,0 +1,167 @@
+"""What is drawn but not edited: an element alone on a page, for resvg to draw."""
+
+import copy
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from svg.parse.context import Context
+from svg.parse.css import Cascade, change_style
+from svg.parse.shapes import Shape
+from svg.parse.values import plain, transform
+from svg.parse.xml import SVG, Tree, href, tag
+
+URLS = re.compile(r"""url\(\s*["']?#([^)"']+)["']?\s*\)""")
+CONDITIONS = ("systemLanguage", "requiredExtensions", "requiredFeatures")
+UNPAINTED = {"fill": "none", "stroke": "none", "opacity": "1", "clip-path": "none"}
+PLAIN_LINE = {"stroke-opacity": "1", "stroke-dasharray": "none", "stroke-linejoin": "miter", "stroke-linecap": "square"}
+PLAIN_LINE |= dict.fromkeys(("marker-start", "marker-mid", "marker-end"), "none")
+XML_SPACE = "{http://www.w3.org/XML/1998/namespace}space"
+
+Size = tuple[float, float]
+
+
+class Copier:
+    """Writes elements alone on a page of their own."""
+
+    def __init__(self, tree: Tree, cascade: Cascade) -> None:
+        self.tree, self.cascade = tree, cascade
+        self.shown: set[Any] = set()  # every element that a page shows or refers to
+
+    def page(self, elements: list[Any], context: Context, size: Size, outer: dict[Any, Context]) -> bytes:
+        """A page that stretches to any size (model.Fixed), with `elements` alone, placed and styled as `context` says.
+
+        outer: the state around each element of the document, for those that `elements` refer to.
+        """
+        self.shown.update(part for element in elements for part in element.iter("*"))
+        return self._page([self._clone(e) for e in elements], elements, context, size, outer)
+
+    def markers(self, element: Any, context: Context, size: Size, outer: dict[Any, Context]) -> bytes:
+        """Such a page with an element's markers alone."""
+        clone = self._clone(element)
+        clone.set("style", change_style(clone.get("style", ""), {n: (v, True) for n, v in UNPAINTED.items()}))
+        return self._page([clone], [element], context, size, outer)
+
+    def texture(self, text: str, shape: Shape, context: Context, size: Size, outer: dict[Any, Context]) -> bytes:
+        """Such a page with the pattern that the paint `text` refers to, on and around a shape.
+
+        It is what the stroke of the shape's box would show, as wide as to cover all: a pattern is measured in the box
+        of the outline without its stroke, and fills and strokes take the same place in it.
+        """
+        from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
+
+        left, top, right, bottom = shape.bounds()
+        reach = right - left + bottom - top + (context.measure(context.said("stroke-width") or "1", "r") or 0.0)
+        line = {**UNPAINTED, "stroke": text, "stroke-width": f"{plain(2 * reach, 6)}px", **PLAIN_LINE}
+        box = etree.Element(f"{{{SVG}}}path", d=f"M{left} {top}H{right}V{bottom}H{left}Z")
+        box.set("style", ";".join(f"{name}:{value}" for name, value in line.items()))
+        return self._page([box], [box], context, size, outer)
+
+    def _page(
+        self, clones: list[Any], elements: list[Any], context: Context, size: Size, outer: dict[Any, Context]
+    ) -> bytes:
+        """A page with `clones` of `elements`."""
+        from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
+
+        width, height = (plain(v, 6) for v in size)
+        root = etree.Element(f"{{{SVG}}}svg", nsmap={None: SVG})
+        root.set("viewBox", f"0 0 {width} {height}")
+        root.set("preserveAspectRatio", "none")
+        needed = self._needed(elements, context, outer)
+        self.shown.update(part for element in needed for part in element.iter("*"))
+        if needed:
+            defs = etree.SubElement(root, f"{{{SVG}}}defs")
+            for element in needed:
+                holder = etree.SubElement(defs, f"{{{SVG}}}g")
+                self._dress(holder, outer[element])
+                holder.append(self._clone(element))
+        group = etree.SubElement(root, f"{{{SVG}}}g")
+        group.set("transform", f"matrix({' '.join(repr(v) for v in context.matrix)})")
+        self._dress(group, context)
+        space = next((e.get(XML_SPACE) for e in _upwards(elements[0]) if e.get(XML_SPACE)), None)
+        if space:
+            group.set(XML_SPACE, space)
+        # percentages inside are of the viewport around
+        viewport = etree.SubElement(group, f"{{{SVG}}}svg", overflow="visible")
+        for name, value in zip(("width", "height"), context.viewport, strict=True):
+            viewport.set(name, plain(value, 6))
+        for clone in clones:
+            for name in CONDITIONS:  # they hold, or nothing would be drawn
+                clone.attrib.pop(name, None)
+            viewport.append(clone)
+        return etree.tostring(root)
+
+    def _dress(self, holder: Any, context: Context) -> None:
+        """Give a group the inherited properties."""
+        said = [f"{name}:{text}" for name, (text, _) in context.style.items() if text and not _remote(text)]
+        if said:
+            holder.set("style", ";".join(said))
+
+    def _needed(self, elements: list[Any], context: Context, outer: dict[Any, Context]) -> list[Any]:
+        """The elements elsewhere in the document that these and the styles around them refer to, however indirectly."""
+        inside = {e for element in elements for e in element.iter("*")}
+        found: dict[Any, None] = {}
+        todo: list[tuple[Any, Context | None]] = [(None, context), *((element, None) for element in elements)]
+        for element, around in todo:  # grows while it is read
+            names = [name for part in element.iter("*") for name in self._names(part)] if element is not None else []
+            for text, _ in around.style.values() if around else ():
+                names += URLS.findall(text)
+            for name in names:
+                target = self.tree.ids.get(name)
+                if target is not None and target not in inside and target not in found:
+                    found[target] = None
+                    todo.append((target, outer[target]))
+        # an element inside another that is needed too comes with it
+        return [e for e in found if not any(up in found for up in _upwards(e.getparent()))]
+
+    def _names(self, element: Any) -> Iterable[str]:
+        """The ids that one element refers to."""
+        target = href(element)
+        if target and target.startswith("#"):
+            yield target[1:]
+        texts = [value for value in element.attrib.values() if "url(" in value]
+        texts += [value for _, value, _ in self.cascade.of_sheets(element) if "url(" in value]
+        for text in texts:
+            yield from URLS.findall(text)
+
+    def _clone(self, element: Any) -> Any:
+        """A copy with the style sheets' declarations written out, and nothing that would be fetched."""
+        clone = copy.deepcopy(element)
+        clone.tail = None
+        for old, new in zip(list(element.iter("*")), list(clone.iter("*")), strict=True):
+            said = self.cascade(old)
+            rules = {name for name, _, _ in self.cascade.of_sheets(old)}
+            written = {name: (said[name].value, False) for name in rules & said.keys() if said[name].source == "sheet"}
+            if "transform" in said and (matrix := transform(said["transform"].value)):  # resvg knows no px in it
+                text = f"matrix({' '.join(repr(v) for v in matrix)})"
+                new.set("transform", text)
+                written["transform"] = (text, False)
+            if written:
+                new.set("style", change_style(new.get("style", ""), written))
+            for name in [n for n in new.attrib if n == "href" or n.endswith("}href")]:
+                if _remote_link(new.get(name)):
+                    del new.attrib[name]
+            if tag(new) in ("script", "style") and new is not clone:
+                new.getparent().remove(new)
+        return clone
+
+
+def _upwards(element: Any) -> Iterable[Any]:
+    """An element and its ancestors."""
+    while element is not None:
+        yield element
+        element = element.getparent()
+
+
+def _remote_link(target: str | None) -> bool:
+    return target is not None and not target.strip().startswith(("#", "data:"))
+
+
+def _remote(text: str) -> bool:
+    """Whether a property's value refers to another document."""
+    return "url(" in text and not URLS.search(text)
+
+
+def remote(element: Any) -> bool:
+    """Whether an element refers to another document."""
+    return _remote_link(href(element))

@@ -1,0 +1,1 @@
+"""From the model and tensors to images, differentiably."""

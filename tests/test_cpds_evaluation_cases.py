@@ -1,0 +1,222 @@
+"""Data sets: every layout read, every problem named before any work."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from cpds.errors import InputError
+from cpds.evaluation.cases import EMOJI_EDIT, from_runs, load_cases
+from cpds.images import open_picture
+
+
+def save(path: Path, size: tuple[int, int] = (32, 24), colour: str = "red") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+    return path
+
+
+def row(name: str = "a", **changes: Any) -> dict[str, Any]:
+    plain = {"id": name, "source": f"{name}.png", "prompt": "a cat", "target_prompt": "a dog"}
+    return {k: v for k, v in (plain | changes).items() if v is not None}
+
+
+def manifest(folder: Path, *rows: Any) -> Path:
+    path = folder / "manifest.jsonl"
+    path.write_text("\n".join(r if isinstance(r, str) else json.dumps(r) for r in rows) + "\n\n")
+    return path
+
+
+def test_a_manifest_with_everything(tmp_path: Path) -> None:
+    for name in ("a", "b", "truth"):
+        save(tmp_path / f"{name}.png")
+    mask = Image.new("L", (32, 24))
+    mask.paste(255, (0, 0, 16, 24))
+    mask.save(tmp_path / "mask.png")
+    full = row("b", mask="mask.png", truth="truth.png", split="dev", tags=["x"], expect={"concept": "dog"})
+    path = manifest(tmp_path, row("a"), full)
+    assert load_cases(path) == load_cases(tmp_path)
+    plain, whole = load_cases(path)
+    assert (plain.id, plain.source, plain.prompt, plain.target_prompt) == ("a", tmp_path / "a.png", "a cat", "a dog")
+    assert plain.open_mask(open_picture(plain.source)) is None
+    assert plain.open_truth() is None
+    got = whole.open_mask(open_picture(whole.source))
+    assert got is not None
+    assert got.sum() == 16 * 24
+    assert (whole.tags, whole.expect) == (("x",), {"concept": "dog"})
+    assert [c.id for c in load_cases(path, "dev")] == ["b"]
+
+
+def test_a_mask_with_transparency_holds_what_is_transparent(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    mask = Image.new("RGBA", (32, 24), (0, 0, 0, 0))
+    mask.paste((255, 255, 255, 255), (0, 0, 8, 24))
+    mask.save(tmp_path / "mask.png")
+    with pytest.warns(UserWarning, match="what is transparent is held"):
+        (case,) = load_cases(manifest(tmp_path, row("a", mask="mask.png")))
+    with pytest.warns(UserWarning, match="what is transparent is held"):
+        got = case.open_mask(open_picture(case.source))
+    assert got is not None
+    assert got.sum() == 8 * 24
+
+
+def test_empty_cells_and_a_byte_order_mark_are_no_problem(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    line = json.dumps(row() | {"mask": None, "split": None, "prompt": "a\u2028cat"}, ensure_ascii=False)
+    (tmp_path / "manifest.jsonl").write_text("\ufeff" + line, "utf-8")
+    (case,) = load_cases(tmp_path)
+    assert (case.mask, case.split, case.prompt, case.size) == (None, "test", "a\u2028cat", (32, 24))
+
+
+PROBLEMS = {
+    "line 1 is no JSON object": ["not json", row()],
+    "line 1: unknown column 'promt'": [row(promt="x")],
+    "line 1: prompt must be a text that is not empty": [row(prompt=" ")],
+    "line 1: target_prompt must be a text": [row(target_prompt=None)],
+    "line 1: mask must be a text": [row(mask=3)],
+    "line 1: tags must be a list of texts": [row(tags="x")],
+    "line 1: expect must be an object of texts": [row(expect={"concept": 1})],
+    "id 'a' occurs twice": [row(), row()],
+    "id 'a/b' must be letters": [row("a/b", source="a.png")],
+    r"a: source: picture \S*gone.png does not exist": [row(source="gone.png")],
+    r"a: source: \S*text.png is not a picture": [row(source="text.png")],
+    r"a: source: picture \S*tiny.png is 8x8 px: it must be at least 16x16": [row(source="tiny.png")],
+    "a: mask is 16x16 px but the source 32x24": [row(mask="small.png")],
+    "a: truth is 16x16 px but the source 32x24": [row(truth="small.png")],
+}
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_each_problem_is_named(tmp_path: Path, problem: str) -> None:
+    save(tmp_path / "a.png")
+    save(tmp_path / "small.png", (16, 16))
+    save(tmp_path / "tiny.png", (8, 8))
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(InputError, match=problem):
+        load_cases(manifest(tmp_path, *PROBLEMS[problem]))
+
+
+def test_all_problems_come_at_once(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    rows = [row("a"), row("a"), row("b"), row("c", tag=["x"]), *(row(f"gone-{i}") for i in range(30))]
+    with pytest.raises(InputError) as caught:
+        load_cases(manifest(tmp_path, *rows))
+    text = str(caught.value)
+    assert all(x in text for x in ("'a' occurs twice", "b: source", "unknown column 'tag'"))
+    assert sum("gone-" in line for line in text.splitlines()) == 30
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("nowhere", "there is no data set .*nowhere: give emoji-edit"),
+        ("", "has neither manifest.jsonl nor mapping_file.json"),  # an empty folder
+        ("empty.jsonl", "holds no case"),
+    ],
+)
+def test_places_without_data(tmp_path: Path, where: str, message: str) -> None:
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(InputError, match=message):
+        load_cases(tmp_path / where)
+
+
+def test_an_unknown_split_is_named(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    with pytest.raises(InputError, match="holds no case of split 'tset': check --split"):
+        load_cases(manifest(tmp_path, row()), "tset")
+
+
+# ---- PIE-Bench
+
+
+def pie(folder: Path, **changes: Any) -> Path:
+    save(folder / "annotation_images" / "0_random" / "1.png", (20, 16))
+    entry = {
+        "image_path": "0_random/1.png",
+        "original_prompt": "a [round] cake on  a table",
+        "editing_prompt": "a [square] cake on a table",
+        "editing_instruction": "make it square",
+        "editing_type_id": "4",
+        "blended_word": "cake cake",
+        "mask": [22, 3, 44, 2],
+    }
+    (folder / "mapping_file.json").write_text(json.dumps({"000000000001": entry | changes}))
+    return folder
+
+
+def test_pie_bench(tmp_path: Path) -> None:
+    (case,) = load_cases(pie(tmp_path))
+    assert (case.id, case.tags) == ("000000000001", ("type 4",))
+    assert (case.prompt, case.target_prompt) == ("a round cake on a table", "a square cake on a table")
+    mask = case.open_mask(open_picture(case.source))
+    assert mask is not None
+    want = torch.zeros(16, 20)
+    want[1, 2:5] = 1  # pixels 22, 23, 24
+    want[2, 4:6] = 1  # 44, 45
+    want[[0, -1]] = 1
+    want[:, [0, -1]] = 1
+    assert torch.equal(mask[0, 0], want)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mask": [10]}, "needs image_path, original_prompt, editing_prompt, and mask"),
+        ({"mask": "x"}, "needs image_path"),
+        ({"editing_prompt": None}, "needs image_path"),
+        ({"image_path": "2.png"}, r"source: picture \S*2.png does not exist"),
+        ({"editing_prompt": "[ ]"}, "000000000001: a prompt is empty"),
+    ],
+)
+def test_damaged_pie_bench(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_cases(pie(tmp_path, **changes))
+
+
+def test_runs_beyond_the_picture_are_cut() -> None:
+    assert torch.equal(from_runs((25, 99), 5, 6), from_runs((25, 5), 5, 6))
+    assert from_runs((14, 1), 5, 6)[0, 0, 2, 2] == 1
+
+
+# ---- emoji-edit
+
+
+def test_emoji_edit_is_whole_and_half_of_it_is_held_out() -> None:
+    cases = load_cases("emoji-edit")
+    splits = {s: [c for c in cases if c.split == s] for s in ("test", "validation", "demo")}
+    assert len(splits["test"]) >= 240
+    assert len(splits["demo"]) == 40
+    for name in ("test", "validation"):
+        held_out = sum("held-out" in case.tags for case in splits[name])
+        assert 2 * held_out == len(splits[name])
+    assert {c.tags[0] for c in splits["test"]} == {"animal", "food", "object", "colour", "background", "style"}
+    size = sum(f.stat().st_size for f in EMOJI_EDIT.rglob("*") if f.is_file())
+    assert size < 8 * 2**20
+
+
+def test_the_truth_of_emoji_edit_differs_inside_the_mask_alone() -> None:
+    for case in load_cases("emoji-edit")[::17]:
+        source, truth = open_picture(case.source), case.open_truth()
+        assert truth is not None
+        mask = case.open_mask(source)
+        assert mask is not None
+        outside = (mask == 0).expand_as(source)
+        assert outside.any()
+        assert (source - truth)[outside].abs().max() < 1.5 / 255
+        assert (source - truth).abs().max() > 0.1
+
+
+def test_pairs_called_held_out_are_what_the_prior_never_saw() -> None:
+    from scripts.emoji_prior.icons import concepts, held_out_pairs
+
+    names = {words[0]: name for name, words in concepts().items()}
+    styles = {style for _, style in held_out_pairs()}
+    for case in load_cases("emoji-edit", "test"):
+        if case.tags[0] == "style":
+            concept, style = case.expect["concept"], case.expect["style"]
+            assert ((concept, style) in held_out_pairs()) == ("held-out" in case.tags)
+            assert style in styles
+        assert case.expect["concept"] in names.values()

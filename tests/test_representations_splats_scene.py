@@ -1,0 +1,499 @@
+"""A splat scene under edit: views, units, what is saved, and an edit that goes on where it was stopped."""
+
+import json
+import math
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Recorder, randn
+from PIL import Image
+from torch import Tensor
+
+from cpds.config import EditConfig, GuidanceConfig
+from cpds.editor import edit, run, start, step_generator
+from cpds.errors import InputError
+from cpds.presets import PRESETS
+from cpds.priors.unet import UNetPrior
+from cpds.representation import Representation
+from representations.cameras import Camera
+from representations.masks import find_masks, fitted_mask, hold
+from representations.splats.config import GROUPS, SplatConfig
+from representations.splats.ply import Gaussians, SplatFile
+from representations.splats.rasterise import rasterization
+from representations.splats.scene import HELD, SplatScene, extent
+
+ADAM = EditConfig(GuidanceConfig("dds"), 6, "adam", 0.02, "none")
+
+
+def ball(n: int = 40, degree: int = 1) -> Gaussians:
+    """Gaussians near the origin; quaternions as optimisers leave them, not of unit length."""
+    k = (degree + 1) ** 2 - 1
+    spread = torch.full((n, 3), math.log(0.2)) + 0.3 * randn(2, n, 3)
+    return Gaussians(
+        0.4 * randn(0, n, 3), 2 * randn(1, n, 4), spread, randn(3, n, 1), randn(4, n, 3), 0.1 * randn(5, n, k, 3)
+    )
+
+
+def ring(count: int = 6, width: int = 60, height: int = 40, radius: float = 3.0) -> list[Camera]:
+    found = []
+    for i in range(count):
+        c, s = math.cos(2 * math.pi * i / count), math.sin(2 * math.pi * i / count)
+        view = torch.tensor([[c, 0, s, 0], [0, 1, 0, 0], [-s, 0, c, radius], [0, 0, 0, 1]])
+        k = torch.tensor([[50.0, 0, width / 2], [0, 50.0, height / 2], [0, 0, 1]])
+        found.append(Camera(f"{i}.png", view, k, width, height))
+    return found
+
+
+def scene(prior: UNetPrior, count: int = 6, **settings: Any) -> SplatScene:
+    return SplatScene(SplatFile.of(ball()), ring(count), prior, SplatConfig(**settings))
+
+
+def same(a: Gaussians, b: Gaussians) -> bool:
+    return all(torch.equal(getattr(a, f.name), getattr(b, f.name)) for f in fields(Gaussians))
+
+
+def leaves(of: SplatScene) -> dict[str, list[Tensor]]:
+    return {g.name: g.tensors for g in of.param_groups()}
+
+
+def test_is_a_representation_with_the_groups_of_the_preset(prior: UNetPrior) -> None:
+    made = scene(prior)
+    assert isinstance(made, Representation)
+    assert set(leaves(made)) == set(PRESETS["pds-splats-paper"].group_lrs) == set(GROUPS)
+    state = start(made, prior, "a", "b", PRESETS["pds-splats-paper"])
+    assert [len(g["params"]) for g in state.optimizer.param_groups] == [1, 2, 1, 1, 1]
+
+
+def test_views_are_seen_at_the_priors_size(prior: UNetPrior) -> None:
+    made = scene(prior)
+    assert all(min(c.width, c.height) == prior.native_side for c in made.cameras)
+    assert all(c.width % prior.multiple == c.height % prior.multiple == 0 for c in made.cameras)
+    assert made.cameras[0].width > made.cameras[0].height
+    height, width = made.cameras[0].height, made.cameras[0].width
+    picture = made.render(made.cameras[0])
+    assert picture.shape == (1, 3, height, width)
+    assert torch.equal(made.latents(prior, 2), prior.encode(made.render(made.cameras[2])))
+    assert torch.equal(made.source_latents(prior, 2), made.latents(prior, 2))
+    assert min(c.height for c in scene(prior, resolution=3 * prior.native_side).cameras) == 3 * prior.native_side
+
+
+def test_renders_what_the_file_says(prior: UNetPrior) -> None:
+    """Logits, logarithms and coefficients, by the rasteriser itself."""
+    made, stored = scene(prior, background=(0.3, 0.6, 0.9)), ball()
+    camera = made.cameras[1]
+    render, alphas, _ = rasterization(
+        stored.means,
+        stored.quats,
+        stored.scales.exp(),
+        torch.sigmoid(stored.opacities[:, 0]),
+        torch.cat([stored.dc[:, None], stored.rest], 1),
+        camera.viewmat[None],
+        camera.k[None],
+        camera.width,
+        camera.height,
+        sh_degree=1,
+    )
+    wanted = (render + (1 - alphas) * torch.tensor([0.3, 0.6, 0.9])).clamp(0, 1)
+    assert torch.allclose(made.render(camera)[0].permute(1, 2, 0), wanted[0], atol=1e-6)
+
+
+# ---- which view, when
+
+
+def views(made: SplatScene, steps: int, seed: int = 0) -> list[int]:
+    return [made.sample_view(generator=step_generator(seed, i)) for i in range(steps)]
+
+
+def runs(found: list[int]) -> list[int]:
+    """Lengths of runs of equal views."""
+    ends = [i for i in range(1, len(found)) if found[i] != found[i - 1]]
+    return [b - a for a, b in zip([0, *ends], [*ends, len(found)], strict=True)]
+
+
+@pytest.mark.parametrize("every", [1, 4, 10])
+def test_a_view_is_kept_for_some_steps(every: int, prior: UNetPrior) -> None:
+    found = runs(views(scene(prior, view_every=every), 60, seed=3))
+    assert all(n % every == 0 for n in found[1:-1])  # a view may come twice in a row, where the order begins anew
+    assert found[0] <= 2 * every
+
+
+def test_every_view_comes_before_one_comes_again(prior: UNetPrior) -> None:
+    found = views(scene(prior, view_every=1), 30)
+    rounds = [found[i : i + 6] for i in range(0, 30, 6)]
+    assert all(sorted(r) == list(range(6)) for r in rounds)
+    assert len({tuple(r) for r in rounds}) > 1  # shuffled
+    assert views(scene(prior, view_every=1), 30, seed=1) != found
+
+
+def test_a_view_depends_on_the_step_alone(prior: UNetPrior) -> None:
+    made = scene(prior, view_every=4)
+    assert views(made, 20)[13:] == [made.sample_view(generator=step_generator(0, i)) for i in range(13, 20)]
+
+
+def test_sources_are_cached_and_do_not_follow_the_edit(prior: UNetPrior) -> None:
+    made = scene(prior)
+    early = made.source_latents(prior, 0)
+    for x in (x for tensors in leaves(made).values() for x in tensors):
+        x.data += 0.3
+    assert made.source_latents(prior, 0) is early
+    assert not early.requires_grad
+    assert torch.equal(made.source_latents(prior, 1), scene(prior).source_latents(prior, 1))
+    assert not torch.equal(made.latents(prior, 1), made.source_latents(prior, 1))
+
+
+# ---- parameters, units, ranges
+
+
+def test_gradients_reach_all_parameters(prior: UNetPrior) -> None:
+    made = scene(prior)
+    made.latents(prior, 0).square().sum().backward()
+    for name, tensors in leaves(made).items():
+        assert all(x.grad is not None and x.grad.abs().sum() > 0 for x in tensors), name
+
+
+def test_positions_move_in_extents_and_harmonics_in_twentieths(prior: UNetPrior) -> None:
+    near, far = ball(), ball()
+    far = replace(far, means=100 * far.means, scales=far.scales + math.log(100))
+    made = [SplatScene(SplatFile.of(g), ring(radius=r), prior, SplatConfig()) for g, r in ((near, 3.0), (far, 300.0))]
+    for one in made:
+        for x in leaves(one)["xyz"] + leaves(one)["colour"]:
+            x.data += 0.01
+    moved = [one.gaussians() for one in made]
+    assert torch.allclose(moved[1].means - far.means, 100 * (moved[0].means - near.means), rtol=1e-3)
+    assert torch.allclose(moved[0].means - near.means, torch.tensor(0.01 * 1.1 * 3), rtol=1e-3)
+    assert torch.allclose(moved[0].dc - near.dc, torch.tensor(0.01), rtol=1e-3)
+    assert torch.allclose(moved[0].rest - near.rest, torch.tensor(0.01 / 20), rtol=1e-3)
+    pictures = [one.render(one.cameras[0]) for one in made]
+    assert torch.allclose(*pictures, atol=2e-3)
+
+
+def test_extent_of_a_single_camera() -> None:
+    assert extent(ring(1), ball().means) == pytest.approx(3, abs=0.5)
+    assert extent(ring(4), ball().means) == pytest.approx(3.3)
+
+
+def test_project_normalises_what_moved(prior: UNetPrior) -> None:
+    made = scene(prior)
+    (quats,) = leaves(made)["rotation"]
+    before = made.render(made.cameras[0])
+    made.project()
+    assert same(made.gaussians(), ball())  # nothing moved: nothing changes
+    quats.data[3] *= 1.5
+    made.project()
+    found = made.gaussians().quats
+    assert float(found[3].norm()) == pytest.approx(1, abs=1e-6)
+    assert torch.equal(found[4:], ball().quats[4:])
+    assert torch.allclose(made.render(made.cameras[0]), before, atol=1e-5)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_only_what_is_named_changes(group: Any, prior: UNetPrior) -> None:
+    made = scene(prior, optimise=(group,))
+    edit(made, prior, "a cat", "a dog", replace(ADAM, num_inference_steps=2))
+    after, before = made.gaussians(), ball()
+    changed = {f.name for f in fields(Gaussians) if not torch.equal(getattr(after, f.name), getattr(before, f.name))}
+    wanted = {"xyz": {"means"}, "colour": {"dc", "rest"}, "opacity": {"opacities"}, "scale": {"scales"}}
+    assert changed == wanted.get(group, {"quats"})
+
+
+# ---- edits
+
+
+def test_an_edit_goes_on_as_if_it_had_not_been_stopped(prior: UNetPrior) -> None:
+    """Stopped in the middle of a view, the run takes that view up again."""
+    whole = scene(prior, view_every=4)
+    log = Recorder(lambda state, terms: float(terms.total.detach()))
+    run(start(whole, prior, "a cat", "a dog", ADAM), [log])
+
+    saved: dict[str, Tensor] = {}
+
+    def note(state: Any, terms: Any) -> float:
+        if state.step == 3:
+            saved.update({k: v.clone() for k, v in state.tensors().items()})
+        return float(terms.total.detach())
+
+    run(start(scene(prior, view_every=4), prior, "a cat", "a dog", ADAM), [Recorder(note)])
+    resumed = scene(prior, view_every=4)
+    state = start(resumed, prior, "a cat", "a dog", ADAM)
+    state.load(saved)
+    rest = Recorder(lambda state, terms: float(terms.total.detach()))
+    run(state, [rest])
+    assert rest.notes == log.notes[3:]
+    assert same(resumed.gaussians(), whole.gaussians())
+    assert not same(whole.gaussians(), ball())
+
+
+def test_what_is_not_touched_is_saved_as_it_was(prior: UNetPrior, tmp_path: Path) -> None:
+    SplatFile.of(ball()).write(tmp_path / "in.ply", ball())
+    made = SplatScene(SplatFile.read(tmp_path / "in.ply"), ring(), prior)
+    made.save(tmp_path / "out.ply")
+    assert (tmp_path / "out.ply").read_bytes() == (tmp_path / "in.ply").read_bytes()
+    made = SplatScene(SplatFile.read(tmp_path / "in.ply"), ring(), prior, SplatConfig(optimise=("colour",)))
+    edit(made, prior, "a cat", "a dog", ADAM)
+    made.save(tmp_path / "out.ply")
+    after = SplatFile.read(tmp_path / "out.ply").gaussians
+    assert same(replace(after, dc=ball().dc, rest=ball().rest), ball())
+    assert same(after, made.gaussians())
+
+
+def test_from_files(prior: UNetPrior, tmp_path: Path) -> None:
+    SplatFile.of(ball()).write(tmp_path / "a.ply", ball())
+    pose = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 3], [0, 0, 0, 1]]
+    cameras = {"fl_x": 50, "w": 60, "h": 40, "frames": [{"transform_matrix": pose}]}
+    (tmp_path / "transforms.json").write_text(json.dumps(cameras))
+    axes = {"transform": [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]], "scale": 0.5}
+    (tmp_path / "dataparser_transforms.json").write_text(json.dumps(axes))
+    made = SplatScene.open(tmp_path / "a.ply", tmp_path, prior)
+    assert made.cameras[0].viewmat[2, 3] == 3
+    closer = SplatScene.open(tmp_path / "a.ply", tmp_path, prior, None, tmp_path / "dataparser_transforms.json")
+    assert closer.cameras[0].viewmat[2, 3] == 1.5
+
+
+# ---- pictures and settings
+
+
+def test_a_picture_shows_four_views_or_one(prior: UNetPrior) -> None:
+    made = scene(prior)
+    h, w = made.cameras[0].height, made.cameras[0].width
+    sheet = made.picture(prior)
+    assert sheet.shape == (1, 3, 2 * h, 2 * w)
+    assert torch.equal(sheet[..., :h, :w], made.render(made.cameras[0]))
+    assert torch.equal(sheet[..., h:, w:], made.render(made.cameras[5]))
+    assert not sheet.requires_grad
+    assert scene(prior, shown=1).picture(prior).shape == (1, 3, h, w)
+    assert scene(prior, count=3).picture(prior).shape == (1, 3, h, w)
+
+
+def test_cameras_of_several_sizes_share_a_sheet(prior: UNetPrior) -> None:
+    mixed = [*ring(4), *ring(4, 40, 60)]
+    made = SplatScene(SplatFile.of(ball()), mixed, prior)
+    assert made.cameras[0].width > made.cameras[0].height
+    assert made.cameras[7].width < made.cameras[7].height
+    assert made.picture(prior).shape[-2:] == (2 * made.cameras[0].height, 2 * made.cameras[0].width)
+
+
+def test_identity_follows_the_source(prior: UNetPrior) -> None:
+    plain = scene(prior).source_id()
+    json.dumps(plain)
+    assert scene(prior).source_id() == plain
+    others = [
+        scene(prior, view_every=3).source_id(),
+        scene(prior, count=5).source_id(),
+        SplatScene(SplatFile.of(ball(41)), ring(), prior).source_id(),
+    ]
+    assert all(other != plain for other in others)
+    edited = scene(prior)
+    leaves(edited)["colour"][0].data += 1
+    assert edited.source_id() == plain
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"optimise": ()}, "optimise must name some of"),
+        ({"view_every": 0}, "view_every must be >= 1, got 0"),
+        ({"background": (0.0, 0.5, 1.5)}, "background must be three numbers"),
+        ({"resolution": 8}, "resolution must be >= 16 px, got 8"),
+    ],
+)
+def test_bad_settings(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SplatConfig(**settings)
+
+
+# ---- regions and masks
+
+SPHERE, BOX = (0.1, 0.0, -0.1, 0.4), (0.3, -0.5, 0.6, -0.4, 0.5, -0.2)
+
+
+def contains(region: tuple[float, ...], point: list[float]) -> bool:
+    """By the definition, one point at a time."""
+    if len(region) == 4:
+        return math.dist(point, region[:3]) <= region[3]
+    return all(min(a, b) <= x <= max(a, b) for x, a, b in zip(point, region[:3], region[3:], strict=True))
+
+
+@pytest.mark.parametrize("region", [SPHERE, BOX])
+def test_gaussians_outside_a_region_stay_as_they_are(region: Any, prior: UNetPrior, tmp_path: Path) -> None:
+    made = scene(prior, region=region)
+    edit(made, prior, "a cat", "a dog", ADAM)
+    made.save(tmp_path / "out.ply")
+    after, before = SplatFile.read(tmp_path / "out.ply").gaussians, ball()
+    within = torch.tensor([contains(region, p) for p in before.means.tolist()])
+    assert 3 < int(within.sum()) < 37
+    for name in (f.name for f in fields(Gaussians)):
+        moved = (getattr(after, name) != getattr(before, name)).flatten(1).any(1)
+        assert torch.equal(moved, within), name
+
+
+def test_a_region_around_everything_is_none(prior: UNetPrior) -> None:
+    whole, around = scene(prior), scene(prior, region=(0.0, 0.0, 0.0, 50.0))
+    for made in (whole, around):
+        edit(made, prior, "a cat", "a dog", ADAM)
+    assert same(whole.gaussians(), around.gaussians())
+
+
+def test_an_edit_of_a_region_goes_on(prior: UNetPrior) -> None:
+    whole = scene(prior, region=SPHERE)
+    saved: dict[str, Tensor] = {}
+
+    def note(state: Any, terms: Any) -> None:
+        if state.step == 3:
+            saved.update({k: v.clone() for k, v in state.tensors().items()})
+
+    run(start(whole, prior, "a cat", "a dog", ADAM), [Recorder(note)])
+    resumed = scene(prior, region=SPHERE)
+    state = start(resumed, prior, "a cat", "a dog", ADAM)
+    state.load(saved)
+    run(state)
+    assert same(resumed.gaussians(), whole.gaussians())
+
+
+@pytest.mark.parametrize(
+    ("region", "message"),
+    [
+        (
+            (0.0, 0.0, 9.0, 1.0),
+            r"no gaussian lies in the region .*: most of the scene is in x, y, z = -0\.\d+ ",
+        ),
+        ((1.0, 2.0, 3.0), "region must be x y z and a radius > 0"),
+        ((1.0, 2.0, 3.0, 0.0), "region must be"),
+        ((1.0, 2.0, 3.0, math.nan), "region must be"),
+        ((0.0, 0.0, 0.0, 1.0, 1.0, 0.0), "or two corners x y z x y z that differ in all three"),
+    ],
+)
+def test_bad_regions(region: Any, message: str, prior: UNetPrior) -> None:
+    with pytest.raises(InputError, match=message):
+        scene(prior, region=region)
+
+
+def test_a_region_that_no_camera_sees(prior: UNetPrior) -> None:
+    stray = replace(ball(), means=torch.cat([ball().means[1:], torch.tensor([[0.0, 500.0, 0.0]])]))
+    with pytest.raises(InputError, match="none of the 6 cameras sees the region"):
+        SplatScene(SplatFile.of(stray), ring(), prior, SplatConfig(region=(0.0, 500.0, 0.0, 1.0)))
+
+
+def write_masks(folder: Path, shades: Tensor, count: int = 6) -> list[Path]:
+    """The same for every camera of `ring`: (H, W), 1 = white."""
+    folder.mkdir()
+    for i in range(count):
+        Image.fromarray((shades * 255).round().byte().numpy()).save(folder / f"{i}.png")
+    return find_masks(folder, ring(count))
+
+
+LEFT = torch.zeros(40, 60)
+LEFT[:, :30] = 1
+
+
+def test_an_edit_shows_where_masks_are_white(prior: UNetPrior, tmp_path: Path) -> None:
+    """White: as without masks. Black: the source."""
+    plain = scene(prior)
+    white, half = (
+        SplatScene(SplatFile.of(ball()), ring(), prior, masks=write_masks(tmp_path / name, mask))
+        for name, mask in (("white", torch.ones_like(LEFT)), ("half", LEFT))
+    )
+    for made in (plain, white, half):
+        leaves(made)["colour"][0].data += 0.3
+    assert torch.equal(white.latents(prior, 1), plain.latents(prior, 1))
+    edge = half.cameras[1].width // 2
+    seen, source = half._masked(half.render(half.cameras[1]), 1), scene(prior).render(half.cameras[1])
+    assert torch.equal(seen[..., edge + 1 :], source[..., edge + 1 :])
+    assert torch.allclose(seen[..., : edge - 1], plain.render(plain.cameras[1])[..., : edge - 1], atol=1e-6)
+    assert (seen - source).abs().max() > 0.05
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3])
+def test_what_has_changed_where_masks_are_black_is_undone(scale: float) -> None:
+    """A change of HELD as hard as the edit pulls on average, whatever that is; nothing where nothing has changed."""
+    source, gradient = randn(0, 1, 3, 8, 6).sigmoid(), scale * randn(1, 1, 3, 8, 6)
+    mask = (torch.arange(6) < 3).float().expand(1, 1, 8, 6)
+    image = source.clone().requires_grad_()
+    (found,) = torch.autograd.grad(hold(image, source, mask, HELD), image, gradient)
+    assert torch.equal(found, mask * gradient)
+    image = (source + HELD).requires_grad_()
+    (found,) = torch.autograd.grad(hold(image, source, mask, HELD), image, gradient)
+    rms = float(gradient.square().mean().sqrt())
+    assert torch.allclose(found, mask * gradient + (1 - mask) * rms, rtol=1e-3, atol=1e-3 * scale)
+
+
+def test_masked_edits_keep_to_their_masks(prior: UNetPrior, tmp_path: Path) -> None:
+    """White is the upper half, in views that lie around the vertical axis."""
+    masks, found = write_masks(tmp_path / "top", (torch.arange(40) < 20)[:, None].float().expand(40, 60)), []
+    for files in ((), masks):
+        made = SplatScene(SplatFile.of(ball()), ring(), prior, SplatConfig(optimise=("colour",)), masks=files)
+        edit(made, prior, "a cat", "a dog", replace(ADAM, num_inference_steps=24))
+        change = torch.cat([(made.render(c) - scene(prior).render(c)).detach().abs() for c in made.cameras])
+        found.append([float(half.mean()) for half in change.chunk(2, 2)])
+    (above, below), (masked_above, masked_below) = found
+    assert masked_below < 0.25 * below
+    assert masked_above > 0.5 * above
+
+
+def test_masks_follow_the_views_crop(tmp_path: Path) -> None:
+    """A mask that rises linearly across its picture still does, at the pixels that the fitted camera sees."""
+    camera = ring(1, 61, 40)[0]
+    file = tmp_path / "m.png"
+    ramp = torch.linspace(0.5 / 122, 1 - 0.5 / 122, 122).expand(80, 122)  # twice the camera's size: of a larger picture
+    Image.fromarray((ramp * 255).round().byte().numpy()).save(file)
+    fitted = camera.fitted(32, 40)
+    seen = fitted_mask(file, camera, 32, 40)[0, 0].float() / 255
+    rays = (torch.arange(40) + 0.5 - fitted.k[0, 2]) / fitted.k[0, 0]
+    wanted = (rays * camera.k[0, 0] + camera.k[0, 2]) / camera.width
+    assert (seen - wanted).abs().max() < 0.01
+
+
+def test_what_is_transparent_in_a_mask_is_held(tmp_path: Path) -> None:
+    camera = ring(1, 40, 40)[0]
+    painted = Image.new("RGBA", (40, 40))
+    painted.paste((200, 30, 30, 255), (0, 0, 20, 40))
+    painted.save(tmp_path / "m.png")
+    with pytest.warns(UserWarning, match="what is transparent is held"):
+        seen = fitted_mask(tmp_path / "m.png", camera, 40, 40)[0, 0]
+    assert (seen[:, :19] == 255).all()
+    assert (seen[:, 21:] == 0).all()
+
+
+def test_masks_are_found_by_the_cameras_names(tmp_path: Path) -> None:
+    def named(*names: str) -> list[Camera]:
+        return [replace(ring(1)[0], name=name) for name in names]
+
+    for name in ("a.png", "b.jpg", "left/1.png", "right/1.png", "1.002.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    cameras = named("images/a.jpg", "b", "left/1.jpg", "right/1.jpg", "1.002", "../images/b.png")
+    wanted = ["a.png", "b.jpg", "left/1.png", "right/1.png", "1.002.png"]
+    assert find_masks(tmp_path, cameras[:5]) == [tmp_path / name for name in wanted]
+    assert find_masks(tmp_path, cameras[5:]) == [tmp_path / "b.jpg"]
+    with pytest.raises(InputError, match=r"no mask for the camera images/c\.jpg: put c\.png into"):
+        find_masks(tmp_path, named("images/c.jpg"))
+    with pytest.raises(InputError, match=r"no mask for the camera middle/1\.jpg: put middle/1\.png into"):
+        find_masks(tmp_path, named("left/1.jpg", "middle/1.jpg"))
+    with pytest.raises(InputError, match="is no folder"):
+        find_masks(tmp_path / "a.png", cameras)
+
+
+def test_bad_masks(prior: UNetPrior, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="all 6 masks are black"):
+        SplatScene(SplatFile.of(ball()), ring(), prior, masks=write_masks(tmp_path / "black", 0 * LEFT))
+    with pytest.raises(InputError, match=r"mask .* is 40x60 px, but its camera 60x40"):
+        SplatScene(SplatFile.of(ball()), ring(), prior, masks=write_masks(tmp_path / "tall", LEFT.T))
+
+
+def test_identity_follows_regions_and_masks(prior: UNetPrior, tmp_path: Path) -> None:
+    made = [
+        SplatScene(SplatFile.of(ball()), ring(), prior, masks=write_masks(tmp_path / name, mask))
+        for name, mask in (("left", LEFT), ("right", 1 - LEFT))
+    ]
+    found = [json.dumps(one.source_id()) for one in (scene(prior), scene(prior, region=SPHERE), *made)]
+    assert len(set(found)) == 4
+
+
+def test_scenes_that_no_camera_sees(prior: UNetPrior) -> None:
+    file = SplatFile.of(replace(ball(), means=ball().means + torch.tensor([0.0, 500.0, 0.0])))
+    with pytest.raises(InputError, match=r"none of the 6 cameras sees a gaussian: .*dataparser_transforms.json too"):
+        SplatScene(file, ring(), prior)
+    with pytest.raises(InputError, match="no camera"):
+        SplatScene(SplatFile.of(ball()), [], prior)

@@ -1,0 +1,170 @@
+"""The prior's training on made-up icons: resumable to the bit, and what it exports loads like any other prior."""
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from cpds.priors.load import load_prior
+from scripts.emoji_prior import icons
+from scripts.emoji_prior import networks as prior_networks
+from scripts.emoji_prior import train as train_prior
+from scripts.emoji_prior.collages import Collage
+from scripts.emoji_prior.icons import Icons, Scene
+
+
+def make_icons() -> Icons:
+    """Discs and squares in two styles under names that concepts.txt knows."""
+    side = icons.MASTER
+    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    disc = ((x - side / 2) ** 2 + (y - side / 2) ** 2 < (side / 3) ** 2) * 255
+    square = (torch.maximum((x - side / 2).abs(), (y - side / 2).abs()) < side / 3) * 255
+    shapes = [(disc, "red-circle"), (square, "wrapped-gift")]
+    rgba = [
+        torch.stack([torch.full_like(alpha, shade), alpha // 2, alpha // 3, alpha])
+        for shade in (255, 120)
+        for alpha, _ in shapes
+    ]
+    return Icons(torch.stack(rgba).byte(), [n for _ in range(2) for _, n in shapes], ["flat", "flat", "3d", "3d"])
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> train_prior.Config:
+    monkeypatch.setattr(train_prior, "load_icons", lambda names: make_icons())
+    return train_prior.Config(
+        out=tmp_path / "run",
+        device="cpu",
+        renders_per_icon=2,
+        autoencoder_channels=(8, 8, 8, 8),
+        autoencoder_steps=4,
+        autoencoder_batch=2,
+        channels=(32, 32),
+        text_width=32,
+        denoiser_steps=4,
+        batch=4,
+        save_every=2,
+        compile=False,
+    )
+
+
+def test_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(config: train_prior.Config, tmp_path: Path):
+    train_prior.main(config)
+
+    class Stop(Exception):
+        pass
+
+    def stop_at_two(line: str, *args: object, **kwargs: object) -> None:
+        raise Stop
+
+    broken = replace(config, out=tmp_path / "broken")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_prior, "sample_sheet", stop_at_two)  # reached after the denoiser's first checkpoint
+        with pytest.raises(Stop):
+            train_prior.main(broken)
+    assert torch.load(broken.out / "denoiser.pt")["step"] == 2
+    train_prior.main(broken)
+    whole, resumed = (torch.load(c.out / "denoiser.pt")["module"] for c in (config, broken))
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+
+
+def test_export_loads_as_a_prior_and_as_a_pipeline(config: train_prior.Config, tmp_path: Path):
+    folder = tmp_path / "prior"
+    train_prior.main(replace(config, export=folder))
+    prior = load_prior(folder, device="cpu")
+    assert prior.native_side == train_prior.SIDE
+    picture = torch.rand(1, 3, 64, 64)
+    assert prior.encode(picture).shape == (1, 8, 8, 8)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+    sample = pipeline("a red circle", height=64, width=64, num_inference_steps=2, output_type="np").images
+    assert sample.shape == (1, 64, 64, 3)
+    card = (folder / "README.md").read_text()
+    assert all(p.authors.split(" (")[0].split(",")[0] in card for p in icons.PACKAGES.values())
+
+
+def test_a_run_that_starts_from_another_begins_where_that_ended(config: train_prior.Config, tmp_path: Path):
+    train_prior.main(config)
+    wider = replace(
+        config, out=tmp_path / "wider", start=config.out, keep_encoder=True, autoencoder_steps=1, denoiser_steps=0
+    )
+    train_prior.main(wider)
+    ended, began = (torch.load(c.out / "autoencoder.pt") for c in (config, wider))
+    encoder = [k for k in ended["average"] if k.startswith(("encoder", "quant_conv"))]
+    assert all(torch.equal(ended["average"][k], began["average"][k]) for k in encoder)
+    assert not torch.equal(ended["average"]["decoder.conv_in.weight"], began["module"]["decoder.conv_in.weight"])
+    factors = {torch.load(c.out / "latents.pt")["scaling_factor"] for c in (config, wider)}
+    assert len(factors) == 1
+
+
+def test_a_run_may_start_from_a_prior_in_diffusers_layout(config: train_prior.Config, tmp_path: Path):
+    shipped = tmp_path / "prior"
+    train_prior.main(replace(config, export=shipped))
+    train_prior.main(replace(config, out=tmp_path / "next", start=shipped, autoencoder_steps=0, denoiser_steps=1))
+    for name in ("autoencoder", "denoiser"):
+        ended = torch.load(config.out / f"{name}.pt")["average"]
+        began = train_prior.finished(shipped)._asdict()[name]
+        assert ended.keys() - began.keys() <= {"text_encoder.embeddings.position_ids"}
+        assert all(torch.allclose(ended[k], began[k], atol=1e-3, rtol=1e-3) for k in began)  # stored in half precision
+    factors = [torch.load(out / "latents.pt")["scaling_factor"] for out in (config.out, tmp_path / "next")]
+    assert factors[0] == factors[1]
+    one, other = (torch.load(out / "denoiser.pt")["module"] for out in (config.out, tmp_path / "next"))
+    moved = [(one[k] - other[k]).abs().max().item() for k in one if k.startswith("unet")]
+    assert 0 < max(moved) < 0.05  # one step from there, not from new weights
+
+
+def test_learning_rates_warm_up_stay_and_fall():
+    found = [train_prior.rate(step, 1000, decay=0.2) for step in (0, 49, 100, 799, 900, 1000)]
+    assert found == pytest.approx([0.01, 0.5, 1, 1, 0.5, 0])
+
+
+def test_carried_embeddings_spell_new_words_with_old_pieces(tmp_path: Path):
+    old = prior_networks.build_tokenizer(["a cat", "a cart"] * 9, tmp_path / "old")
+    new = prior_networks.build_tokenizer(["a cat", "a zebra"] * 9, tmp_path / "new")
+    rows = torch.randn(len(old), 3)
+    carried = prior_networks.carry_embeddings(rows, old, new)
+    assert carried.shape == (len(new), 3)
+    assert torch.equal(carried[new.get_vocab()["cat</w>"]], rows[old.get_vocab()["cat</w>"]])
+    pieces = [old.get_vocab()[piece] for piece in ("z", "e", "b", "r", "a</w>")]
+    assert torch.allclose(carried[new.get_vocab()["zebra</w>"]], rows[pieces].mean(0))
+
+
+def test_held_out_pairs_are_not_drawn(config: train_prior.Config, monkeypatch: pytest.MonkeyPatch):
+    config.out.mkdir()
+    monkeypatch.setattr(train_prior, "held_out_pairs", lambda: {("red-circle", "3d")})
+    made = make_icons()
+    pictures, pool = train_prior.draw_pool(replace(config, renders_per_icon=20), made)
+    assert len(pictures) == len(pool)
+    several = [drawn.scenes for drawn in pool if isinstance(drawn, Collage)]
+    assert {len(scenes) for scenes in several} == {1, 2, 3}
+    assert len(several) / len(pool) == pytest.approx(config.collages, abs=0.02)
+    scenes = [drawn for drawn in pool if isinstance(drawn, Scene)] + [scene for group in several for scene in group]
+    assert {(made.concept[s.icon], made.style[s.icon]) for s in scenes} == {
+        ("red-circle", "flat"),
+        ("wrapped-gift", "flat"),
+        ("wrapped-gift", "3d"),
+    }
+
+
+def test_a_scene_and_its_counterpart_differ_in_the_icon_alone():
+    made = make_icons()
+    scene = Scene(0, 0.5, 0.25, 0.25, "white", (250, 250, 250))
+    (a, over), (b, under) = (icons.draw(made, s, 64) for s in (scene, scene.counterpart(1)))
+    outside = (torch.maximum(over, under) == 0).expand_as(a)
+    assert outside.any()
+    assert torch.equal(a[outside], b[outside])
+    assert not torch.equal(a, b)
+
+
+def test_captions_name_the_concept_and_only_what_is_true():
+    made, words, rng = make_icons(), icons.concepts(), random.Random(0)
+    for _ in range(200):
+        scene = icons.random_scene(rng.randrange(4), rng)
+        text = icons.caption(made, scene, words, rng)
+        assert any(w in text for w in words[made.concept[scene.icon]])
+        others = set(icons.BACKGROUNDS) - {scene.colour, "blue" if scene.colour == "light blue" else ""}
+        assert not any(f" {c} background" in text for c in others)
+        assert ("small" in text) <= (scene.size < 0.7)
+        assert ("large" in text) <= (scene.size > 0.85)
