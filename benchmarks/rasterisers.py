@@ -1,9 +1,9 @@
-"""Seconds and memory of our rasteriser and of diffvg: 100 closed paths of four cubics, random blobs over the page.
+"""Seconds and memory of our rasterizer and of diffvg: 100 closed paths of four cubics, random blobs over the page.
 
-    python -m benchmarks.rasterisers                       # on one core; --threads 2 on two
-    python -m benchmarks.rasterisers --paths 30 --sizes 128 --rounds 3
+    python -m benchmarks.rasterizers                       # on one core; --threads 2 on two
+    python -m benchmarks.rasterizers --paths 30 --sizes 128 --rounds 3
 
-diffvg takes part where it is importable. Each rasteriser and size has a process of its own; they take turns, so that a
+diffvg takes part where it is importable. Each rasterizer and size has a process of its own; they take turns, so that a
 noisy machine slows all of them alike.
 """
 
@@ -95,7 +95,7 @@ def main(config: Config) -> None:
             seconds = process.recv()
             passes[row] += [seconds] * (turn > 0)
     print(f"{config.paths} paths, {config.threads} threads, medians of {config.rounds} passes\n")
-    print("| rasteriser | size | forward s | backward s | peak RSS GiB |\n|---|---|---|---|---|")
+    print("| rasterizer | size | forward s | backward s | peak RSS GiB |\n|---|---|---|---|---|")
     for (name, size), process in rows.items():
         process.send(False)
         forward, backward = (statistics.median(p) for p in zip(*passes[name, size], strict=True))

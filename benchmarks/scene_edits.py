@@ -5,7 +5,7 @@
 
     python -m benchmarks.scene_edits --scene scenes/cat --base scenes/cat/scene.ply --runs runs/.../result.ply
 
-The scene is one of scripts/toy_scene/make.py with a target, the runs are of ns-train, or splats. Views are rendered at the
+The scene is one of scripts/toy_scene with a target, the runs are of ns-train, or splats. Views are rendered at the
 cameras of the dataset. "outside" is what neither the source's nor the target's mask covers, grown by 2 px; "far" leaves
 12 px; inside is the rest. "agree" is the mean LPIPS between renders at neighbouring cameras, over the base scene's.
 "sharpness" is the mean absolute Laplacian inside the masks, over the base scene's. "sure" is the judge's mean
@@ -26,10 +26,10 @@ from nerfstudio.utils.eval_utils import eval_setup
 from torch import Tensor
 from torch.nn.functional import conv2d, max_pool2d
 
-from cpds.evaluation.classifier import Judge
+from cpds.evaluation.classifier import IconClassifier
 from cpds.evaluation.metrics import psnr
 from cpds.evaluation.networks import Lpips
-from cpds.images import open_picture, png, to_pil
+from cpds.images import open_image, png, to_pil
 from cpds.runs import write_atomic
 from cpds.types import Images
 from representations.cameras import read_cameras
@@ -91,9 +91,9 @@ def splat_views(file: Path, scene: Path) -> dict[str, Images]:
 def outside(config: Config, names: list[str]) -> Float[Tensor, "n 1 H W"]:
     """1 where neither the source nor the target is, with a margin of 2 px; or what the masks that were given keep."""
     if config.masks:
-        return 1 - torch.cat([open_picture(config.masks / n)[:, :1] for n in names])
+        return 1 - torch.cat([open_image(config.masks / n)[:, :1] for n in names])
     places = (config.scene / "masks", config.scene / "target" / "masks")
-    masks = [[open_picture(place / n)[:, :1] for n in names] for place in places]
+    masks = [[open_image(place / n)[:, :1] for n in names] for place in places]
     covered = torch.maximum(*(torch.cat(m) for m in masks))
     return 1 - max_pool2d((covered > 0).float(), 5, 1, 2)
 
@@ -108,11 +108,11 @@ def main(config: Config) -> None:
     meta = json.loads((config.scene / "transforms.json").read_text())
     target = json.loads((config.scene / "target" / "scene.json").read_text())["icon"]
     held = [Path(n).name for n in meta["val_filenames"]]
-    judge, keep = Judge.load(config.judge), outside(config, held)
+    judge, keep = IconClassifier.load(config.judge), outside(config, held)
     aim = judge.classes["concept"].index(target)
     far = 1 - max_pool2d(1 - keep, 21, 1, 10)
     lpips = Lpips.load(Path(os.environ["CPDS_ALEXNET"]) if "CPDS_ALEXNET" in os.environ else None)
-    truth = torch.cat([open_picture(config.scene / "images" / n) for n in held])
+    truth = torch.cat([open_image(config.scene / "images" / n) for n in held])
     rows, base = [], {}
     print(
         "| run | called the target | sure | outside, dB: lowest | median | far: lowest | inside | agree | sharpness |"
@@ -139,7 +139,7 @@ def main(config: Config) -> None:
         sure = float(belief[:, aim].mean())
         print(f"| {label} | {called} of {len(held)} | {sure:.2f} | {' | '.join(figures)} |", flush=True)
         rows.append(now[1::2])
-    rows.append(torch.cat([open_picture(config.scene / "target" / "images" / n) for n in held])[1::2])
+    rows.append(torch.cat([open_image(config.scene / "target" / "images" / n) for n in held])[1::2])
     if config.sheet:
         columns = [torch.cat(list(row), 2) for row in rows]
         write_atomic(config.sheet, png(to_pil(torch.cat(columns, 1)[None])))

@@ -23,7 +23,7 @@ from nerfstudio.models.nerfacto import NerfactoModelConfig
 from cpds.editor import step_generator
 from cpds.guidance import Guidance
 from cpds.presets import PRESETS
-from cpds.priors.base import Text
+from cpds.priors.base import Conditioning
 from cpds.priors.load import DTYPES
 from cpds.priors.unet import UNetPrior
 from nerf_plugin.rendering import render_rays
@@ -50,9 +50,9 @@ class Config:
 class WithoutWords(UNetPrior):
     """Needs no text encoder: every prompt is the same noise."""
 
-    def embed(self, prompts: Any) -> Text:
+    def embed(self, prompts: Any) -> Conditioning:
         noise = torch.randn(1, 77, 768, generator=torch.Generator().manual_seed(0))
-        return Text(noise.expand(len(prompts), 77, 768).to(self.device))
+        return Conditioning(noise.expand(len(prompts), 77, 768).to(self.device))
 
 
 def prior(device: torch.device, dtype: torch.dtype) -> UNetPrior:

@@ -1,4 +1,4 @@
-"""Milliseconds of our splat rasteriser: random gaussians in a box, spherical harmonics of degree 3, one camera.
+"""Milliseconds of our splat rasterizer: random gaussians in a box, spherical harmonics of degree 3, one camera.
 
     OMP_NUM_THREADS=1 python -m benchmarks.splats
     OMP_NUM_THREADS=1 python -m benchmarks.splats --scenes 2000 64 --rounds 50

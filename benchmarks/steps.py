@@ -59,7 +59,7 @@ def one_step(state: EditState) -> float:
 
 def main(config: Config) -> None:
     prior = load_prior(config.prior, device=config.device)
-    picture = torch.rand(1, 3, prior.native_side, prior.native_side, generator=torch.Generator().manual_seed(0))
+    picture = torch.rand(1, 3, prior.image_size, prior.image_size, generator=torch.Generator().manual_seed(0))
     states = {}
     for row, (preset, selector) in ROWS.items():
         settings = PRESETS[preset]
@@ -71,7 +71,7 @@ def main(config: Config) -> None:
         for row, state in states.items():
             seconds[row].append(one_step(state))
     base = sum(seconds["cpds, random patches"])
-    print(f"{torch.get_num_threads()} threads, {config.steps} steps each, side {prior.native_side} px")
+    print(f"{torch.get_num_threads()} threads, {config.steps} steps each, side {prior.image_size} px")
     for row, times in seconds.items():
         extra = (
             f"{100 * (sum(times) / base - 1):+6.1f} % of cpds with random patches" if row.startswith("cpds,") else ""

@@ -22,13 +22,13 @@ from benchmarks.svg_fidelity import documents
 from cpds.config import EditConfig
 from cpds.editor import edit
 from cpds.evaluation.cases import EMOJI_EDIT
-from cpds.evaluation.classifier import Judge
+from cpds.evaluation.classifier import IconClassifier
 from cpds.images import strip, to_tensor
 from cpds.presets import PRESETS
 from cpds.priors.load import load_prior
-from svg.config import SceneConfig
+from svg.config import SvgConfig
 from svg.document import Document
-from svg.image import SvgScene
+from svg.image import SvgImage
 
 SETS = ("noto", "twemoji", "fluent-emoji-flat", "noto-v1", "emojione")
 EDITS = (  # icon, what it shows, what it should become, the judge's word for that
@@ -48,10 +48,10 @@ class Config:
     preset: str = "cpds-svg"
     """Settings to start from (cpds presets)."""
     steps: int | None = None
-    """Optimisation steps. Default: the preset's."""
+    """Optimization steps. Default: the preset's."""
     guidance_scale: float | None = None
     """Classifier-free guidance. Default: the preset's."""
-    scene: tyro.conf.OmitArgPrefixes[SceneConfig] = field(default_factory=lambda: SceneConfig())
+    scene: tyro.conf.OmitArgPrefixes[SvgConfig] = field(default_factory=lambda: SvgConfig())
 
 
 def settings(config: Config) -> EditConfig:
@@ -70,7 +70,7 @@ def drawn(svg: bytes, side: int) -> Image.Image:
     return Image.open(io.BytesIO(bytes(data))).convert("RGB")
 
 
-def seen(judge: Judge, svg: bytes) -> str:
+def seen(judge: IconClassifier, svg: bytes) -> str:
     """What the judge calls the drawing."""
     page = Image.new("RGB", (128, 128), "white")
     page.paste(drawn(svg, 104), (12, 12))
@@ -86,13 +86,13 @@ def main(config: Config) -> None:
     torch.set_num_threads(1)
     config.out.mkdir(parents=True, exist_ok=True)
     icons, prior = documents(SETS), load_prior(device="cpu")
-    judge = Judge.load(EMOJI_EDIT / "classifier.safetensors")
+    judge = IconClassifier.load(EMOJI_EDIT / "classifier.safetensors")
     hits, times, rows = [], [], []
     for icon, what, target, word in EDITS:
         row = []
         for style in SETS:
             source = icons[f"{style}/{icon}"].encode()
-            scene = SvgScene(Document.parse(source), prior, config.scene)
+            scene = SvgImage(Document.parse(source), prior, config.scene)
             began = time.perf_counter()
             ground = "on a white background"
             edit(scene, prior, f"a {what} {ground}", f"a {target} {ground}", settings(config))

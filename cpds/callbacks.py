@@ -17,7 +17,7 @@ from cpds.terminal import warn
 
 if TYPE_CHECKING:
     from cpds.editor import EditState
-    from cpds.guidance import Terms
+    from cpds.guidance import StepResult
 
 
 @runtime_checkable
@@ -26,7 +26,7 @@ class Callback(Protocol):
 
     def started(self, state: EditState) -> None: ...
 
-    def stepped(self, state: EditState, terms: Terms) -> None: ...
+    def stepped(self, state: EditState, terms: StepResult) -> None: ...
 
     def finished(self, state: EditState) -> None: ...
 
@@ -37,7 +37,7 @@ class ProgressBar:
     def started(self, state: EditState) -> None:
         self.bar = tqdm(total=state.config.num_inference_steps, initial=state.step, unit="step", dynamic_ncols=True)
 
-    def stepped(self, state: EditState, terms: Terms) -> None:
+    def stepped(self, state: EditState, terms: StepResult) -> None:
         shown = {k: f"{v:.3g}" for k, v in terms.metrics.items() if k in ("direction", "cut", "selector_loss")}
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update()
@@ -59,7 +59,7 @@ class MetricsLog:
     def started(self, state: EditState) -> None:
         self.run.cut_metrics(state.step)
 
-    def stepped(self, state: EditState, terms: Terms) -> None:
+    def stepped(self, state: EditState, terms: StepResult) -> None:
         losses = {f"loss_{k}": float(v.detach()) for k, v in terms.losses.items()}
         self.run.log({"step": state.step, **losses, **terms.metrics})
 
@@ -78,13 +78,13 @@ class Pictures:
             if int(frame.stem) > state.step:
                 frame.unlink()
 
-    def stepped(self, state: EditState, terms: Terms) -> None:
+    def stepped(self, state: EditState, terms: StepResult) -> None:
         if state.step % max(1, state.config.num_inference_steps // self.frames) == 0:
-            frame = to_pil(state.representation.picture(state.prior))
+            frame = to_pil(state.representation.preview(state.prior))
             self.run.write(f"{FRAMES}/{state.step:06d}.png", png(frame))
 
     def finished(self, state: EditState) -> None:
-        edited = state.representation.picture(state.prior)
+        edited = state.representation.preview(state.prior)
         result = to_pil(edited)
         way = [frame for file in self.run.frames() if (frame := self._frame(file, result.size))]
         self.run.write(GIF, gif([self.source, *way, result]))
@@ -113,7 +113,7 @@ class Checkpoints:
     def started(self, state: EditState) -> None:
         self.save(state)
 
-    def stepped(self, state: EditState, terms: Terms) -> None:
+    def stepped(self, state: EditState, terms: StepResult) -> None:
         if state.step % self.every == 0:
             self.save(state)
 
@@ -135,7 +135,7 @@ class Exports:
             if file.stem.isdecimal() and int(file.stem) > state.step:  # of steps that will be made again
                 file.unlink()
 
-    def stepped(self, state: EditState, terms: Terms) -> None:
+    def stepped(self, state: EditState, terms: StepResult) -> None:
         if self.every and state.step % self.every == 0:
             self.run.write(f"{self.suffix}/{state.step:06d}.{self.suffix}", self.encode())
 
@@ -174,7 +174,7 @@ class StopBetweenSteps:
                 signal.signal(which, signal.SIG_DFL if handler is None else handler)
             self.before = {}
 
-    def stepped(self, state: EditState, terms: Terms) -> None:
+    def stepped(self, state: EditState, terms: StepResult) -> None:
         if self.asked:
             self.stopped = True
             raise KeyboardInterrupt

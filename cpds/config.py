@@ -30,13 +30,13 @@ class GuidanceConfig:
     """Classifier-free guidance omega: eps_uncond + omega (eps_cond - eps_uncond)."""
     negative_prompt: str = ""
     """What the unconditional branch is told instead of nothing."""
-    w_dds: float = 1.0
+    w_direction: float = 1.0
     """Weight of the edit direction."""
     w_cut: float = 1.0
     """Weight of the contrastive loss on self-attention features (cds and cpds); 0 switches it off."""
-    w_anchor: float = 0.0
+    w_proximity: float = 0.0
     """Weight of a pull back to the source on what has moved little, so that all but the edit stays; 0: none."""
-    identity: float = 1.0
+    w_identity: float = 1.0
     """Multiplier of psi, the posterior's pull back to the source (pds and cpds)."""
     stride: int = 2
     """Posterior stride in timesteps (pds and cpds); 1 leaves no pull back to the source."""
@@ -60,7 +60,7 @@ class GuidanceConfig:
     """Highest timestep, as a fraction of the schedule's length."""
 
     def __post_init__(self) -> None:
-        for name in ("guidance_scale", "w_dds", "w_cut", "w_anchor", "identity"):
+        for name in ("guidance_scale", "w_direction", "w_cut", "w_proximity", "w_identity"):
             value = getattr(self, name)
             require(0 <= value < math.inf, f"{name} must be >= 0 and finite, got {value}")
         require(self.stride >= 1, f"stride must be >= 1, got {self.stride}")
@@ -85,14 +85,14 @@ class GuidanceConfig:
 
 @dataclass(frozen=True)
 class EditConfig:
-    """A whole edit: guidance, optimiser and length."""
+    """A whole edit: guidance, optimizer and length."""
 
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     """How the edit direction is found."""
     num_inference_steps: int = 200
-    """Optimisation steps."""
+    """Optimization steps."""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    """Optimiser of the edited parameters."""
+    """Optimizer of the edited parameters."""
     lr: float = 0.1
     """Step size."""
     lr_scaling: Literal["area", "none"] = "area"

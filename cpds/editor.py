@@ -10,7 +10,7 @@ from torch import Tensor
 from cpds.callbacks import Callback
 from cpds.config import EditConfig
 from cpds.errors import InputError
-from cpds.guidance import Guidance, Terms
+from cpds.guidance import Guidance, StepResult
 from cpds.moments import load_moments, moments
 from cpds.presets import PRESETS
 from cpds.priors.base import Prior
@@ -35,7 +35,7 @@ class EditState:
     step: int = 0
 
     def tensors(self) -> dict[str, Tensor]:
-        """Parameters, optimiser moments, selector and step: all that a resumed run needs, as flat named tensors."""
+        """Parameters, optimizer moments, selector and step: all that a resumed run needs, as flat named tensors."""
         saved = {"step": torch.tensor(self.step)}
         for group in self.representation.param_groups():
             saved |= {f"param.{group.name}.{i}": x.detach() for i, x in enumerate(group.tensors)}
@@ -150,8 +150,8 @@ def run(state: EditState, callbacks: Sequence[Callback] = ()) -> EditState:
 
 
 @torch.no_grad()
-def update(state: EditState, terms: Terms) -> None:
-    """The optimiser's step. Raises EditDiverged, the parameters left as they were, where it meets NaN or infinity."""
+def update(state: EditState, terms: StepResult) -> None:
+    """The optimizer's step. Raises EditDiverged, the parameters left as they were, where it meets NaN or infinity."""
     parameters = [x for g in state.optimizer.param_groups for x in g["params"]]
     before = [x.clone() for x in parameters]
     if finite([terms.total, *(x.grad for x in parameters if x.grad is not None)]):

@@ -15,15 +15,15 @@ import torch
 from cpds.config import GuidanceConfig
 from cpds.contrast import cut_loss
 from cpds.errors import InputError
-from cpds.objectives import OBJECTIVES, EditPair, Guided, PosteriorSettings, anchor_loss, pull
-from cpds.priors.base import Prior, Text
+from cpds.objectives import OBJECTIVES, EditPair, Guided, PosteriorSettings, proximity_loss, pull
+from cpds.priors.base import Conditioning, Prior
 from cpds.schedule import TIMESTEP_SAMPLERS
 from cpds.selectors import make_selector
 from cpds.types import Features, Latents, Scalar
 
 
 @dataclass(frozen=True)
-class Terms:
+class StepResult:
     """One step's losses, by name; their sum is what to differentiate. `metrics` are for the log."""
 
     losses: dict[str, Scalar]
@@ -50,7 +50,7 @@ class Guidance:
         *,
         steps: int,
         seed: int = 0,
-        lr_scaling: Literal["area", "none"] = "none",  # what the optimiser does to its learning rate
+        lr_scaling: Literal["area", "none"] = "none",  # what the optimizer does to its learning rate
     ) -> None:
         prompts, targets = ([p] if isinstance(p, str) else list(p) for p in (prompt, target_prompt))
         if len(prompts) != len(targets):
@@ -81,9 +81,11 @@ class Guidance:
             if not all(text.strip() for text in texts):
                 raise InputError(f"the {name} is empty: say in words what the picture shows")
         embeds = self.prior.embed([*prompts, *targets, self.config.negative_prompt]).embeds
-        self.source_text, self.target_text, self.uncond = (Text(e) for e in embeds.split([self.edits, self.edits, 1]))
+        self.source_text, self.target_text, self.uncond = (
+            Conditioning(e) for e in embeds.split([self.edits, self.edits, 1])
+        )
 
-    def step(self, source: Latents, target: Latents, step: int, generator: torch.Generator) -> Terms:
+    def step(self, source: Latents, target: Latents, step: int, generator: torch.Generator) -> StepResult:
         """Losses of one step; gradients reach `target`. `source` is constant. All randomness from `generator` (CPU)."""
         config, schedule = self.config, self.prior.schedule
         if len(source) % self.edits:
@@ -91,17 +93,17 @@ class Guidance:
         source = source.detach()
         # 2000 / (h w) belongs to the score term alone: the other losses undo what the learning rate holds of it
         undo = target.shape[-2] * target.shape[-1] / 2000 if self.lr_scaling == "area" else 1.0
-        losses = {"anchor": undo * config.w_anchor * anchor_loss(source, target)} if config.w_anchor else {}
+        losses = {"anchor": undo * config.w_proximity * proximity_loss(source, target)} if config.w_proximity else {}
         if config.normalize_gradient and target.requires_grad:
             target = target.clone()  # a node of its own, whose hook sees the sum of all losses' gradients
             target.register_hook(self._unit_rms)  # of all but the anchor's
         t = TIMESTEP_SAMPLERS[config.timesteps](self.low, self.high, step, self.steps, generator)
         pair = EditPair.draw(source, target, t, generator, self.edits)
         guided, before, after = self._predict(pair)
-        posterior = PosteriorSettings(config.stride, config.identity)
+        posterior = PosteriorSettings(config.stride, config.w_identity)
         with torch.no_grad():
             direction = self.objective.direction(pair, guided, schedule, posterior)
-        losses[config.method] = config.w_dds * pull(target, direction)
+        losses[config.method] = config.w_direction * pull(target, direction)
         metrics = {
             "timestep": float(t),
             "direction": float(direction.square().mean().sqrt()),
@@ -125,8 +127,8 @@ class Guidance:
             losses["cut"] = undo * config.w_cut * cut
             metrics["cut"] = float(cut.detach()) / self.edits
             if (step + 1) % config.selector_every == 0:
-                metrics |= mean_figures([selector.update() for selector in self.selectors])
-        return Terms(losses, metrics)
+                metrics |= mean_metrics([selector.update() for selector in self.selectors])
+        return StepResult(losses, metrics)
 
     def _predict(self, pair: EditPair) -> tuple[Guided, tuple[Features, ...], tuple[Features, ...]]:
         """Guided predictions of both halves, and with the contrastive loss both halves' features."""
@@ -169,7 +171,7 @@ def mixed(cond: Latents, uncond: Latents, scale: float) -> Latents:
     return uncond + scale * (cond - uncond)
 
 
-def mean_figures(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def mean_metrics(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Each figure's mean over all that report it."""
     found: dict[str, list[float]] = {}
     for one in figures:

@@ -24,7 +24,7 @@ def image_suffixes() -> set[str]:
     return {suffix for suffix, form in registered if form in opened} | set(NOT_HERE)
 
 
-def find_pictures(path: Path) -> list[Path]:
+def find_images(path: Path) -> list[Path]:
     """The file itself, or a folder's image files by name. InputError if there are none."""
     return find_files(path, image_suffixes(), "picture", "--img_path", SUFFIXES)
 

@@ -15,10 +15,10 @@ from torch.nn.functional import interpolate
 
 from cpds.color_profile import ColorProfile
 from cpds.errors import InputError
-from cpds.image_files import SUFFIXES, check_sides, decode, find_files, find_pictures
+from cpds.image_files import SUFFIXES, check_sides, decode, find_files, find_images
 from cpds.types import Images
 
-__all__ = ["SUFFIXES", "check_sides", "find_files", "find_pictures"]
+__all__ = ["SUFFIXES", "check_sides", "find_files", "find_images"]
 
 GONE = 32  # of 255: change of a colour from which on nothing of the old one remains
 LONGEST = 4096  # px, longer side while editing with the shorter side as asked
@@ -103,7 +103,7 @@ def open_source(path: Path) -> SourceImage:
     return SourceImage(to_tensor(over_white(srgb, alpha)), tuple(notes), srgb, colors, alpha, profile)
 
 
-def open_picture(path: Path) -> Images:
+def open_image(path: Path) -> Images:
     """sRGB (1, 3, H, W) in [0, 1], upright as its EXIF says; alpha is laid over white, 16-bit grey is scaled down.
 
     Raises InputError for files that are missing, damaged, no picture, or of a size that cannot be worked on.

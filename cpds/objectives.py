@@ -46,7 +46,7 @@ class PosteriorSettings:
     """PDS's two knobs: the posterior's stride, and a multiplier of psi."""
 
     stride: int = 2
-    identity: float = 1.0
+    w_identity: float = 1.0
 
 
 def sds(pair: EditPair, guided: Guided, schedule: NoiseSchedule, posterior: PosteriorSettings) -> Latents:
@@ -66,7 +66,7 @@ def pds(pair: EditPair, guided: Guided, schedule: NoiseSchedule, posterior: Post
     assert guided.source is not None
     psi, chi = (w.to(pair.eps).view(-1, 1, 1, 1) for w in schedule.posterior_weights(pair.t, posterior.stride))
     drift = pair.target.detach() - pair.source
-    return posterior.identity * psi * drift + chi * (guided.target - guided.source)
+    return posterior.w_identity * psi * drift + chi * (guided.target - guided.source)
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def pull(x: Latents, direction: Latents) -> Scalar:
     return (x * direction.detach()).sum()
 
 
-def anchor_loss(source: Latents, target: Latents) -> Scalar:
+def proximity_loss(source: Latents, target: Latents) -> Scalar:
     """Sum over the latents' cells of x²/2 / (1 + x²), x = |z_tgt - z_src|  (Geman & McClure 1985).
 
     Its gradient, dz / (1 + x²)², holds cells back that have moved little and lets go of those that an edit has moved by

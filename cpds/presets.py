@@ -51,7 +51,7 @@ DDS = EditConfig(
 )
 SDS = replace(DDS, guidance=replace(DDS.guidance, method="sds"))
 CDS = replace(DDS, guidance=replace(DDS.guidance, method="cds", w_cut=0.5, n_patches=64))
-PDS = replace(DDS, guidance=replace(DDS.guidance, method="pds", identity=0.03))
+PDS = replace(DDS, guidance=replace(DDS.guidance, method="pds", w_identity=0.03))
 CPDS = replace(
     PDS,
     guidance=replace(PDS.guidance, method="cpds", w_cut=0.5, n_patches=64, patch_selector="learned", selector_every=4),
@@ -63,7 +63,7 @@ METHODS = {"cpds": CPDS, "pds": PDS, "cds": CDS, "dds": DDS, "sds": SDS}
 
 def on_svg(preset: EditConfig) -> EditConfig:
     """A preset's method for the numbers of a drawing: Adam; points and widths in px of a 512-px canvas."""
-    guidance = replace(preset.guidance, guidance_scale=7.5, identity=0.1, w_cut=1.0)
+    guidance = replace(preset.guidance, guidance_scale=7.5, w_identity=0.1, w_cut=1.0)
     lrs = {"points": 3.0, "widths": 1.0}
     return replace(
         preset, guidance=guidance, num_inference_steps=150, optimizer="adam", lr=0.02, lr_final=0.005, group_lrs=lrs
@@ -73,7 +73,7 @@ def on_svg(preset: EditConfig) -> EditConfig:
 def on_splats(preset: EditConfig) -> EditConfig:
     """A preset's method for Gaussian splats: Adam, step sizes in SplatScene's units; the anchor holds the ground."""
     drawing = on_svg(preset)
-    guidance = replace(drawing.guidance, identity=0.03, w_anchor=5.0)
+    guidance = replace(drawing.guidance, w_identity=0.03, w_proximity=5.0)
     lrs = {"xyz": 6.4e-4, "colour": 0.04, "opacity": 0.02, "scale": 0.004, "rotation": 0.002}
     return replace(drawing, guidance=guidance, num_inference_steps=300, lr=0.01, lr_final=5e-4, group_lrs=lrs)
 

@@ -37,13 +37,13 @@ class Representation(Protocol[View]):
         ...
 
     def param_groups(self) -> list[ParamGroup]:
-        """What the optimiser changes."""
+        """What the optimizer changes."""
         ...
 
     def project(self) -> None:
-        """Bring parameters back into their ranges after an optimiser's step."""
+        """Bring parameters back into their ranges after an optimizer's step."""
         ...
 
-    def picture(self, prior: Prior) -> Images:
+    def preview(self, prior: Prior) -> Images:
         """What the edit looks like now, for people: (1, 3, H, W) in [0, 1]."""
         ...

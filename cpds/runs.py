@@ -51,7 +51,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 @dataclass(frozen=True)
-class Identity:
+class RunKey:
     """What makes a run this run: resuming needs all of it unchanged."""
 
     prompt: str
@@ -157,11 +157,11 @@ class RunFolder:
         exports = [name for form in FORMATS for name in (f"{EXPORT}.{form}", form)]
         return [CONFIG, CHECKPOINT, METRICS, RESULT, STRIP, GIF, FRAMES, *exports]
 
-    def create(self, identity: Identity, request: Mapping[str, Any], around: Mapping[str, Any]) -> None:
+    def create(self, key: RunKey, request: Mapping[str, Any], around: Mapping[str, Any]) -> None:
         """Claim an empty place for a new run. InputError if it is taken or cannot be written."""
         self.require_free()
         try:
-            self._configure({**request, **identity.as_json(), "environment": dict(around)})
+            self._configure({**request, **key.as_json(), "environment": dict(around)})
         except OSError as err:
             raise InputError(f"output folder {self.path} cannot be written ({err.strerror}): choose another") from err
 
@@ -173,13 +173,13 @@ class RunFolder:
         for name in (CHECKPOINT, METRICS, CONFIG):
             (self.path / name).unlink(missing_ok=True)
 
-    def check(self, identity: Identity, around: Mapping[str, Any]) -> Identity:
-        """This run as it goes on: the longer one of what it was and `identity`.
+    def check(self, key: RunKey, around: Mapping[str, Any]) -> RunKey:
+        """This run as it goes on: the longer one of what it was and `key`.
 
         InputError if it was started with other settings; a warning if what it runs on has changed.
         """
-        old, new = read_object(self.path / CONFIG), identity.as_json()
-        steps = max(self._steps(old), identity.edit.num_inference_steps)
+        old, new = read_object(self.path / CONFIG), key.as_json()
+        steps = max(self._steps(old), key.edit.num_inference_steps)
         new["edit"]["num_inference_steps"] = self._steps(old)
         changed = differences({k: old.get(k) for k in new}, new)
         if changed:
@@ -190,7 +190,7 @@ class RunFolder:
         before = old.get("environment")
         if isinstance(before, dict) and (changed := differences(before, around)):
             warn(f"{self.path}: {'; '.join(changed)}: the pixels may differ from those of an uninterrupted run")
-        return replace(identity, edit=replace(identity.edit, num_inference_steps=steps))
+        return replace(key, edit=replace(key.edit, num_inference_steps=steps))
 
     def extend(self, steps: int, done: int) -> None:
         """Note that the run goes on to `steps` steps, and of how many it was until it had done `done`."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cpds.types import Latents, Timesteps
 
-Parametrisation = Literal["epsilon", "v_prediction", "flow"]
+Parameterization = Literal["epsilon", "v_prediction", "flow"]
 
 
 @dataclass(frozen=True)
@@ -19,21 +19,25 @@ class NoiseSchedule:
 
     alpha: Float[Tensor, " T"]
     sigma: Float[Tensor, " T"]
-    parametrisation: Parametrisation = "epsilon"
+    parameterization: Parameterization = "epsilon"
 
     @classmethod
-    def from_alpha_bar(cls, alpha_bar: Sequence[float] | Tensor, parametrisation: Parametrisation) -> "NoiseSchedule":
+    def from_alpha_bar(cls, alpha_bar: Sequence[float] | Tensor, parameterization: Parameterization) -> "NoiseSchedule":
         """Variance-preserving schedule (DDPM, Ho 2020) from the cumulative products alpha-bar, one per timestep."""
         a = torch.as_tensor(alpha_bar, dtype=torch.float64, device="cpu")
-        return cls(a.sqrt(), (1 - a).sqrt(), parametrisation)
+        return cls(a.sqrt(), (1 - a).sqrt(), parameterization)
 
     @classmethod
     def scaled_linear(
-        cls, start: float = 0.00085, end: float = 0.012, steps: int = 1000, parametrisation: Parametrisation = "epsilon"
+        cls,
+        start: float = 0.00085,
+        end: float = 0.012,
+        steps: int = 1000,
+        parameterization: Parameterization = "epsilon",
     ) -> "NoiseSchedule":
         """Stable Diffusion's schedule: the square roots of beta are linear in t."""
         beta = torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64) ** 2
-        return cls.from_alpha_bar((1 - beta).cumprod(0), parametrisation)
+        return cls.from_alpha_bar((1 - beta).cumprod(0), parameterization)
 
     @classmethod
     def flow(cls, steps: int = 1000, shift: float = 1.0) -> "NoiseSchedule":
@@ -67,9 +71,9 @@ class NoiseSchedule:
         v_prediction: v = alpha eps - sigma z (Salimans & Ho 2022, D).  flow: v = eps - z.
         """
         alpha, sigma = self._at(self.alpha, t, x_t), self._at(self.sigma, t, x_t)
-        if self.parametrisation == "epsilon":
+        if self.parameterization == "epsilon":
             return output
-        if self.parametrisation == "v_prediction":
+        if self.parameterization == "v_prediction":
             return alpha * output + sigma * x_t
         return x_t + alpha * output
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 import torch
 
 from cpds.guidance import mixed
-from cpds.priors.base import Prior, Text
+from cpds.priors.base import Conditioning, Prior
 from cpds.types import Latents
 
 
@@ -13,8 +13,8 @@ from cpds.types import Latents
 def sdedit(
     prior: Prior,
     latents: Latents,
-    text: Text,
-    uncond: Text,
+    text: Conditioning,
+    uncond: Conditioning,
     *,
     guidance_scale: float,
     steps: int,

@@ -148,7 +148,7 @@ class LearnedPatches(_Learning):
             self.net = nn.Sequential(
                 nn.Linear(width, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 1)
             ).to(device)
-        self.optimiser = torch.optim.Adam(self.net.parameters(), lr=1e-3)
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=1e-3)
 
     def _standardised(self, x: Tensor) -> Tensor:
         # rows have unit length: bring their entries near 1 whatever the width
@@ -156,7 +156,7 @@ class LearnedPatches(_Learning):
 
     @torch.no_grad()
     def score(self, x: Tensor) -> Tensor | None:
-        if not self.optimiser.state:  # no update yet
+        if not self.optimizer.state:  # no update yet
             return None
         return self.net(self._standardised(x))[:, 0]
 
@@ -167,20 +167,20 @@ class LearnedPatches(_Learning):
                 order = torch.randperm(len(x), generator=self.generator).to(x.device)
                 for part in order.split(512):
                     loss = binary_cross_entropy_with_logits(self.net(self._standardised(x[part]))[:, 0], y[part])
-                    self.optimiser.zero_grad()
+                    self.optimizer.zero_grad()
                     loss.backward()
-                    self.optimiser.step()
+                    self.optimizer.step()
                     losses.append(loss.item())
         return sum(losses) / len(losses)
 
     def state(self) -> dict[str, Tensor]:
         saved = super().state() | {f"net.{k}": v for k, v in self.net.state_dict().items()}
-        return saved | {f"adam.{k}": v for k, v in moments(self.optimiser).items()}
+        return saved | {f"adam.{k}": v for k, v in moments(self.optimizer).items()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         super().load_state(state)
         self.net.load_state_dict({k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")})
-        load_moments(self.optimiser, {k.removeprefix("adam."): v for k, v in state.items() if k.startswith("adam.")})
+        load_moments(self.optimizer, {k.removeprefix("adam."): v for k, v in state.items() if k.startswith("adam.")})
 
 
 class ClassifierPatches(_Learning):

@@ -1,4 +1,4 @@
-"""nerfstudio's optimisers, for networks whose gradients may overflow."""
+"""nerfstudio's optimizers, for networks whose gradients may overflow."""
 
 from __future__ import annotations
 

@@ -172,8 +172,8 @@ class ScenePipeline(VanillaPipeline):
 
     def seen_as(self) -> Views:
         """The training views, at the size that the prior works at."""
-        short = self.config.resolution or self.prior.native_side
-        return Views(self.datamanager, self.ground, lambda h, w: working_size(h, w, short, self.prior.multiple))
+        short = self.config.resolution or self.prior.image_size
+        return Views(self.datamanager, self.ground, lambda h, w: working_size(h, w, short, self.prior.size_multiple))
 
     def prepare(self) -> None:
         """What takes its time before the first step, when nothing is left to refuse."""

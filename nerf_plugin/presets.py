@@ -48,7 +48,7 @@ class ScenePreset:
 
 def on_nerf(method: str) -> ScenePreset:
     """A method's guidance as for splats, with the weaker anchor that a field wants, which moves less."""
-    return ScenePreset(replace(PRESETS[f"{method}-splats"].guidance, w_anchor=1.5), FIELD)
+    return ScenePreset(replace(PRESETS[f"{method}-splats"].guidance, w_proximity=1.5), FIELD)
 
 
 def of_pds(settings: Any, rates: Rates) -> ScenePreset:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cpds.config import require
 from cpds.editor import step_generator
-from cpds.images import open_picture, png, resized, to_pil, working_size
+from cpds.images import open_image, png, resized, to_pil, working_size
 from cpds.presets import PDS_REFINE_NERF
 from cpds.sdedit import sdedit
 from cpds.types import Images
@@ -78,7 +78,7 @@ class RefinePipeline(ScenePipeline):
         super().prepare()
         for view in progress(len(self.views), "rendering the views to refine"):
             file = self.picture_file(view)
-            replace_picture(self.datamanager, view, open_picture(file) if file.is_file() else self.before(view))
+            replace_picture(self.datamanager, view, open_image(file) if file.is_file() else self.before(view))
 
     def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """Replace a picture when its turn has come, and train on all of them."""
@@ -105,8 +105,8 @@ class RefinePipeline(ScenePipeline):
         low, high = self.config.skip
         skip = low + (high - low) * float(torch.rand(1, generator=generator))
         shown = self.look(view).to(self.prior.device)
-        short = self.config.resolution or self.prior.native_side
-        size = working_size(shown.shape[2], shown.shape[3], short, self.prior.multiple)
+        short = self.config.resolution or self.prior.image_size
+        size = working_size(shown.shape[2], shown.shape[3], short, self.prior.size_multiple)
         before = self.prior.encode(resized(shown, size))
         after = sdedit(
             self.prior,

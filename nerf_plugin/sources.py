@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from cpds.errors import InputError
-from cpds.images import open_picture, png, to_pil
+from cpds.images import open_image, png, to_pil
 from cpds.types import Images
 from nerf_plugin.checkpoints import open_run
 from nerf_plugin.records import save
@@ -62,4 +62,4 @@ class BaseScene:
         if not file.is_file():
             with self.shown():
                 save(file, png(to_pil(draw())))
-        return open_picture(file)
+        return open_image(file)

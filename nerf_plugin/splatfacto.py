@@ -53,7 +53,8 @@ class SplatTrainerConfig(TrainerConfig):
         raise InputError(
             f"dataset {data} has no sparse point cloud to start from, and {pipeline.model.num_random} random gaussians "
             f"make a poor scene: train nerfacto on it, make points of that with {export}--num-points 5000 "
-            f"--normal-method open3d --save-world-frame True, then python -m scripts.toy_scene.points {quote(str(folder))}; "
+            f"--normal-method open3d --save-world-frame True, then "
+            f"python -m nerf_plugin.points {quote(str(folder))}; "
             "or pass --pipeline.model.random-init True to start from random gaussians all the same"
         )
 
@@ -78,7 +79,7 @@ class FixedNumber:
 
 
 class CpdsSplatModel(SplatfactoModel):
-    """Drawn by gsplat on CUDA and by our own rasteriser elsewhere, where the stock model does not run."""
+    """Drawn by gsplat on CUDA and by our own rasterizer elsewhere, where the stock model does not run."""
 
     config: CpdsSplatModelConfig
     ground: Tensor | None = None  # behind the scene while it trains, in the place of random colours

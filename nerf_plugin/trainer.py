@@ -109,7 +109,7 @@ class CpdsTrainerConfig(TrainerConfig):
 
 
 class CpdsTrainer(Trainer):
-    """Begins from the scene in --load-dir, with fresh optimisers; or goes on with a run that was interrupted.
+    """Begins from the scene in --load-dir, with fresh optimizers; or goes on with a run that was interrupted.
 
     It goes on where its own folder holds checkpoints (`--load-config …/config.yml`).
     """
@@ -135,7 +135,7 @@ class CpdsTrainer(Trainer):
         return FiniteOptimizers(self.config.optimizers.copy(), self.pipeline.get_param_groups())
 
     def _load_checkpoint(self) -> None:
-        """The scene's weights; when a run goes on, the optimisers' and the edit's state too."""
+        """The scene's weights; when a run goes on, the optimizers' and the edit's state too."""
         with self.train_lock:  # the viewer is there already
             self._load()
 

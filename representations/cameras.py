@@ -1,6 +1,6 @@
 """Cameras from others' files: a transforms.json of nerfstudio or instant-ngp, 3DGS's cameras.json, a COLMAP model.
 
-Viewmats are world to camera in OpenCV's axes (x right, y down, z ahead), as rasterisers take them. transforms.json has
+Viewmats are world to camera in OpenCV's axes (x right, y down, z ahead), as rasterizers take them. transforms.json has
 camera to world in OpenGL's (x right, y up, z back), cameras.json camera to world in OpenCV's, COLMAP what is wanted.
 Lenses' distortions are left out, with a warning: what is rendered is what a pinhole at that place sees.
 """

@@ -53,8 +53,8 @@ class LatentImage:
         self.config = config or LatentImageConfig()
         self.image = image.to(prior.device)
         height, width = image.shape[-2:]
-        short = self.config.resolution or prior.native_side
-        self.size = working_size(height, width, short, prior.multiple)
+        short = self.config.resolution or prior.image_size
+        self.size = working_size(height, width, short, prior.size_multiple)
         with torch.no_grad():
             work = resized(self.image, self.size)
             self._source: Latents = prior.encode(work)
@@ -101,7 +101,7 @@ class LatentImage:
         path = Path(path)
         if path.suffix.lower() not in ("", ".png"):
             raise InputError(f"an edit is saved as PNG: name it {path.with_suffix('.png').name}, not {path.name}")
-        edits = self.picture(prior).split(1)
+        edits = self.preview(prior).split(1)
         width = len(str(len(edits)))
         for number, edited in enumerate(edits, 1):
             file = path if len(edits) == 1 else path.with_stem(f"{path.stem}-{number:0{width}}")
@@ -115,7 +115,7 @@ class LatentImage:
         work = interpolate((mask / FREE).clamp(max=1), self.size, mode="area")
         return max_pool2d(work, self.size[0] // self._source.shape[-2])
 
-    def source_id(self) -> dict[str, object]:
+    def fingerprint(self) -> dict[str, object]:
         """Digests and settings that a resumed run must find unchanged."""
         parts = {"image": self.image, "mask": self.mask}
         digests = {
@@ -141,7 +141,7 @@ class LatentImage:
         pass
 
     @torch.no_grad()
-    def picture(self, prior: Prior) -> Images:
+    def preview(self, prior: Prior) -> Images:
         """The edit at the input's size, (b, 3, H, W) in [0, 1]."""
         after = prior.decode(self.latents(prior, None))
         weight = after.new_ones(len(after), 1, *self.size)

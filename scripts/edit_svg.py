@@ -8,10 +8,10 @@ The same in Python:
 
     from cpds import edit, load_prior
     from cpds.presets import PRESETS
-    from svg.image import SvgScene
+    from svg.image import SvgImage
 
     prior = load_prior()
-    scene = SvgScene.open("cat.svg", prior)
+    scene = SvgImage.open("cat.svg", prior)
     edit(scene, prior, "a cat face", "a dog face", PRESETS["cpds-svg"])
     scene.save("dog.svg")
 """

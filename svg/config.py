@@ -16,7 +16,7 @@ Choice = Literal["points", "fills", "strokes", "widths", "opacities", "gradients
 class Style:
     """A way of drawing (VectorFusion, Jain 2023; PDS, Koo 2024): what may change, and what both prompts say of it."""
 
-    optimise: tuple[Choice, ...]
+    optimize: tuple[Choice, ...]
     suffix: str
 
 
@@ -31,12 +31,12 @@ STYLES = {
 
 
 @dataclass(frozen=True)
-class SceneConfig:
+class SvgConfig:
     """What of a document may change, and how it is looked at."""
 
     style: Literal["none", "iconography", "pixelart"] = "none"
     """iconography (points and colours) and pixelart (colours alone) also say so in both prompts."""
-    optimise: tuple[Choice, ...] = ()
+    optimize: tuple[Choice, ...] = ()
     """What may change; colours are fills, strokes and gradients. Default: as the style says, without one all but the
     opacities: what is opaque stays so."""
     only: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ class SceneConfig:
     @property
     def groups(self) -> tuple[GroupName, ...]:
         """The parameter groups that may change."""
-        chosen = set(self.optimise or STYLES[self.style].optimise)
+        chosen = set(self.optimize or STYLES[self.style].optimize)
         chosen |= set(GROUPS) if "all" in chosen else set()
         chosen |= set(COLOURS) if "colours" in chosen else set()
         return tuple(g for g in GROUPS if g in chosen)

@@ -29,7 +29,7 @@ from cpds.representation import ParamGroup
 from cpds.runs import write_atomic
 from cpds.types import Images, Latents
 from svg.bindings import Use, uses
-from svg.config import GROUPS, SceneConfig
+from svg.config import GROUPS, SvgConfig
 from svg.constraints import Outline
 from svg.document import Document
 from svg.model import Group, GroupName, Parameter
@@ -39,13 +39,13 @@ from svg.raster.page import Raster, over
 CANVAS = 512.0  # px of the longer side, the unit of points and widths
 
 
-class Rasteriser(Protocol):
+class Rasterizer(Protocol):
     """svg.raster.page.Raster or svg.raster.diffvg.DiffvgRaster."""
 
     def render(self, values: Mapping[str, Tensor], height: int, width: int) -> Float[Tensor, "4 H W"]: ...
 
 
-def chosen(document: Document, config: SceneConfig) -> dict[GroupName, list[Parameter]]:
+def chosen(document: Document, config: SvgConfig) -> dict[GroupName, list[Parameter]]:
     """The parameters that may change, by group. InputError for names that nothing bears, and where nothing is left."""
     for name in config.only:
         if not any(document.matches(p, [name]) for p in document.parameters.values()):
@@ -60,12 +60,12 @@ def chosen(document: Document, config: SceneConfig) -> dict[GroupName, list[Para
     if not any(found.values()):
         of = f" of {' '.join(names)}" if names else ""
         raise InputError(
-            f"nothing{of} in this SVG may change with --optimise {' '.join(groups)}: name other groups, ids or classes"
+            f"nothing{of} in this SVG may change with --optimize {' '.join(groups)}: name other groups, ids or classes"
         )
     return found
 
 
-class SvgScene:
+class SvgImage:
     """A document under edit.
 
     `mask` (1, 1, H, W), 1 = edit, is stretched over the page: outside of it points stay, and so do colours, widths and
@@ -78,14 +78,14 @@ class SvgScene:
         self,
         document: Document,
         prior: Prior,
-        config: SceneConfig | None = None,
+        config: SvgConfig | None = None,
         mask: Float[Tensor, "1 1 H W"] | None = None,
-        rasteriser: Callable[[Group, float, float], Rasteriser] = Raster,
+        rasterizer: Callable[[Group, float, float], Rasterizer] = Raster,
     ) -> None:
-        self.document, self.config = document, config or SceneConfig()
+        self.document, self.config = document, config or SvgConfig()
         width, height = document.width, document.height
-        self.raster = rasteriser(document.root, width, height)
-        self.size = working_size(height, width, self.config.resolution or prior.native_side, prior.multiple)
+        self.raster = rasterizer(document.root, width, height)
+        self.size = working_size(height, width, self.config.resolution or prior.image_size, prior.size_multiple)
         self.unit = CANVAS / max(width, height)  # canvas px per page px
         self.shown = (max(16, round(height * self.unit)), max(16, round(width * self.unit)))  # px, for people
         self.device = prior.device
@@ -114,8 +114,8 @@ class SvgScene:
 
     @classmethod
     def open(
-        cls, path: str | Path, prior: Prior, config: SceneConfig | None = None, mask: str | Path | None = None
-    ) -> SvgScene:
+        cls, path: str | Path, prior: Prior, config: SvgConfig | None = None, mask: str | Path | None = None
+    ) -> SvgImage:
         """From a file, .svg or .svgz, and a mask picture. Raises InputError if one cannot be used."""
         document = Document.open(Path(path))
         return cls(document, prior, config, None if mask is None else edit_mask(Path(mask)))
@@ -144,12 +144,12 @@ class SvgScene:
                 found[p.key] = base + shift.to(base).view(base.shape) / self._scale(p)
         return found
 
-    def source_id(self) -> dict[str, object]:
+    def fingerprint(self) -> dict[str, object]:
         """Digests and settings that a resumed run must find unchanged."""
         parts = {"svg": self.document.write(), "mask": None if self.mask is None else self.mask.cpu().numpy().tobytes()}
         digests = {k: None if v is None else hashlib.sha256(v).hexdigest() for k, v in parts.items()}
         settings = {**asdict(self.config), "background": self.background}
-        return {**digests, **settings, "rasteriser": type(self.raster).__name__}
+        return {**digests, **settings, "rasterizer": type(self.raster).__name__}
 
     def sample_view(self, *, generator: torch.Generator) -> None:
         return None
@@ -180,7 +180,7 @@ class SvgScene:
                 x.copy_(torch.where(self._free[g] > 0, x, self._start[g]))
 
     @torch.no_grad()
-    def picture(self, prior: Prior) -> Images:
+    def preview(self, prior: Prior) -> Images:
         """The page on its ground, longer side 512 px."""
         return self._look(self.shown)
 

@@ -1,6 +1,6 @@
-"""What a document draws, as plain data: the parse's result and the rasteriser's input. Numbers live in Parameters.
+"""What a document draws, as plain data: the parse's result and the rasterizer's input. Numbers live in Parameters.
 
-Everything drawn names its numbers by key, so that an optimiser can put tensors in their place and the writer can put
+Everything drawn names its numbers by key, so that an optimizer can put tensors in their place and the writer can put
 changed numbers back where they came from.
 """
 

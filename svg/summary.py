@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from svg.bindings import draws
-from svg.config import SceneConfig
+from svg.config import SvgConfig
 from svg.document import Document
 from svg.image import chosen
 from svg.parse.clips import outline_box
@@ -17,9 +17,9 @@ from svg.parse.clips import outline_box
 if TYPE_CHECKING:
     from cpds.config import EditConfig
     from cpds.editor import EditState
-    from cpds.guidance import Terms
+    from cpds.guidance import StepResult
     from cpds.priors.base import Prior
-    from svg.image import SvgScene
+    from svg.image import SvgImage
 
 LARGE_SHAPES, LARGE_POINTS = 1000, 20_000  # from which on an edit may take long
 SLOW = 5.0  # s: a step that takes so long is measured once
@@ -45,7 +45,7 @@ class Summary:
     staying: dict[str, int]
 
     @classmethod
-    def of(cls, document: Document, config: SceneConfig, size: tuple[int, int]) -> Summary:
+    def of(cls, document: Document, config: SvgConfig, size: tuple[int, int]) -> Summary:
         """Count a document's numbers; InputError as `chosen`."""
         members = chosen(document, config)
         keys = {p.key for group in members.values() for p in group}
@@ -98,7 +98,7 @@ class _Clock:
     def started(self, state: EditState) -> None:
         self.began = time.perf_counter()
 
-    def stepped(self, state: EditState, terms: Terms) -> None:
+    def stepped(self, state: EditState, terms: StepResult) -> None:
         self.seconds.append(time.perf_counter() - self.began)
         if len(self.seconds) == 2 or self.seconds[0] > SLOW:
             raise _Enough
@@ -108,7 +108,7 @@ class _Clock:
         pass
 
 
-def measured_step(scene: SvgScene, prior: Prior, prompts: tuple[str, str], config: EditConfig) -> float:
+def measured_step(scene: SvgImage, prior: Prior, prompts: tuple[str, str], config: EditConfig) -> float:
     """Seconds of one step, measured on `scene`, which has moved afterwards. The first, which warms up, counts least."""
     from cpds.editor import run, start
 

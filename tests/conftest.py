@@ -27,7 +27,7 @@ from transformers import (
 from cpds.apps.cli.main import main
 from cpds.callbacks import MetricsLog
 from cpds.editor import EditState
-from cpds.guidance import Terms
+from cpds.guidance import StepResult
 from cpds.priors.base import Prior
 from cpds.priors.load import load_prior
 from cpds.priors.unet import UNetPrior
@@ -186,7 +186,7 @@ class Plain:
     def project(self) -> None:
         pass
 
-    def picture(self, prior: Prior) -> Tensor:
+    def preview(self, prior: Prior) -> Tensor:
         return prior.decode(self.latents(prior, None).detach())
 
 
@@ -198,13 +198,13 @@ def randn(seed: int, *shape: int) -> Tensor:
 class Recorder:
     """Callback that keeps what `note` says of each step."""
 
-    def __init__(self, note: Callable[[EditState, Terms], Any]) -> None:
+    def __init__(self, note: Callable[[EditState, StepResult], Any]) -> None:
         self.note, self.notes = note, []
 
     def started(self, state: EditState) -> None:
         pass
 
-    def stepped(self, state: EditState, terms: Terms) -> None:
+    def stepped(self, state: EditState, terms: StepResult) -> None:
         self.notes.append(self.note(state, terms))
 
     def finished(self, state: EditState) -> None:
@@ -270,7 +270,7 @@ def pressed(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Any]:
     def press(at: int) -> Iterator[None]:
         stepped = MetricsLog.stepped
 
-        def and_press(self: MetricsLog, state: EditState, terms: Terms) -> None:
+        def and_press(self: MetricsLog, state: EditState, terms: StepResult) -> None:
             stepped(self, state, terms)
             if state.step == at:
                 os.kill(os.getpid(), signal.SIGINT)

@@ -24,10 +24,10 @@ from cpds.apps.cli.shared import fresh_folder, one_edit, slug
 from cpds.callbacks import Callback, MetricsLog, Pictures
 from cpds.config import EditConfig, GuidanceConfig
 from cpds.editor import EditState
-from cpds.guidance import Terms
+from cpds.guidance import StepResult
 from cpds.presets import PRESETS, PRESETS_FOR
 from cpds.priors.unet import UNetPrior
-from cpds.runs import Identity
+from cpds.runs import RunKey
 
 Edit = Callable[..., int]
 Command = Callable[..., list[str]]
@@ -59,7 +59,9 @@ def steps_of(folder: Path) -> list[int]:
 
 
 def test_the_papers_flag_names() -> None:
-    flags = "--num_inference_steps 7 --w_cut 3 --w_dds 2 --patch_size 1 2 4 --n_patches 9 --seed 5 --guidance_scale 4"
+    flags = (
+        "--num_inference_steps 7 --w_cut 3 --w_direction 2 --patch_size 1 2 4 --n_patches 9 --seed 5 --guidance_scale 4"
+    )
     words = ["--negative_prompt", "a pig", "--patch_selector", "svm", "--save_path", "o", "--torch_dtype", "bf16"]
     paths = ["--mask", "m.png", "--resolution", "64", "--prior", "p", "--device", "cpu"]
     needed = ["image", "--img_path", "x.png", "--prompt", "a", "--trg_prompt", "b", "c d"]
@@ -72,7 +74,7 @@ def test_the_papers_flag_names() -> None:
         assert (args.torch_dtype, args.device, args.resolution) == ("bf16", "cpu", 64)
         edit, guidance = args.edit, args.edit.guidance
         assert (edit.num_inference_steps, edit.seed) == (7, 5)
-        assert (guidance.w_cut, guidance.w_dds, guidance.guidance_scale) == (3, 2, 4)
+        assert (guidance.w_cut, guidance.w_direction, guidance.guidance_scale) == (3, 2, 4)
         assert (guidance.patch_size, guidance.n_patches) == ((1, 2, 4), 9)
         assert (guidance.negative_prompt, guidance.patch_selector) == ("a pig", "svm")
 
@@ -258,7 +260,7 @@ class Writes:
     def started(self, state: EditState) -> None:
         pass
 
-    def stepped(self, state: EditState, terms: Terms) -> None:
+    def stepped(self, state: EditState, terms: StepResult) -> None:
         self.steps += 1
 
     def finished(self, state: EditState) -> None:
@@ -268,7 +270,7 @@ class Writes:
 
 def test_anything_differentiable_is_run_and_resumed_alike(prior: UNetPrior, tmp_path: Path) -> None:
     config = replace(PRESETS["pds"], num_inference_steps=4, lr=0.5)
-    identity = Identity("a cat", "a dog", "tiny", {"image": "digest"}, config)
+    identity = RunKey("a cat", "a dog", "tiny", {"image": "digest"}, config)
     before = Image.new("RGB", SIZE)
     parts = {"one": randn(0, 1, 4, 8, 8), "two": randn(1, 1, 4, 8, 8)}
 
@@ -285,7 +287,7 @@ def test_anything_differentiable_is_run_and_resumed_alike(prior: UNetPrior, tmp_
     assert own.steps == 4  # finished: nothing to do
 
     class Stops(Writes):
-        def stepped(self, state: EditState, terms: Terms) -> None:
+        def stepped(self, state: EditState, terms: StepResult) -> None:
             super().stepped(state, terms)
             os.kill(os.getpid(), signal.SIGINT)
 

@@ -211,7 +211,7 @@ CASES: dict[str, Callable[[Edit, Path], None]] = {
     "torch_dtype": differs(torch_dtype="bf16"),
     "views": differs(view_every=1),
     "edit": differs(guidance_scale=30),
-    "optimise": differs(optimise=["colour"]),
+    "optimize": differs(optimize=["colour"]),
     "region": region,
     "view_every": differs(view_every=1),
     "background": differs(background=[1, 1, 1]),

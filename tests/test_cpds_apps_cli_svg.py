@@ -18,7 +18,7 @@ from PIL import Image
 from cpds.apps.cli.main import main, parse
 from cpds.apps.cli.svg import SvgArgs
 from cpds.presets import PRESETS
-from svg.config import SceneConfig
+from svg.config import SvgConfig
 
 PAGE = b"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 24">
   <!-- mine --><rect id="back" width="32" height="24" fill="#9cf"/>
@@ -213,13 +213,13 @@ def save_path(edit: Edit, here: Path) -> None:
     assert (here / "deep/er/result.svg").read_bytes() == (here / "out/result.svg").read_bytes()
 
 
-def rasteriser(edit: Edit, here: Path) -> None:
+def rasterizer(edit: Edit, here: Path) -> None:
     try:
         import pydiffvg  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError:
-        refused_with(rasteriser="diffvg")(edit, here)
+        refused_with(rasterizer="diffvg")(edit, here)
     else:
-        differs(rasteriser="diffvg")(edit, here)
+        differs(rasterizer="diffvg")(edit, here)
 
 
 def dry_run(edit: Edit, here: Path) -> None:
@@ -235,17 +235,17 @@ CASES: dict[str, Callable[[Edit, Path], None]] = {
     "preset": differs(preset="dds-svg"),
     "prior": refused_with(prior="nothing/here"),
     "mask": mask,
-    "rasteriser": rasteriser,
+    "rasterizer": rasterizer,
     "svg_every": svg_every,
     "dry_run": dry_run,
     "resume": resume,
     "checkpoint_every": refused_with(checkpoint_every=0),  # what it does: test_cpds_resume.py
     "device": refused_with(device="cuda:99"),
     "torch_dtype": differs(torch_dtype="bf16"),
-    "scene": differs(optimise=["fills"]),
+    "scene": differs(optimize=["fills"]),
     "edit": differs(guidance_scale=30),
     "style": differs(style="iconography"),
-    "optimise": differs(optimise=["points"]),
+    "optimize": differs(optimize=["points"]),
     "only": differs(only=["face"]),
     "background": differs(background=[0, 0.5, 0]),
     "resolution": differs(resolution=48),
@@ -254,7 +254,7 @@ CASES: dict[str, Callable[[Edit, Path], None]] = {
 }
 
 
-@pytest.mark.parametrize("name", dict.fromkeys(f.name for c in (SvgArgs, SceneConfig) for f in fields(c)))
+@pytest.mark.parametrize("name", dict.fromkeys(f.name for c in (SvgArgs, SvgConfig) for f in fields(c)))
 def test_flags_of_the_command(edit: Edit, tmp_path: Path, name: str) -> None:
     assert name in CASES, f"{name} is a new flag: give it a case that shows what it does"
     assert edit() == 0

@@ -9,7 +9,7 @@ import torch
 
 from cpds import PRESETS, edit, load_prior
 from cpds.apps.cli.main import main
-from cpds.images import open_picture
+from cpds.images import open_image
 from cpds.priors.load import EMBEDDED
 from representations.latent import LatentImage
 
@@ -59,7 +59,7 @@ def test_diffusers_own_pipeline_samples_from_it():
 
 
 def test_the_autoencoder_gives_pictures_back(embedded):
-    source = open_picture(DEMO)
+    source = open_image(DEMO)
     work = torch.nn.functional.interpolate(source, (128, 128), mode="bicubic", antialias=True).clamp(0, 1)
     error = (embedded.decode(embedded.encode(work)) - work).square().mean()
     assert -10 * error.log10() > 22  # dB
@@ -67,7 +67,7 @@ def test_the_autoencoder_gives_pictures_back(embedded):
 
 def test_an_edit_moves_the_picture_towards_the_target_prompt(embedded):
     """The prior itself says so: after the edit the target prompt explains the picture better than the source prompt."""
-    image = LatentImage(open_picture(DEMO), embedded)
+    image = LatentImage(open_image(DEMO), embedded)
     before = image.source_latents(embedded, None)
     edit(image, embedded, CAT, DOG, replace(PRESETS["cpds"], num_inference_steps=100))
 

@@ -198,7 +198,7 @@ def test_a_long_prompt_warns_and_names_what_is_cut(
 @pytest.mark.parametrize(
     ("flag", "value", "words"),
     [
-        *[(f, v, f) for f in ("guidance_scale", "w_dds", "w_cut", "identity") for v in ("-0.1", "nan", "inf")],
+        *[(f, v, f) for f in ("guidance_scale", "w_direction", "w_cut", "w_identity") for v in ("-0.1", "nan", "inf")],
         *[(f, v, f) for f in ("lr", "lr_final", "temperature") for v in ("0", "-1", "nan", "inf")],
         ("lr", "1e300", "1e+300"),  # no float32 holds it
         ("group_lrs", ["latent", "0"], "latent"),
@@ -638,7 +638,7 @@ def finite(checkpoint: Path) -> bool:
     [
         {"lr": "1e30"},  # the next step's network overflows
         {"lr": "1e31", "guidance_scale": "1e12"},  # the latent itself does
-        {"guidance_scale": "1e30", "optimizer": "adam", "no-normalize_gradient": True},  # the optimiser's moments do
+        {"guidance_scale": "1e30", "optimizer": "adam", "no-normalize_gradient": True},  # the optimizer's moments do
         {"w_cut": "1e300"},  # the loss does
         {"guidance_scale": "1e300"},  # so does a gradient that is to be brought to unit size
     ],

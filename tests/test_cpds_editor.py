@@ -1,4 +1,4 @@
-"""The edit loop under a prior whose score is known in closed form, and its optimisers, step sizes and resuming."""
+"""The edit loop under a prior whose score is known in closed form, and its optimizers, step sizes and resuming."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor
 from cpds.config import EditConfig, GuidanceConfig
 from cpds.editor import EditDiverged, edit, run, start
 from cpds.errors import InputError
-from cpds.priors.base import Prediction, Text
+from cpds.priors.base import Conditioning, Prediction
 from cpds.priors.unet import UNetPrior
 from cpds.schedule import NoiseSchedule
 
@@ -28,7 +28,7 @@ class GaussianPrior:
     x_t = alpha z + sigma eps  =>  E[eps | x_t] = sigma (x_t - alpha mean) / (alpha² std² + sigma²)
     """
 
-    device, native_side, multiple, feature_width, identity = torch.device("cpu"), 4, 1, 2, "gaussian"
+    device, image_size, size_multiple, feature_width, fingerprint = torch.device("cpu"), 4, 1, 2, "gaussian"
     parameters = 0
 
     def __init__(self, schedule: str = "diffusion", std: float = 0.5, broken_from: int = 1 << 62) -> None:
@@ -45,10 +45,10 @@ class GaussianPrior:
     def decode(self, latents: Tensor) -> Tensor:
         return latents[:, [0, 1, 1]].clamp(0, 1)
 
-    def embed(self, prompts: Sequence[str]) -> Text:
-        return Text(torch.tensor([[MEANS[p]] for p in prompts]))
+    def embed(self, prompts: Sequence[str]) -> Conditioning:
+        return Conditioning(torch.tensor([[MEANS[p]] for p in prompts]))
 
-    def denoise(self, x_t: Tensor, t: Tensor, text: Text, *, tap: bool = False) -> Prediction:
+    def denoise(self, x_t: Tensor, t: Tensor, text: Conditioning, *, tap: bool = False) -> Prediction:
         alpha, factor = (x.float().view(-1, 1, 1, 1) for x in self.gain(t))
         self.calls_left -= 1
         broken = torch.nan if self.calls_left < 0 else 1.0
@@ -72,7 +72,7 @@ def pull_and_rest(prior: GaussianPrior, config: GuidanceConfig, t: int) -> tuple
     if config.method == "dds":
         return g, goal
     psi, chi = (float(w) for w in prior.schedule.posterior_weights(torch.tensor([t]), config.stride))
-    k = config.identity * psi + chi * g
+    k = config.w_identity * psi + chi * g
     return k, chi * g / k * goal
 
 
@@ -84,7 +84,7 @@ def pull_and_rest(prior: GaussianPrior, config: GuidanceConfig, t: int) -> tuple
         ("dds", {}),
         ("dds", {"negative_prompt": "blurry"}),  # the same on both sides: it cancels
         ("pds", {}),
-        ("pds", {"identity": 3.0, "stride": 5}),  # a strong pull back
+        ("pds", {"w_identity": 3.0, "stride": 5}),  # a strong pull back
         ("pds", {"stride": 1}),  # none
     ],
 )
@@ -109,8 +109,8 @@ def test_every_step_moves_by_the_known_amount(
     [
         ("dds", {}),  # rests at ω SHIFT
         ("pds", {}),  # rests earlier
-        ("pds", {"identity": 0.0}),  # where dds rests
-        ("pds", {"identity": 10.0}),  # much earlier
+        ("pds", {"w_identity": 0.0}),  # where dds rests
+        ("pds", {"w_identity": 10.0}),  # much earlier
     ],
 )
 def test_edit_converges_to_the_known_fixed_point(method: Any, settings: dict[str, Any], optimizer: Any) -> None:
@@ -191,7 +191,7 @@ def test_overflow_leaves_the_last_good_parameters() -> None:
     """A finite loss and gradient, but a second step that is not."""
     picture, seen = Plain(randn(0, *SHAPE)), []
     keep = Recorder(lambda _state, _terms: seen.append(picture.parts["latent"].detach().clone()))
-    config = EditConfig(GuidanceConfig("dds", w_dds=1e9), 2, lr=1e-3, lr_final=9e31, lr_scaling="none")
+    config = EditConfig(GuidanceConfig("dds", w_direction=1e9), 2, lr=1e-3, lr_final=9e31, lr_scaling="none")
     with pytest.raises(EditDiverged, match="step 2 gave NaN or infinite values"):
         edit(picture, GaussianPrior(), "source", "target", config, [keep])
     assert torch.equal(picture.parts["latent"].detach(), seen[0])

@@ -10,7 +10,7 @@ from PIL import Image
 
 from cpds.errors import InputError
 from cpds.evaluation.cases import EMOJI_EDIT, from_runs, load_cases
-from cpds.images import open_picture
+from cpds.images import open_image
 
 
 def save(path: Path, size: tuple[int, int] = (32, 24), colour: str = "red") -> Path:
@@ -41,9 +41,9 @@ def test_a_manifest_with_everything(tmp_path: Path) -> None:
     assert load_cases(path) == load_cases(tmp_path)
     plain, whole = load_cases(path)
     assert (plain.id, plain.source, plain.prompt, plain.target_prompt) == ("a", tmp_path / "a.png", "a cat", "a dog")
-    assert plain.open_mask(open_picture(plain.source)) is None
-    assert plain.open_truth() is None
-    got = whole.open_mask(open_picture(whole.source))
+    assert plain.open_mask(open_image(plain.source)) is None
+    assert plain.open_ground_truth() is None
+    got = whole.open_mask(open_image(whole.source))
     assert got is not None
     assert got.sum() == 16 * 24
     assert (whole.tags, whole.expect) == (("x",), {"concept": "dog"})
@@ -58,7 +58,7 @@ def test_a_mask_with_transparency_holds_what_is_transparent(tmp_path: Path) -> N
     with pytest.warns(UserWarning, match="what is transparent is held"):
         (case,) = load_cases(manifest(tmp_path, row("a", mask="mask.png")))
     with pytest.warns(UserWarning, match="what is transparent is held"):
-        got = case.open_mask(open_picture(case.source))
+        got = case.open_mask(open_image(case.source))
     assert got is not None
     assert got.sum() == 8 * 24
 
@@ -151,7 +151,7 @@ def test_pie_bench(tmp_path: Path) -> None:
     (case,) = load_cases(pie(tmp_path))
     assert (case.id, case.tags) == ("000000000001", ("type 4",))
     assert (case.prompt, case.target_prompt) == ("a round cake on a table", "a square cake on a table")
-    mask = case.open_mask(open_picture(case.source))
+    mask = case.open_mask(open_image(case.source))
     assert mask is not None
     want = torch.zeros(16, 20)
     want[1, 2:5] = 1  # pixels 22, 23, 24
@@ -199,7 +199,7 @@ def test_emoji_edit_is_whole_and_half_of_it_is_held_out() -> None:
 
 def test_the_truth_of_emoji_edit_differs_inside_the_mask_alone() -> None:
     for case in load_cases("emoji-edit")[::17]:
-        source, truth = open_picture(case.source), case.open_truth()
+        source, truth = open_image(case.source), case.open_ground_truth()
         assert truth is not None
         mask = case.open_mask(source)
         assert mask is not None

@@ -19,10 +19,10 @@ from cpds.apps.cli.eval import EvalArgs
 from cpds.apps.cli.main import main, parse
 from cpds.errors import InputError
 from cpds.evaluation.cases import EMOJI_EDIT, Case, load_cases
-from cpds.evaluation.classifier import Judge
+from cpds.evaluation.classifier import IconClassifier
 from cpds.evaluation.metrics import psnr
 from cpds.evaluation.runner import COLUMNS, Evaluation, Instruments, bootstrap, read_rows, summary, table
-from cpds.images import open_picture, png, to_pil
+from cpds.images import open_image, png, to_pil
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def data(tmp_path: Path) -> Path:
 
 def darken(cases: list[Case], sources: Tensor) -> tuple[Tensor, float]:
     """An 'edit' that takes 0.2 off inside the mask and 0.1 outside."""
-    masks = torch.cat([m for c in cases if (m := c.open_mask(open_picture(c.source))) is not None])
+    masks = torch.cat([m for c in cases if (m := c.open_mask(open_image(c.source))) is not None])
     return (sources - 0.1 - 0.1 * masks).clamp(0, 1), 8.0
 
 
@@ -59,7 +59,7 @@ def test_figures_are_those_of_the_saved_pictures(data: Path, tmp_path: Path) -> 
     rows = Evaluation(folder, {"data": "x"}).run(cases, darken, Instruments(), 2)
     assert [row["id"] for row in rows] == [c.id for c in cases]
     for case, row in zip(cases, rows, strict=True):
-        source, result = open_picture(case.source), open_picture(folder / "results" / f"{case.id}.png")
+        source, result = open_image(case.source), open_image(folder / "results" / f"{case.id}.png")
         mask = case.open_mask(source)
         assert mask is not None
         assert row["psnr_outside"] == pytest.approx(float(psnr(result, source, 1 - mask)), abs=1e-4)
@@ -74,7 +74,7 @@ def test_what_did_not_change_has_a_finite_psnr(data: Path, tmp_path: Path) -> No
 
 def test_each_figure_is_taken_from_what_its_name_says(data: Path) -> None:
     case = load_cases(data)[0]
-    source, truth = open_picture(case.source), case.open_truth()
+    source, truth = open_image(case.source), case.open_ground_truth()
     mask = case.open_mask(source)
     assert truth is not None
     assert mask is not None
@@ -112,7 +112,7 @@ def test_each_figure_is_taken_from_what_its_name_says(data: Path) -> None:
 
 def test_a_case_that_may_change_everywhere_has_no_figures_outside(data: Path) -> None:
     Image.new("L", (32, 32), 255).save(data / "mask-0.png")
-    rows = [Instruments().score(case, open_picture(case.source)) for case in load_cases(data)[:2]]
+    rows = [Instruments().score(case, open_image(case.source)) for case in load_cases(data)[:2]]
     assert "psnr_outside" not in rows[0]
     assert "psnr_outside" in rows[1]
 
@@ -168,21 +168,21 @@ def test_a_setting_without_a_row_may_be_corrected(tmp_path: Path) -> None:
 
 
 def test_the_judge_counts_a_case_only_if_all_that_is_expected_is_seen(data: Path) -> None:
-    class Fixed(Judge):
+    class Fixed(IconClassifier):
         def names(self, images: Tensor) -> list[dict[str, str]]:
             return [{"concept": "dog", "style": "3d"}] * len(images)
 
     expected = [{"concept": "dog"}, {"concept": "dog", "style": "3d"}, {"concept": "dog", "style": "flat"}]
     cases = [replace(case, expect=e) for case, e in zip(load_cases(data)[:3], expected, strict=True)]
     tools = Instruments(judge=Fixed({}))
-    assert [tools.score(case, open_picture(case.source))["target"] for case in cases] == [1, 1, 0]
+    assert [tools.score(case, open_image(case.source))["target"] for case in cases] == [1, 1, 0]
 
 
 def test_judge_saves_and_loads(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    judge = Judge({"concept": ["cat", "dog", "pig"], "style": ["flat", "3d"]}).eval()
+    judge = IconClassifier({"concept": ["cat", "dog", "pig"], "style": ["flat", "3d"]}).eval()
     judge.save(tmp_path / "classifier.safetensors")
-    again = Judge.load(tmp_path / "classifier.safetensors")
+    again = IconClassifier.load(tmp_path / "classifier.safetensors")
     images = randn(0, 4, 3, 40, 40).sigmoid()
     assert again.names(images) == judge.names(images)
     assert again.classes == judge.classes
@@ -190,14 +190,14 @@ def test_judge_saves_and_loads(tmp_path: Path) -> None:
 
 
 def test_the_judge_knows_the_truths_and_rejects_the_sources() -> None:
-    judge, cases = Judge.load(EMOJI_EDIT / "classifier.safetensors"), load_cases("emoji-edit", "test")[::2]
+    judge, cases = IconClassifier.load(EMOJI_EDIT / "classifier.safetensors"), load_cases("emoji-edit", "test")[::2]
     tools = Instruments(judge=judge)
     truths, sources = 0.0, 0.0
     for case in cases:
-        truth = case.open_truth()
+        truth = case.open_ground_truth()
         assert truth is not None
         truths += tools.score(case, truth)["target"]
-        sources += tools.score(case, open_picture(case.source))["target"]
+        sources += tools.score(case, open_image(case.source))["target"]
     assert truths / len(cases) >= 0.95
     assert sources / len(cases) <= 0.02
 
@@ -278,9 +278,9 @@ def test_a_row_of_the_table_is_the_edit_of_cpds_image(
     same = ["--prior", str(tiny_folder), "--num_inference_steps", "2", "--lr", "20", "--n_patches", "8"]
     where = ["--img_path", str(data / "source-1.png"), "--save_path", str(tmp_path / "one"), "--device", "cpu"]
     assert main(["image", "--prompt", "a cat", "--trg_prompt", "dog 1", *where, *same]) == 0
-    alone, row = (open_picture(tmp_path / f) for f in ("one/result.png", "eval/x/results/c1.png"))
+    alone, row = (open_image(tmp_path / f) for f in ("one/result.png", "eval/x/results/c1.png"))
     assert (alone - row).abs().max() <= 1.5 / 255
-    assert (alone - open_picture(data / "source-1.png")).abs().max() > 0.1
+    assert (alone - open_image(data / "source-1.png")).abs().max() > 0.1
 
 
 def test_done_work_is_not_done_again(evaluate: Callable[..., int], tmp_path: Path) -> None:
@@ -381,7 +381,7 @@ def test_one_picture_that_diverges_spoils_no_other(
     assert evaluate(label="broken") == 0
     assert "c1: step 1 gave NaN; its last good state is judged" in capsys.readouterr().err
     for name in ("c0", "c2", "c4"):
-        a, b = (open_picture(tmp_path / "eval" / label / "results" / f"{name}.png") for label in ("plain", "broken"))
+        a, b = (open_image(tmp_path / "eval" / label / "results" / f"{name}.png") for label in ("plain", "broken"))
         assert (a - b).abs().max() <= 1.5 / 255
 
 

@@ -14,7 +14,7 @@ from cpds.apps.cli.image import ImageArgs
 from cpds.apps.cli.main import parse
 from cpds.config import EditConfig, GuidanceConfig
 from cpds.editor import run, start
-from cpds.images import open_picture
+from cpds.images import open_image
 from cpds.priors.unet import UNetPrior
 from representations.latent import LatentImage, LatentImageConfig
 
@@ -28,10 +28,10 @@ PIXELS: dict[str, tuple[str, str]] = {
     "method": ("", "--method pds"),
     "guidance_scale": ("", "--guidance_scale 3"),
     "negative_prompt": ("", "--negative_prompt pig"),
-    "w_dds": ("", "--w_dds 0.5"),
+    "w_direction": ("", "--w_direction 0.5"),
     "w_cut": ("", "--w_cut 3"),
-    "identity": ("", "--identity 1"),
-    "w_anchor": ("", "--w_anchor 3"),
+    "w_identity": ("", "--w_identity 1"),
+    "w_proximity": ("", "--w_proximity 3"),
     "stride": ("", "--stride 20"),
     "patch_size": ("", "--patch_size 1"),
     "n_patches": ("", "--n_patches 4"),
@@ -61,7 +61,7 @@ def parsed(flags: str) -> ImageArgs:
 
 
 def final_latent(prior: UNetPrior, picture: Path, config: EditConfig) -> torch.Tensor:
-    image = LatentImage(open_picture(picture), prior)
+    image = LatentImage(open_image(picture), prior)
     run(start(image, prior, "a cat", "a dog", config))
     return image.z.detach()
 
@@ -99,9 +99,9 @@ def test_every_selector_chooses_differently(prior: UNetPrior, picture: Path) -> 
 @pytest.mark.parametrize(
     ("method", "idle"),
     [
-        ("sds", "--w_cut 5 --identity 3 --stride 9 --n_patches 4"),  # neither posterior nor contrastive loss
-        ("dds", "--w_cut 5 --identity 3 --stride 9 --n_patches 4"),
-        ("cds", "--identity 3 --stride 9"),  # no posterior
+        ("sds", "--w_cut 5 --w_identity 3 --stride 9 --n_patches 4"),  # neither posterior nor contrastive loss
+        ("dds", "--w_cut 5 --w_identity 3 --stride 9 --n_patches 4"),
+        ("cds", "--w_identity 3 --stride 9"),  # no posterior
         ("pds", "--w_cut 5 --patch_size 1 --temperature 1"),  # no contrastive loss
     ],
 )

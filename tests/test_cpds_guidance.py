@@ -12,7 +12,7 @@ from torch import Tensor
 from cpds.config import EditConfig, GuidanceConfig
 from cpds.editor import edit
 from cpds.errors import InputError
-from cpds.guidance import Guidance, Terms
+from cpds.guidance import Guidance, StepResult
 from cpds.priors.unet import UNetPrior
 
 SOURCE, TARGET = "a red bird", "a blue fish"
@@ -20,7 +20,9 @@ ALL = 10_000  # more patches than there are: every one is chosen
 METHODS = ("sds", "dds", "cds", "pds", "cpds")
 
 
-def step(prior: UNetPrior, config: GuidanceConfig, z_src: Tensor, z_tgt: Tensor, seed: int = 0) -> tuple[Terms, Tensor]:
+def step(
+    prior: UNetPrior, config: GuidanceConfig, z_src: Tensor, z_tgt: Tensor, seed: int = 0
+) -> tuple[StepResult, Tensor]:
     """One step's terms, and the gradient that reaches z_tgt."""
     z = z_tgt.clone().requires_grad_()
     guidance = Guidance(prior, SOURCE, TARGET, config, steps=10)
@@ -81,9 +83,9 @@ def naive_gradient(prior: UNetPrior, config: GuidanceConfig, z_src: Tensor, z_tg
         direction = {
             "sds": (1 - a) * (guided_tgt - eps[i : i + 1]),
             "dds": guided_tgt - guided_src,
-            "pds": config.identity * psi * (after - before) + chi * (guided_tgt - guided_src),
+            "pds": config.w_identity * psi * (after - before) + chi * (guided_tgt - guided_src),
         }[config.method.replace("cds", "dds").replace("cpds", "pds")]
-        loss = config.w_dds * (after * direction.detach()).sum()
+        loss = config.w_direction * (after * direction.detach()).sum()
         if config.method in ("cds", "cpds"):
             pairs = list(zip(taps_src, taps_tgt, strict=True))
             loss = loss + config.w_cut * sum(nce(*pair, p) for pair in pairs for p in config.patch_size)
@@ -98,8 +100,8 @@ def naive_gradient(prior: UNetPrior, config: GuidanceConfig, z_src: Tensor, z_tg
         ({}, (1, 4, 8, 8)),  # the native size
         ({"guidance_scale": 30.0, "negative_prompt": "blurry"}, (1, 4, 8, 8)),  # negative prompt
         ({"guidance_scale": 0.0}, (1, 4, 8, 8)),  # no prompt at all
-        ({"guidance_scale": 1.0, "identity": 0.3, "stride": 20, "w_dds": 0.2}, (1, 4, 8, 12)),  # not square
-        ({"w_dds": 0.0, "temperature": 0.5, "patch_size": (2,)}, (1, 4, 12, 8)),  # the contrastive loss alone
+        ({"guidance_scale": 1.0, "w_identity": 0.3, "stride": 20, "w_direction": 0.2}, (1, 4, 8, 12)),  # not square
+        ({"w_direction": 0.0, "temperature": 0.5, "patch_size": (2,)}, (1, 4, 12, 8)),  # the contrastive loss alone
         ({"w_cut": 300.0}, (2, 4, 8, 8)),  # a batch
     ],
 )
@@ -112,7 +114,7 @@ def test_gradient_is_that_of_the_plain_formula(
     _, gradient = step(prior, config, z_src, z_tgt)
     expected = naive_gradient(prior, config, z_src, z_tgt)
     assert float((gradient - expected).norm()) <= 1e-4 * float(expected.norm())
-    assert (float(expected.norm()) > 0) == (config.w_dds > 0 or config.uses_cut)
+    assert (float(expected.norm()) > 0) == (config.w_direction > 0 or config.uses_cut)
 
 
 @pytest.mark.parametrize("patch_selector", ["random", "learned"])
@@ -305,8 +307,8 @@ def test_normalised_gradient_points_where_the_plain_one_does(prior: UNetPrior, m
 def test_normalised_gradient_survives_sizes_whose_squares_do_not(prior: UNetPrior, scale: float) -> None:
     z_src, z_tgt = randn(0, 1, 4, 8, 8), randn(1, 1, 4, 8, 8)
     gradients = []
-    for w_dds in (1.0, scale):
-        config = GuidanceConfig("pds", w_dds=w_dds, normalize_gradient=True)
+    for w_direction in (1.0, scale):
+        config = GuidanceConfig("pds", w_direction=w_direction, normalize_gradient=True)
         z = z_tgt.clone().requires_grad_()
         guidance = Guidance(prior, SOURCE, TARGET, config, steps=10)
         guidance.step(z_src, z, 0, torch.Generator().manual_seed(0)).total.backward()
@@ -328,7 +330,7 @@ def test_the_anchor_is_added_to_the_edit(prior: UNetPrior, normalize: bool) -> N
     """Beside a gradient of unit size, and not as a part of it."""
     z_src, z_tgt = randn(0, 2, 4, 8, 8), randn(1, 2, 4, 8, 8)
     plain = GuidanceConfig("cpds", n_patches=8, normalize_gradient=normalize)
-    terms, with_anchor = step(prior, replace(plain, w_anchor=3.0), z_src, z_tgt)
+    terms, with_anchor = step(prior, replace(plain, w_proximity=3.0), z_src, z_tgt)
     _, without = step(prior, plain, z_src, z_tgt)
     moved = z_tgt - z_src
     wanted = 3.0 * moved / (1 + moved.square().sum(1, keepdim=True)) ** 2

@@ -96,7 +96,7 @@ def test_a_cached_prior_needs_no_hub(
     monkeypatch.setattr("huggingface_hub.model_info", refuse(err))
     monkeypatch.setattr("diffusers.pipelines.pipeline_utils.model_info", refuse(AssertionError("asked again")))
     loaded = load_prior("me/tiny", device="cpu")
-    assert loaded.identity == "me/tiny float32"
+    assert loaded.fingerprint == "me/tiny float32"
     x_t, t = randn(0, 1, 4, 8, 8), torch.tensor([300])
     mine, other = (p.denoise(x_t, t, p.embed(["a cat"])).eps for p in (loaded, prior))
     assert torch.equal(mine, other)

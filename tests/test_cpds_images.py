@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from cpds.errors import InputError
 from cpds.image_files import EXTERNAL, decode
-from cpds.images import SourceImage, find_pictures, gif, open_picture, open_source, png, strip, to_pil
+from cpds.images import SourceImage, find_images, gif, open_image, open_source, png, strip, to_pil
 
 H, W = 18, 23
 RNG = np.random.default_rng(0)
@@ -134,7 +134,7 @@ CASES: dict[str, tuple[bytes, np.ndarray, float]] = {  # file, pixels 0 … 255,
 def test_pixels(tmp_path: Path, name: str) -> None:
     content, want, tolerance = CASES[name]
     (tmp_path / "picture").write_bytes(content)
-    got = open_picture(tmp_path / "picture")
+    got = open_image(tmp_path / "picture")
     assert got.shape == (1, 3, H, W)
     assert got.dtype == torch.float32
     assert np.abs(got[0].permute(1, 2, 0).double().numpy() * 255 - want).max() <= tolerance + 1e-4
@@ -158,7 +158,7 @@ def test_exif_orientation(tmp_path: Path, orientation: int, form: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(RGB).save(tmp_path / "turned", form, exif=exif, lossless=True)
-    got = open_picture(tmp_path / "turned")[0].permute(1, 2, 0)
+    got = open_image(tmp_path / "turned")[0].permute(1, 2, 0)
     np.testing.assert_array_equal((got * 255).round().byte().numpy(), UPRIGHT[orientation](RGB))
 
 
@@ -168,9 +168,9 @@ def test_folders_are_listed_in_order_and_without_strangers(tmp_path: Path) -> No
     for name in reversed([*pictures, *strangers]):
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
-    assert [p.name for p in find_pictures(tmp_path)] == pictures
+    assert [p.name for p in find_images(tmp_path)] == pictures
     for name in ("notes.txt", "._a.png"):
-        assert find_pictures(tmp_path / name) == [tmp_path / name]  # a file is taken at its word
+        assert find_images(tmp_path / name) == [tmp_path / name]  # a file is taken at its word
 
 
 def test_whatever_can_be_opened_by_name_is_found_in_a_folder(tmp_path: Path) -> None:
@@ -179,20 +179,20 @@ def test_whatever_can_be_opened_by_name_is_found_in_a_folder(tmp_path: Path) -> 
     for suffix in suffixes:
         try:
             Image.new("RGB", (32, 32), "teal").save(tmp_path / f"x{suffix}")
-            open_picture(tmp_path / f"x{suffix}")
+            open_image(tmp_path / f"x{suffix}")
         except (OSError, ValueError):  # this format cannot be written, or not in RGB
             (tmp_path / f"x{suffix}").unlink(missing_ok=True)
         else:
             opened.append(f"x{suffix}")
     assert {"x.png", "x.gif", "x.tif", "x.jp2", "x.tga", "x.ppm"} <= set(opened)
-    assert [p.name for p in find_pictures(tmp_path)] == sorted(opened)
+    assert [p.name for p in find_images(tmp_path)] == sorted(opened)
     assert not EXTERNAL & {suffixes[Path(name).suffix] for name in opened}
 
 
 def test_png_keeps_every_step_of_8_bits(tmp_path: Path) -> None:
     pixels = torch.from_numpy(RGB).permute(2, 0, 1)[None].float() / 255
     (tmp_path / "copy.png").write_bytes(png(to_pil(pixels)))
-    assert torch.equal(open_picture(tmp_path / "copy.png"), pixels)
+    assert torch.equal(open_image(tmp_path / "copy.png"), pixels)
     beyond = to_pil(torch.tensor([-1.0, 0.5, 2.0]).view(1, 3, 1, 1))
     assert beyond.getpixel((0, 0)) == (0, 128, 255)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from cpds.objectives import OBJECTIVES, EditPair, Guided, PosteriorSettings, anchor_loss, pull
+from cpds.objectives import OBJECTIVES, EditPair, Guided, PosteriorSettings, proximity_loss, pull
 from cpds.schedule import NoiseSchedule
 
 SCHEDULE = NoiseSchedule.scaled_linear()
@@ -23,9 +23,9 @@ GUIDED = Guided(latents(3), latents(4))
 
 
 def direction(
-    method: str, pair: EditPair = PAIR, guided: Guided = GUIDED, *, stride: int = 2, identity: float = 1.0
+    method: str, pair: EditPair = PAIR, guided: Guided = GUIDED, *, stride: int = 2, w_identity: float = 1.0
 ) -> torch.Tensor:
-    return OBJECTIVES[method].direction(pair, guided, SCHEDULE, PosteriorSettings(stride, identity))
+    return OBJECTIVES[method].direction(pair, guided, SCHEDULE, PosteriorSettings(stride, w_identity))
 
 
 @pytest.mark.parametrize("method", ["dds", "cds", "pds", "cpds"])
@@ -36,7 +36,7 @@ def test_nothing_to_change_gives_exactly_zero(method: str, stride: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("t", "identity", "stride"),
+    ("t", "w_identity", "stride"),
     [
         (21, 0.0, 2),  # psi is largest at small t
         (333, 0.0, 2),
@@ -44,10 +44,12 @@ def test_nothing_to_change_gives_exactly_zero(method: str, stride: int) -> None:
         (333, 1.0, 1),  # one step: psi vanishes by itself
     ],
 )
-def test_pds_without_identity_is_dds_times_chi(t: int, identity: float, stride: int) -> None:
+def test_pds_without_identity_is_dds_times_chi(t: int, w_identity: float, stride: int) -> None:
     pair = replace(PAIR, t=torch.tensor([t, t]))
     chi = SCHEDULE.posterior_weights(pair.t, stride)[1].view(-1, 1, 1, 1)
-    torch.testing.assert_close(direction("pds", pair, stride=stride, identity=identity), chi * direction("dds", pair))
+    torch.testing.assert_close(
+        direction("pds", pair, stride=stride, w_identity=w_identity), chi * direction("dds", pair)
+    )
 
 
 def test_each_picture_of_a_batch_has_its_own_weights() -> None:
@@ -58,11 +60,11 @@ def test_each_picture_of_a_batch_has_its_own_weights() -> None:
             assert torch.equal(direction(method, mixed)[i], alone[i])
 
 
-@pytest.mark.parametrize("identity", [0.25, 1.0, 3.0])
-def test_identity_multiplies_psi_alone(identity: float) -> None:
+@pytest.mark.parametrize("w_identity", [0.25, 1.0, 3.0])
+def test_identity_multiplies_psi_alone(w_identity: float) -> None:
     psi = SCHEDULE.posterior_weights(T, 2)[0].view(-1, 1, 1, 1)
-    expected = (identity * psi) * (latents(1) - latents(0))
-    torch.testing.assert_close(direction("pds", identity=identity) - direction("pds", identity=0.0), expected)
+    expected = (w_identity * psi) * (latents(1) - latents(0))
+    torch.testing.assert_close(direction("pds", w_identity=w_identity) - direction("pds", w_identity=0.0), expected)
 
 
 def test_sds_closed_form() -> None:
@@ -108,7 +110,7 @@ def test_shapes_that_would_broadcast_are_refused(parts: dict[str, torch.Tensor])
 
 def test_anchor_holds_what_is_near_and_lets_go_of_what_is_far() -> None:
     source, target = latents(0), latents(1).requires_grad_()
-    (gradient,) = torch.autograd.grad(anchor_loss(source, target), target)
+    (gradient,) = torch.autograd.grad(proximity_loss(source, target), target)
     moved = (target - source).detach()
     torch.testing.assert_close(gradient, moved / (1 + (moved**2).sum(1, keepdim=True)) ** 2)  # the docstring's
     strongest = 3**-0.5
@@ -122,4 +124,4 @@ def anchor_pull(distance: float | int) -> float:
     z = torch.zeros(1, 4, 1, 1, dtype=torch.float64)
     z[0, 2] = distance
     z.requires_grad_()
-    return float(torch.autograd.grad(anchor_loss(torch.zeros_like(z), z), z)[0][0, 2, 0, 0])
+    return float(torch.autograd.grad(proximity_loss(torch.zeros_like(z), z), z)[0][0, 2, 0, 0])

@@ -17,11 +17,11 @@ from cpds.presets import DREAMBOOTH, NOTES, PDS_REFINE_NERF, PDS_REFINE_SPLATS, 
 from cpds.priors.unet import UNetPrior
 
 # What the papers and their code say, in their own numbers; what they do not know (ours) is off.
-OFF = {"w_anchor": 0, "normalize_gradient": False, "timesteps": "uniform", "negative_prompt": "", "w_dds": 1}
+OFF = {"w_proximity": 0, "normalize_gradient": False, "timesteps": "uniform", "negative_prompt": "", "w_direction": 1}
 SGD = {"optimizer": "sgd", "lr_scaling": "area", "num_inference_steps": 200, "lr_final": None, "group_lrs": {}}
 MIDDLE = {"guidance_scale": 7.5, "t_min": 0.05, "t_max": 0.95}
 CONTRAST = {"w_cut": 3, "patch_size": (1, 2), "n_patches": 256, "temperature": 0.07, "patch_selector": "random"}
-POSTERIOR = {"method": "pds", "stride": 2, "identity": 1, "t_min": 0.02, "t_max": 0.98, "lr_scaling": "none"}
+POSTERIOR = {"method": "pds", "stride": 2, "w_identity": 1, "t_min": 0.02, "t_max": 0.98, "lr_scaling": "none"}
 SPLATS = {"xyz": 1.6e-4, "colour": 2.5e-3, "opacity": 0.05, "scale": 0.005, "rotation": 1e-3}
 
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -130,7 +130,7 @@ def test_one_step_is_that_of_the_published_code(
     z_tgt = z_src + 0.3 * randn(1, *shape)
     step = 2000 / (shape[2] * shape[3]) * score_term(prior, z_src, z_tgt, name == "cpds-reference")
     if w_cut:
-        alone = GuidanceConfig("cds", w_dds=0.0, w_cut=1.0, n_patches=10_000)
+        alone = GuidanceConfig("cds", w_direction=0.0, w_cut=1.0, n_patches=10_000)
         step = step + w_cut * naive_gradient(prior, alone, z_src, z_tgt)
     picture = Plain(z_src, latent=z_tgt)
     edit(picture, prior, SOURCE, TARGET, replace(PRESETS[name], num_inference_steps=1))
@@ -140,12 +140,12 @@ def test_one_step_is_that_of_the_published_code(
 
 @pytest.mark.parametrize("lr_scaling", ["none", "area"])
 def test_the_anchor_keeps_its_weight_under_area_scaling(prior: UNetPrior, lr_scaling: Any) -> None:
-    """SGD moves by lr w_anchor dz / (1 + |dz|²)² more with the anchor than without, however the score is scaled."""
+    """SGD moves by lr w_proximity dz / (1 + |dz|²)² more with the anchor than without, however the score is scaled."""
     z_src, z_tgt = randn(0, 1, 4, 8, 8), randn(1, 1, 4, 8, 8)
     ends = []
-    for w_anchor in (0.0, 2.0):
+    for w_proximity in (0.0, 2.0):
         picture = Plain(z_src, latent=z_tgt)
-        guidance = GuidanceConfig("dds", w_anchor=w_anchor)
+        guidance = GuidanceConfig("dds", w_proximity=w_proximity)
         edit(picture, prior, SOURCE, TARGET, EditConfig(guidance, 1, lr=0.1, lr_scaling=lr_scaling))
         ends.append(picture.parts["latent"].detach())
     dz = z_tgt - z_src

@@ -50,7 +50,7 @@ def test_denoise_is_the_networks_epsilon(prior: UNetPrior, tap: bool) -> None:
 
 @pytest.mark.parametrize("t", [0, 300, 999])
 def test_v_prediction_is_converted(prior: UNetPrior, v_prior: UNetPrior, t: int) -> None:
-    assert v_prior.schedule.parametrisation == "v_prediction"
+    assert v_prior.schedule.parameterization == "v_prediction"
     assert torch.equal(v_prior.unet.conv_in.weight, prior.unet.conv_in.weight)
     a, x_t = float(v_prior.schedule.alpha_bar[t]), randn(0, 1, 4, 8, 8)
     eps = v_prior.denoise(x_t, torch.tensor([t]), v_prior.embed(["a cat"])).eps
@@ -69,8 +69,8 @@ def test_schedule_is_the_pipelines(prior: UNetPrior) -> None:
 
 
 def test_sizes(prior: UNetPrior) -> None:
-    assert prior.native_side == 32  # 8 latents of 4 px
-    assert prior.multiple == 8  # 4 px a latent, halved once in the UNet
+    assert prior.image_size == 32  # 8 latents of 4 px
+    assert prior.size_multiple == 8  # 4 px a latent, halved once in the UNet
     assert prior.feature_width == 16
 
 
@@ -172,7 +172,7 @@ def test_half_precision_is_near_and_speaks_float32(
         if "not implemented for" in str(err):
             pytest.skip(f"this processor cannot: {err}")
         raise
-    assert str(loaded.identity).endswith({"fp32": " float32", "fp16": " float16", "bf16": " bfloat16"}[dtype])
+    assert str(loaded.fingerprint).endswith({"fp32": " float32", "fp16": " float16", "bf16": " bfloat16"}[dtype])
     for a, b in zip(got, outputs(prior), strict=True):
         assert a.dtype == torch.float32
         assert float((a - b).norm()) <= tolerance * float(b.norm())

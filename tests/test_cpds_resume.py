@@ -26,7 +26,7 @@ from cpds.callbacks import Checkpoints, MetricsLog, StopBetweenSteps
 from cpds.config import EditConfig, GuidanceConfig
 from cpds.editor import run, start
 from cpds.errors import InputError
-from cpds.images import open_picture
+from cpds.images import open_image
 from cpds.presets import PRESETS
 from cpds.priors.unet import UNetPrior
 from cpds.runs import held
@@ -160,7 +160,7 @@ def test_the_command_that_goes_on_is_quoted(
 
 ARGUMENTS = (
     ["image", "--img_path", "x", "--prompt", "-a", "--trg_prompt", "b", "c"],
-    ["svg", "--svg_path", "x", "--prompt", "-a", "--trg_prompt", "b", "--only", "#face", "--optimise", "points"],
+    ["svg", "--svg_path", "x", "--prompt", "-a", "--trg_prompt", "b", "--only", "#face", "--optimize", "points"],
     ["splats", "x.ply", "--cameras", "c.json", "--prompt", "-a", "--trg_prompt", "b", "--frame", "f.json"],
     ["eval", "emoji-edit", "--limit", "3", "--clip", "openai/clip"],
 )
@@ -213,7 +213,7 @@ def test_a_longer_run_takes_the_long_runs_schedules(prior: UNetPrior, picture: P
     saved: dict[str, torch.Tensor] = {}
     for steps in (4, 10):
         config = EditConfig(guidance, steps, "sgd", 0.5, "none", lr_final=0.05)
-        state = start(LatentImage(open_picture(picture), prior), prior, "a cat", "a dog", config)
+        state = start(LatentImage(open_image(picture), prior), prior, "a cat", "a dog", config)
         if saved:
             state.load(saved)
         saved = run(state, [notes]).tensors()

@@ -23,7 +23,7 @@ GOLDEN = [
 ]
 SCHEDULES = {
     "epsilon": SD,
-    "v_prediction": NoiseSchedule.scaled_linear(parametrisation="v_prediction"),
+    "v_prediction": NoiseSchedule.scaled_linear(parameterization="v_prediction"),
     "flow": NoiseSchedule.flow(),
     "flow, shifted": NoiseSchedule.flow(shift=3.0),
     "short": NoiseSchedule.from_alpha_bar([0.99, 0.9, 0.7, 0.4, 0.1], "epsilon"),
@@ -126,7 +126,7 @@ def test_every_parametrisation_gives_back_the_noise(name: str, dtype: torch.dtyp
     t = torch.tensor([0, len(schedule) // 2, len(schedule) - 1])
     z, eps = noise(0), noise(1)
     alpha, sigma = at(schedule.alpha, t), at(schedule.sigma, t)
-    raw = {"epsilon": eps, "v_prediction": alpha * eps - sigma * z, "flow": eps - z}[schedule.parametrisation]
+    raw = {"epsilon": eps, "v_prediction": alpha * eps - sigma * z, "flow": eps - z}[schedule.parameterization]
     x_t = schedule.add_noise(z.to(dtype), eps.to(dtype), t)
     assert x_t.dtype == dtype
     torch.testing.assert_close(x_t, (alpha * z + sigma * eps).to(dtype))

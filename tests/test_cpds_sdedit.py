@@ -6,12 +6,12 @@ import pytest
 import torch
 from conftest import randn
 
-from cpds.priors.base import Prediction, Text
+from cpds.priors.base import Conditioning, Prediction
 from cpds.schedule import NoiseSchedule
 from cpds.sdedit import sdedit
 
 CPU = torch.device("cpu")
-TEXT, UNCOND = Text(torch.ones(1, 1, 1)), Text(torch.zeros(1, 1, 1))
+TEXT, UNCOND = Conditioning(torch.ones(1, 1, 1)), Conditioning(torch.zeros(1, 1, 1))
 
 
 @dataclass
@@ -23,18 +23,18 @@ class Points:
     schedule: NoiseSchedule = field(default_factory=NoiseSchedule.scaled_linear)
     seen: list[int] = field(default_factory=list)
     device: torch.device = CPU  # from here on: the rest of the Prior protocol, unused
-    native_side: int = 8
-    multiple: int = 1
+    image_size: int = 8
+    size_multiple: int = 1
     feature_width: int = 1
     parameters: int = 0
-    identity: str = "points"
+    fingerprint: str = "points"
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
 
     decode = embed = encode
 
-    def denoise(self, x_t: torch.Tensor, t: torch.Tensor, text: Text, *, tap: bool = False) -> Prediction:
+    def denoise(self, x_t: torch.Tensor, t: torch.Tensor, text: Conditioning, *, tap: bool = False) -> Prediction:
         self.seen.append(int(t[0]))
         clean = torch.where(text.embeds.view(-1, 1, 1, 1) > 0, self.guided, self.unguided)
         alpha, sigma = (x[t].to(x_t).view(-1, 1, 1, 1) for x in (self.schedule.alpha, self.schedule.sigma))
@@ -75,7 +75,7 @@ def test_skip_is_the_share_left_out(steps: int, skip: float, left: int) -> None:
 
 def test_the_more_is_skipped_the_closer_to_the_source() -> None:
     class Nothing(Points):
-        def denoise(self, x_t: torch.Tensor, t: torch.Tensor, text: Text, *, tap: bool = False) -> Prediction:
+        def denoise(self, x_t: torch.Tensor, t: torch.Tensor, text: Conditioning, *, tap: bool = False) -> Prediction:
             return Prediction(torch.zeros_like(x_t))
 
     prior, source = Nothing(torch.zeros(1), torch.zeros(1)), randn(3, 1, 4, 3, 3)

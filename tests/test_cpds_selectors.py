@@ -115,7 +115,7 @@ def test_a_resumed_runs_step_counters_are_on_the_cpu() -> None:
     assert isinstance(resumed, LearnedPatches)
     teach(fresh, 0, 2)
     resumed.load_state({k: v.as_subclass(OnGpu) if k.startswith("adam.") else v for k, v in fresh.state().items()})
-    counters = [[x["step"] for x in s.optimiser.state.values()] for s in (fresh, resumed)]
+    counters = [[x["step"] for x in s.optimizer.state.values()] for s in (fresh, resumed)]
     assert [[c.device.type for c in each] for each in counters] == [["cpu"] * 6] * 2
     assert [[float(c) for c in each] for each in counters] == [[10.0] * 6] * 2  # 2 updates of 5 epochs
 

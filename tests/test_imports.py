@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("cpds", "svg", "representations", "nerf_plugin")
-MAY_IMPORT = {  # package -> packages that it may import, itself aside; the longest name that fits a module is its package
+MAY_IMPORT = {  # package -> packages that it may import, itself aside
     "cpds": {"cpds.priors"},
     "cpds.priors": {"cpds"},
     "cpds.evaluation": {"cpds", "cpds.priors"},

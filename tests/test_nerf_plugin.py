@@ -23,7 +23,7 @@ from nerfstudio.utils.eval_utils import eval_setup
 from scenes import SMALL, VIEWS, configured, make_dataset, train
 
 from cpds.config import Method, SelectorName
-from cpds.images import open_picture
+from cpds.images import open_image
 from nerf_plugin.checkpoints import checkpoints, open_run
 from nerf_plugin.pipeline import CpdsPipeline
 from nerf_plugin.records import around
@@ -218,13 +218,13 @@ def test_masks_follow_pictures_that_are_undistorted(edit: Callable[..., Any], da
     (bent / "transforms.json").write_text(json.dumps(meta))
     masks.mkdir()
     for view in TRAINING:
-        grey = open_picture(bent / "images" / f"view_{view}.png").mean(1)[0]
+        grey = open_image(bent / "images" / f"view_{view}.png").mean(1)[0]
         Image.fromarray((grey * 255).round().byte().numpy()).save(masks / f"view_{view}.png")
     views = edit("cpds_splat", data=bent, pipeline__source="picture").pipeline.views
     for view, mask in enumerate(views.masks(masks)):
         shown = views.picture(view).mean(1, keepdim=True)
         assert (mask - shown).abs().max() < 0.01
-        plain = views.fitted(open_picture(masks / f"view_{view}.png").mean(1, keepdim=True), view)
+        plain = views.fitted(open_image(masks / f"view_{view}.png").mean(1, keepdim=True), view)
         assert (plain - shown).abs().max() > 0.05
 
 
@@ -283,7 +283,7 @@ def test_nerfstudio_renders_the_result(kind: str, edit: Callable[..., Any], tmp_
         camera = trainer.pipeline.datamanager.train_dataset.cameras[view : view + 1]
         with evaluating(trainer.pipeline.model):
             shown = trainer.pipeline.model.get_outputs_for_camera(camera)["rgb"].permute(2, 0, 1)
-        assert (open_picture(there / "train" / "rgb" / f"view_{view}.png")[0] - shown).abs().max() < 1 / 254
+        assert (open_image(there / "train" / "rgb" / f"view_{view}.png")[0] - shown).abs().max() < 1 / 254
 
 
 def test_nerfstudio_exports_the_result(edit: Callable[..., Any], tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_the_first_is_what_a_method_does_without(method: str) -> None:
     config, plain = chosen(method, first), configured(method, None, Path())
     assert config == plain
     splats = PRESETS["cpds-splats"].guidance
-    assert plain.pipeline.guidance == (replace(splats, w_anchor=1.5) if method == "cpds" else splats)
+    assert plain.pipeline.guidance == (replace(splats, w_proximity=1.5) if method == "cpds" else splats)
 
 
 @pytest.mark.parametrize(("method", "name"), [("cpds", "pds-splats-paper"), ("cpds_splat", "pds"), ("cpds", "")])

@@ -41,7 +41,7 @@ def test_a_dataset_without_points_is_refused_with_the_recipe(tmp_path: Path, cap
     said = refused(configured("splatfacto_cpu", data, tmp_path / "out"), capsys)
     assert f"dataset {data} has no sparse point cloud to start from, and 50000 random gaussians" in said
     assert f"ns-export pointcloud --load-config outputs/.../config.yml --output-dir {data}" in said
-    assert f"then python -m scripts.toy_scene.points {data};" in said
+    assert f"then python -m nerf_plugin.points {data};" in said
 
 
 def test_the_recipe_names_flags_that_there_are(tmp_path: Path, capsys: Any) -> None:
@@ -97,7 +97,7 @@ def test_exported_points_come_back_to_where_they_were(applied: Any, tmp_path: Pa
     """Points in the scene's axes, written by nerfstudio in those of the capture, are read again where they were."""
     import open3d
 
-    from scripts.toy_scene import points as add_points
+    from nerf_plugin import points as add_points
 
     data = without_points(tmp_path / "scene")
     meta = json.loads((data / "transforms.json").read_text()) | ({"applied_transform": applied} if applied else {})
@@ -121,7 +121,7 @@ def test_exported_points_come_back_to_where_they_were(applied: Any, tmp_path: Pa
 
 
 def test_points_that_cannot_be_added(tmp_path: Path, capsys: Any) -> None:
-    from scripts.toy_scene import points as add_points
+    from nerf_plugin import points as add_points
 
     data = without_points(tmp_path / "scene")
     before = sorted(f.name for f in data.iterdir())

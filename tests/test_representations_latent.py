@@ -13,7 +13,7 @@ from torch import Tensor
 from cpds.config import EditConfig, GuidanceConfig
 from cpds.editor import edit
 from cpds.errors import InputError
-from cpds.images import LONGEST, open_picture, open_source, working_size
+from cpds.images import LONGEST, open_image, open_source, working_size
 from cpds.priors.unet import UNetPrior
 from representations.latent import FREE, LatentImage, LatentImageConfig, changed
 
@@ -105,7 +105,7 @@ def test_latent_and_result_sizes(
 ) -> None:
     image = LatentImage(noise(height, width), prior, LatentImageConfig(resolution))
     assert image.z.shape == (1, 4, *latent)
-    assert image.picture(prior).shape == (1, 3, height, width)
+    assert image.preview(prior).shape == (1, 3, height, width)
 
 
 # ---- what stays
@@ -113,8 +113,8 @@ def test_latent_and_result_sizes(
 
 def test_without_an_edit_every_pixel_is_the_sources(prior: UNetPrior) -> None:
     source = noise(37, 45)
-    assert torch.equal(LatentImage(source, prior).picture(prior), source)
-    through = LatentImage(source, prior, LatentImageConfig(keep_unchanged=False)).picture(prior)
+    assert torch.equal(LatentImage(source, prior).preview(prior), source)
+    through = LatentImage(source, prior, LatentImageConfig(keep_unchanged=False)).preview(prior)
     assert not torch.allclose(through, source, atol=0.01)  # the autoencoder loses some
 
 
@@ -127,7 +127,7 @@ def test_only_touched_pixels_leave_the_source(prior: UNetPrior, monkeypatch: pyt
     image = LatentImage(source, prior, LatentImageConfig(96))
     with torch.no_grad():
         image.z[..., :2, :2] = 1 - image.z[..., :2, :2].clamp(0, 1).round()  # a corner, by at least a half
-    after = image.picture(prior)
+    after = image.preview(prior)
     untouched = (after == source).all(1)[0]
     assert bool(untouched[20:].all())
     assert bool(untouched[:, 20:].all())
@@ -157,7 +157,7 @@ def test_outside_the_mask_nothing_moves(prior: UNetPrior, optimizer: str, keep_u
     image = LatentImage(source, prior, LatentImageConfig(None, keep_unchanged), mask)
     config = EditConfig(GuidanceConfig("dds"), 3, optimizer, 20.0, "none")  # pyright: ignore[reportArgumentType]
     edit(image, prior, "a cat", "a dog", config)
-    after, outside = image.picture(prior), (mask == 0).expand(-1, 3, -1, -1)
+    after, outside = image.preview(prior), (mask == 0).expand(-1, 3, -1, -1)
     assert torch.equal(after[outside], source[outside])
     assert not torch.equal(after[~outside], source[~outside])
     # a cell may move if any of its pixels may
@@ -177,8 +177,8 @@ def test_mask_of_ones_is_no_mask_and_of_zeros_no_edit(prior: UNetPrior) -> None:
     plain, ones, zeros = (LatentImage(source, prior, None, mask) for mask in masks)
     for image in (plain, ones, zeros):
         edit(image, prior, "a cat", "a dog", ROUGH)
-    torch.testing.assert_close(ones.picture(prior), plain.picture(prior))
-    assert torch.equal(zeros.picture(prior), source)
+    torch.testing.assert_close(ones.preview(prior), plain.preview(prior))
+    assert torch.equal(zeros.preview(prior), source)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -190,7 +190,7 @@ def test_grey_lets_its_share_of_the_edit_through(prior: UNetPrior, optimizer: st
     def edited(mask: Tensor | None) -> Tensor:
         image = LatentImage(source, prior, LatentImageConfig(None, keep_unchanged), mask)
         edit(image, prior, "a cat", "a dog", config)
-        return image.picture(prior) - source
+        return image.preview(prior) - source
 
     white = edited(None)
     assert white.abs().mean() > 0.05
@@ -239,20 +239,20 @@ def test_source_id_tells_inputs_apart(prior: UNetPrior) -> None:
         LatentImage(noise(32, 32), prior, None, mask),
         LatentImage(noise(32, 32), prior, None, mask * 0.5),
     ]
-    ids = [v.source_id() for v in variants]
+    ids = [v.fingerprint() for v in variants]
     assert all(a != b for i, a in enumerate(ids) for b in ids[:i])
-    assert ids[0] == LatentImage(noise(32, 32), prior).source_id()
+    assert ids[0] == LatentImage(noise(32, 32), prior).fingerprint()
 
 
 def test_open_and_save(prior: UNetPrior, picture: Path, tmp_path: Path) -> None:
     image = LatentImage.open(picture, prior)
     image.save(tmp_path / "same.png", prior)
-    assert torch.equal(open_picture(tmp_path / "same.png"), open_picture(picture))
+    assert torch.equal(open_image(tmp_path / "same.png"), open_image(picture))
     edit(image, prior, "a cat", "a dog", ROUGH)
     image.save(str(tmp_path / "edited.png"), prior)
-    saved = open_picture(tmp_path / "edited.png")
-    torch.testing.assert_close(saved, image.picture(prior), atol=0.5 / 255 + 1e-6, rtol=0)
-    assert not torch.equal(saved, open_picture(picture))
+    saved = open_image(tmp_path / "edited.png")
+    torch.testing.assert_close(saved, image.preview(prior), atol=0.5 / 255 + 1e-6, rtol=0)
+    assert not torch.equal(saved, open_image(picture))
     with pytest.raises(InputError, match=r"gone\.png does not exist"):
         LatentImage.open(tmp_path / "gone.png", prior)
 
@@ -263,7 +263,7 @@ def test_open_with_a_mask(prior: UNetPrior, picture: Path, tmp_path: Path) -> No
     half.save(tmp_path / "mask.png")
     masked = LatentImage.open(str(picture), prior, mask=str(tmp_path / "mask.png"))
     edit(masked, prior, "a cat", "a dog", ROUGH)
-    after, source = masked.picture(prior), open_picture(picture)
+    after, source = masked.preview(prior), open_image(picture)
     assert torch.equal(after[..., 20:], source[..., 20:])
     assert not torch.equal(after[..., :20], source[..., :20])
     half.resize((20, 28)).save(tmp_path / "small.png")
@@ -298,7 +298,7 @@ def test_a_saved_edit_keeps_alpha_and_profile(prior: UNetPrior, tmp_path: Path) 
         assert saved.getchannel("A").tobytes() == alpha.tobytes()
         assert saved.info["icc_profile"] == icc.rgb_profile()
         assert saved.tobytes() != source.tobytes()
-    shown, edited = open_source(tmp_path / "dog.png").image, image.picture(prior)
+    shown, edited = open_source(tmp_path / "dog.png").image, image.preview(prior)
     opaque, clear = (torch.from_numpy(np.asarray(alpha) == value).expand(1, 3, -1, -1) for value in (255, 0))
     assert (shown - edited)[opaque].abs().max() < 4 / 255  # it looks over white as it was edited
     assert bool((edited[clear] == 1).all())  # and before/after shows no more than the result does
@@ -317,7 +317,7 @@ def test_saving_several_writes_all_of_them(prior: UNetPrior, tmp_path: Path, cou
     LatentImage(pictures, prior).save(tmp_path / "dog.png", prior)
     files = sorted(tmp_path.iterdir())
     assert [file.stem for file in files] == names
-    saved = torch.cat([open_picture(file) for file in files])
+    saved = torch.cat([open_image(file) for file in files])
     torch.testing.assert_close(saved, pictures, atol=0.5 / 255 + 1e-6, rtol=0)
 
 
@@ -337,7 +337,7 @@ def test_pictures_edited_at_once_come_out_as_if_alone(prior: UNetPrior, method: 
     def edited(i: slice) -> Tensor:
         image = LatentImage(torch.cat(pictures)[i], prior, mask=masks[i])
         edit(image, prior, prompts[i], targets[i], config)
-        return image.picture(prior)
+        return image.preview(prior)
 
     together = edited(slice(0, 3))
     alone = torch.cat([edited(slice(i, i + 1)) for i in range(3)])

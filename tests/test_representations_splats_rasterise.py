@@ -1,4 +1,4 @@
-"""The splat rasteriser against a naive one in float64, and the conventions that it shares with gsplat."""
+"""The splat rasterizer against a naive one in float64, and the conventions that it shares with gsplat."""
 
 import math
 from collections.abc import Callable

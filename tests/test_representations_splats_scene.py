@@ -29,7 +29,7 @@ ADAM = EditConfig(GuidanceConfig("dds"), 6, "adam", 0.02, "none")
 
 
 def ball(n: int = 40, degree: int = 1) -> Gaussians:
-    """Gaussians near the origin; quaternions as optimisers leave them, not of unit length."""
+    """Gaussians near the origin; quaternions as optimizers leave them, not of unit length."""
     k = (degree + 1) ** 2 - 1
     spread = torch.full((n, 3), math.log(0.2)) + 0.3 * randn(2, n, 3)
     return Gaussians(
@@ -69,19 +69,19 @@ def test_is_a_representation_with_the_groups_of_the_preset(prior: UNetPrior) -> 
 
 def test_views_are_seen_at_the_priors_size(prior: UNetPrior) -> None:
     made = scene(prior)
-    assert all(min(c.width, c.height) == prior.native_side for c in made.cameras)
-    assert all(c.width % prior.multiple == c.height % prior.multiple == 0 for c in made.cameras)
+    assert all(min(c.width, c.height) == prior.image_size for c in made.cameras)
+    assert all(c.width % prior.size_multiple == c.height % prior.size_multiple == 0 for c in made.cameras)
     assert made.cameras[0].width > made.cameras[0].height
     height, width = made.cameras[0].height, made.cameras[0].width
     picture = made.render(made.cameras[0])
     assert picture.shape == (1, 3, height, width)
     assert torch.equal(made.latents(prior, 2), prior.encode(made.render(made.cameras[2])))
     assert torch.equal(made.source_latents(prior, 2), made.latents(prior, 2))
-    assert min(c.height for c in scene(prior, resolution=3 * prior.native_side).cameras) == 3 * prior.native_side
+    assert min(c.height for c in scene(prior, resolution=3 * prior.image_size).cameras) == 3 * prior.image_size
 
 
 def test_renders_what_the_file_says(prior: UNetPrior) -> None:
-    """Logits, logarithms and coefficients, by the rasteriser itself."""
+    """Logits, logarithms and coefficients, by the rasterizer itself."""
     made, stored = scene(prior, background=(0.3, 0.6, 0.9)), ball()
     camera = made.cameras[1]
     render, alphas, _ = rasterization(
@@ -191,7 +191,7 @@ def test_project_normalises_what_moved(prior: UNetPrior) -> None:
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_only_what_is_named_changes(group: Any, prior: UNetPrior) -> None:
-    made = scene(prior, optimise=(group,))
+    made = scene(prior, optimize=(group,))
     edit(made, prior, "a cat", "a dog", replace(ADAM, num_inference_steps=2))
     after, before = made.gaussians(), ball()
     changed = {f.name for f in fields(Gaussians) if not torch.equal(getattr(after, f.name), getattr(before, f.name))}
@@ -231,7 +231,7 @@ def test_what_is_not_touched_is_saved_as_it_was(prior: UNetPrior, tmp_path: Path
     made = SplatScene(SplatFile.read(tmp_path / "in.ply"), ring(), prior)
     made.save(tmp_path / "out.ply")
     assert (tmp_path / "out.ply").read_bytes() == (tmp_path / "in.ply").read_bytes()
-    made = SplatScene(SplatFile.read(tmp_path / "in.ply"), ring(), prior, SplatConfig(optimise=("colour",)))
+    made = SplatScene(SplatFile.read(tmp_path / "in.ply"), ring(), prior, SplatConfig(optimize=("colour",)))
     edit(made, prior, "a cat", "a dog", ADAM)
     made.save(tmp_path / "out.ply")
     after = SplatFile.read(tmp_path / "out.ply").gaussians
@@ -258,13 +258,13 @@ def test_from_files(prior: UNetPrior, tmp_path: Path) -> None:
 def test_a_picture_shows_four_views_or_one(prior: UNetPrior) -> None:
     made = scene(prior)
     h, w = made.cameras[0].height, made.cameras[0].width
-    sheet = made.picture(prior)
+    sheet = made.preview(prior)
     assert sheet.shape == (1, 3, 2 * h, 2 * w)
     assert torch.equal(sheet[..., :h, :w], made.render(made.cameras[0]))
     assert torch.equal(sheet[..., h:, w:], made.render(made.cameras[5]))
     assert not sheet.requires_grad
-    assert scene(prior, shown=1).picture(prior).shape == (1, 3, h, w)
-    assert scene(prior, count=3).picture(prior).shape == (1, 3, h, w)
+    assert scene(prior, shown=1).preview(prior).shape == (1, 3, h, w)
+    assert scene(prior, count=3).preview(prior).shape == (1, 3, h, w)
 
 
 def test_cameras_of_several_sizes_share_a_sheet(prior: UNetPrior) -> None:
@@ -272,28 +272,28 @@ def test_cameras_of_several_sizes_share_a_sheet(prior: UNetPrior) -> None:
     made = SplatScene(SplatFile.of(ball()), mixed, prior)
     assert made.cameras[0].width > made.cameras[0].height
     assert made.cameras[7].width < made.cameras[7].height
-    assert made.picture(prior).shape[-2:] == (2 * made.cameras[0].height, 2 * made.cameras[0].width)
+    assert made.preview(prior).shape[-2:] == (2 * made.cameras[0].height, 2 * made.cameras[0].width)
 
 
 def test_identity_follows_the_source(prior: UNetPrior) -> None:
-    plain = scene(prior).source_id()
+    plain = scene(prior).fingerprint()
     json.dumps(plain)
-    assert scene(prior).source_id() == plain
+    assert scene(prior).fingerprint() == plain
     others = [
-        scene(prior, view_every=3).source_id(),
-        scene(prior, count=5).source_id(),
-        SplatScene(SplatFile.of(ball(41)), ring(), prior).source_id(),
+        scene(prior, view_every=3).fingerprint(),
+        scene(prior, count=5).fingerprint(),
+        SplatScene(SplatFile.of(ball(41)), ring(), prior).fingerprint(),
     ]
     assert all(other != plain for other in others)
     edited = scene(prior)
     leaves(edited)["colour"][0].data += 1
-    assert edited.source_id() == plain
+    assert edited.fingerprint() == plain
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"optimise": ()}, "optimise must name some of"),
+        ({"optimize": ()}, "optimize must name some of"),
         ({"view_every": 0}, "view_every must be >= 1, got 0"),
         ({"background": (0.0, 0.5, 1.5)}, "background must be three numbers"),
         ({"resolution": 8}, "resolution must be >= 16 px, got 8"),
@@ -423,7 +423,7 @@ def test_masked_edits_keep_to_their_masks(prior: UNetPrior, tmp_path: Path) -> N
     """White is the upper half, in views that lie around the vertical axis."""
     masks, found = write_masks(tmp_path / "top", (torch.arange(40) < 20)[:, None].float().expand(40, 60)), []
     for files in ((), masks):
-        made = SplatScene(SplatFile.of(ball()), ring(), prior, SplatConfig(optimise=("colour",)), masks=files)
+        made = SplatScene(SplatFile.of(ball()), ring(), prior, SplatConfig(optimize=("colour",)), masks=files)
         edit(made, prior, "a cat", "a dog", replace(ADAM, num_inference_steps=24))
         change = torch.cat([(made.render(c) - scene(prior).render(c)).detach().abs() for c in made.cameras])
         found.append([float(half.mean()) for half in change.chunk(2, 2)])
@@ -487,7 +487,7 @@ def test_identity_follows_regions_and_masks(prior: UNetPrior, tmp_path: Path) ->
         SplatScene(SplatFile.of(ball()), ring(), prior, masks=write_masks(tmp_path / name, mask))
         for name, mask in (("left", LEFT), ("right", 1 - LEFT))
     ]
-    found = [json.dumps(one.source_id()) for one in (scene(prior), scene(prior, region=SPHERE), *made)]
+    found = [json.dumps(one.fingerprint()) for one in (scene(prior), scene(prior, region=SPHERE), *made)]
     assert len(set(found)) == 4
 
 

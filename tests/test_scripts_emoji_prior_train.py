@@ -74,7 +74,7 @@ def test_export_loads_as_a_prior_and_as_a_pipeline(config: train_prior.Config, t
     folder = tmp_path / "prior"
     train_prior.main(replace(config, export=folder))
     prior = load_prior(folder, device="cpu")
-    assert prior.native_side == train_prior.SIDE
+    assert prior.image_size == train_prior.SIDE
     picture = torch.rand(1, 3, 64, 64)
     assert prior.encode(picture).shape == (1, 8, 8, 8)
     pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)

@@ -17,10 +17,10 @@ from cpds.editor import edit
 from cpds.errors import InputError
 from cpds.priors.unet import UNetPrior
 from cpds.representation import Representation
-from svg.config import GROUPS, SceneConfig
+from svg.config import GROUPS, SvgConfig
 from svg.constraints import Outline, contours, crossing
 from svg.document import Document
-from svg.image import CANVAS, SvgScene
+from svg.image import CANVAS, SvgImage
 from svg.model import Geometry
 
 PAGE = b"""<?xml version="1.0"?>
@@ -48,13 +48,13 @@ def quick(**changes: Any) -> EditConfig:
     return replace(EditConfig(guidance, 3, "adam", 0.05, "none", group_lrs={"points": 4.0, "widths": 2.0}), **changes)
 
 
-def moved(scene: SvgScene) -> set[str]:
+def moved(scene: SvgImage) -> set[str]:
     """Keys whose numbers differ from the document's."""
     now = scene.values()
     return {k for k, p in scene.document.parameters.items() if not np.array_equal(now[k].detach().numpy(), p.value)}
 
 
-def shift(scene: SvgScene, amount: float = 3.0) -> None:
+def shift(scene: SvgImage, amount: float = 3.0) -> None:
     """Move every number that may move, and apply the constraints."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -66,7 +66,7 @@ def shift(scene: SvgScene, amount: float = 3.0) -> None:
 
 
 def test_it_is_a_representation_and_starts_as_the_document(document: Document, prior: UNetPrior) -> None:
-    scene = SvgScene(document, prior)
+    scene = SvgImage(document, prior)
     assert isinstance(scene, Representation)
     assert not moved(scene)
     assert scene.svg() == PAGE
@@ -80,7 +80,7 @@ def test_it_is_a_representation_and_starts_as_the_document(document: Document, p
 
 
 def test_an_edit_changes_numbers_and_nothing_else(document: Document, prior: UNetPrior) -> None:
-    scene = SvgScene(document, prior)
+    scene = SvgImage(document, prior)
     edit(scene, prior, "a cat", "a dog", quick())
     assert {document.parameters[k].group for k in moved(scene)} == set(GROUPS) - {"opacities"}  # opaque stays opaque
     before, after = (etree.fromstring(x) for x in (PAGE, scene.svg()))
@@ -98,7 +98,7 @@ def test_points_move_in_canvas_pixels_whatever_the_scale(prior: UNetPrior) -> No
     large = small.replace(b"0 0 32 32", b"0 0 3200 3200").replace(b"<path", b'<path transform="scale(100)"')
     found = []
     for data in (small, large):
-        scene = SvgScene(Document.parse(data), prior, SceneConfig(optimise=("points",)))
+        scene = SvgImage(Document.parse(data), prior, SvgConfig(optimize=("points",)))
         (points,) = (g.tensors[0] for g in scene.param_groups() if g.name == "points")
         with torch.no_grad():
             points += 8.0
@@ -117,7 +117,7 @@ def test_points_move_in_canvas_pixels_whatever_the_scale(prior: UNetPrior) -> No
     ],
 )
 def test_only_what_was_chosen_may_move(document: Document, prior: UNetPrior, chosen: Any, groups: set[str]) -> None:
-    scene = SvgScene(document, prior, SceneConfig(optimise=chosen))
+    scene = SvgImage(document, prior, SvgConfig(optimize=chosen))
     shift(scene)
     assert {document.parameters[k].group for k in moved(scene)} == groups
 
@@ -132,22 +132,22 @@ def test_only_what_was_chosen_may_move(document: Document, prior: UNetPrior, cho
     ],
 )
 def test_only_named_elements_may_move(document: Document, prior: UNetPrior, names: Any, owners: set[str]) -> None:
-    scene = SvgScene(document, prior, SceneConfig(only=names, optimise=("points", "fills")))
+    scene = SvgImage(document, prior, SvgConfig(only=names, optimize=("points", "fills")))
     shift(scene)
     touched = {document.parameters[k].owner for k in moved(scene)}
     assert {e.get("id") or e.get("class") for e in touched} == owners
 
 
 def test_styles_choose_and_speak() -> None:
-    assert SceneConfig(style="pixelart").groups == ("fills", "strokes", "gradients")
-    assert SceneConfig(style="iconography").groups == ("points", "fills", "strokes", "gradients")
-    assert SceneConfig(style="pixelart", optimise=("points",)).groups == ("points",)
-    assert "pixel art" in SceneConfig(style="pixelart").suffix
-    assert not SceneConfig().suffix
+    assert SvgConfig(style="pixelart").groups == ("fills", "strokes", "gradients")
+    assert SvgConfig(style="iconography").groups == ("points", "fills", "strokes", "gradients")
+    assert SvgConfig(style="pixelart", optimize=("points",)).groups == ("points",)
+    assert "pixel art" in SvgConfig(style="pixelart").suffix
+    assert not SvgConfig().suffix
 
 
 def test_numbers_stay_in_their_ranges(document: Document, prior: UNetPrior) -> None:
-    scene = SvgScene(document, prior)
+    scene = SvgImage(document, prior)
     shift(scene, 400.0)
     for key, value in scene.values().items():
         p = document.parameters[key]
@@ -169,7 +169,7 @@ def test_the_mask_holds_what_lies_outside(prior: UNetPrior) -> None:
     )
     mask = torch.zeros(1, 1, 32, 32)
     mask[..., 16:] = 1
-    scene = SvgScene(Document.parse(page), prior, SceneConfig(optimise=("points", "fills")), mask)
+    scene = SvgImage(Document.parse(page), prior, SvgConfig(optimize=("points", "fills")), mask)
     shift(scene)
     now = scene.values()
     keys = moved(scene)
@@ -183,12 +183,12 @@ def test_the_mask_holds_what_lies_outside(prior: UNetPrior) -> None:
 
 
 def test_the_source_stays_and_the_edit_is_seen(document: Document, prior: UNetPrior) -> None:
-    scene = SvgScene(document, prior, SceneConfig(background=(0.2, 0.4, 0.6)))
-    before, source = scene.picture(prior), scene.source_latents(prior, None).clone()
+    scene = SvgImage(document, prior, SvgConfig(background=(0.2, 0.4, 0.6)))
+    before, source = scene.preview(prior), scene.source_latents(prior, None).clone()
     assert before.shape == (1, 3, 512, 512)
     shift(scene, 20.0)
     assert torch.equal(scene.source_latents(prior, None), source)
-    assert float((scene.picture(prior) - before).abs().max()) > 0.2
+    assert float((scene.preview(prior) - before).abs().max()) > 0.2
 
 
 def test_the_documents_own_background_is_seen_unless_another_is_asked_for(prior: UNetPrior) -> None:
@@ -196,24 +196,24 @@ def test_the_documents_own_background_is_seen_unless_another_is_asked_for(prior:
     page = bare.replace(b"<svg ", b"<svg style='background-color:#00f' ", 1)
     seen = {}
     for name, data, config in (
-        ("plain", bare, SceneConfig(background=(0.0, 0.0, 1.0))),
-        ("own", page, SceneConfig()),
-        ("asked", page, SceneConfig(background=(1.0, 1.0, 1.0))),
-        ("white", bare, SceneConfig()),
+        ("plain", bare, SvgConfig(background=(0.0, 0.0, 1.0))),
+        ("own", page, SvgConfig()),
+        ("asked", page, SvgConfig(background=(1.0, 1.0, 1.0))),
+        ("white", bare, SvgConfig()),
     ):
-        scene = SvgScene(Document.parse(data), prior, config)
-        seen[name] = scene.picture(prior)
+        scene = SvgImage(Document.parse(data), prior, config)
+        seen[name] = scene.preview(prior)
         assert scene.svg() == data
     assert torch.equal(seen["own"], seen["plain"])
     assert torch.equal(seen["asked"], seen["white"])
     assert not torch.equal(seen["own"], seen["white"])
 
 
-@pytest.mark.parametrize("name", [f.name for f in fields(SceneConfig)])
+@pytest.mark.parametrize("name", [f.name for f in fields(SvgConfig)])
 def test_every_setting_is_read(document: Document, prior: UNetPrior, name: str) -> None:
     changes: dict[str, Any] = {
         "style": "pixelart",
-        "optimise": ("points",),
+        "optimize": ("points",),
         "only": ("face",),
         "background": (0.0, 0.5, 0.0),
         "resolution": 64,
@@ -221,8 +221,8 @@ def test_every_setting_is_read(document: Document, prior: UNetPrior, name: str) 
         "uncross": 0.0,
     }
     results = []
-    for config in (SceneConfig(), SceneConfig(**{name: changes[name]})):
-        scene = SvgScene(Document.parse(PAGE), prior, config)
+    for config in (SvgConfig(), SvgConfig(**{name: changes[name]})):
+        scene = SvgImage(Document.parse(PAGE), prior, config)
         edit(scene, prior, "a cat" + config.suffix, "a dog" + config.suffix, quick(group_lrs={"points": 60.0}))
         results.append(scene.svg())
     assert results[0] != results[1]
@@ -240,7 +240,7 @@ def test_every_setting_is_read(document: Document, prior: UNetPrior, name: str) 
 )
 def test_bad_settings(change: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        SceneConfig(**change)
+        SvgConfig(**change)
 
 
 HEAD = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">'
@@ -270,14 +270,14 @@ SHARED = {
 @pytest.mark.parametrize("name", SHARED)
 def test_the_written_file_shows_what_the_scene_shows(prior: UNetPrior, name: str) -> None:
     """After a large move of everything: the file read anew is the picture of the run."""
-    scene = SvgScene(Document.parse(HEAD + SHARED[name].encode() + b"</svg>"), prior, SceneConfig(optimise=("all",)))
+    scene = SvgImage(Document.parse(HEAD + SHARED[name].encode() + b"</svg>"), prior, SvgConfig(optimize=("all",)))
     shift(scene, 12.0)
     assert moved(scene)
-    again = SvgScene(Document.parse(scene.svg()), prior)
-    difference = (scene.picture(prior) - again.picture(prior)).abs().amax(1)
+    again = SvgImage(Document.parse(scene.svg()), prior)
+    difference = (scene.preview(prior) - again.preview(prior)).abs().amax(1)
     assert float((difference > 0.1).float().mean()) < 2e-3
-    start = SvgScene(scene.document, prior).picture(prior)
-    assert float((scene.picture(prior) - start).abs().mean()) > 5e-3
+    start = SvgImage(scene.document, prior).preview(prior)
+    assert float((scene.preview(prior) - start).abs().mean()) > 5e-3
 
 
 def test_a_gradients_own_matrix_does_not_change_its_pace(prior: UNetPrior) -> None:
@@ -288,7 +288,7 @@ def test_a_gradients_own_matrix_does_not_change_its_pace(prior: UNetPrior) -> No
     plain, turned = (page.format(x).encode() for x in ('cx="16" cy="16" r="14"', where))
     found = []
     for text, unit in ((plain, 1.0), (turned, 14.0)):
-        scene = SvgScene(Document.parse(HEAD + text), prior, SceneConfig(optimise=("gradients",)))
+        scene = SvgImage(Document.parse(HEAD + text), prior, SvgConfig(optimize=("gradients",)))
         (key,) = (k for k in scene.document.parameters if k.endswith(":gradient"))
         with torch.no_grad():
             for group in scene.param_groups():
@@ -299,8 +299,8 @@ def test_a_gradients_own_matrix_does_not_change_its_pace(prior: UNetPrior) -> No
 
 def test_a_white_mask_is_no_mask_even_at_the_pages_border(prior: UNetPrior) -> None:
     page = HEAD + b'<path d="M0 0H32V32H-3Z" fill="#38c"/></svg>'
-    scene = SvgScene(Document.parse(page), prior, mask=torch.ones(1, 1, 20, 20))
-    free = SvgScene(Document.parse(page), prior)
+    scene = SvgImage(Document.parse(page), prior, mask=torch.ones(1, 1, 20, 20))
+    free = SvgImage(Document.parse(page), prior)
     for one in (scene, free):
         shift(one)
     assert scene.svg() == free.svg() != page
@@ -309,27 +309,27 @@ def test_a_white_mask_is_no_mask_even_at_the_pages_border(prior: UNetPrior) -> N
 def test_nothing_to_edit_is_told(document: Document, prior: UNetPrior) -> None:
     for only in (("#nose",), ("#face", "#nose")):  # a slip beside a name that is there
         with pytest.raises(InputError, match="nothing of #nose in this SVG"):
-            SvgScene(document, prior, SceneConfig(only=only))
-    with pytest.raises(InputError, match="nothing of #back in this SVG may change with --optimise strokes"):
-        SvgScene(document, prior, SceneConfig(only=("#back",), optimise=("strokes",)))
+            SvgImage(document, prior, SvgConfig(only=only))
+    with pytest.raises(InputError, match="nothing of #back in this SVG may change with --optimize strokes"):
+        SvgImage(document, prior, SvgConfig(only=("#back",), optimize=("strokes",)))
 
 
 def test_the_source_id_knows_the_document_and_the_settings(document: Document, prior: UNetPrior) -> None:
-    plain = SvgScene(document, prior).source_id()
-    assert plain == SvgScene(Document.parse(PAGE), prior).source_id()
+    plain = SvgImage(document, prior).fingerprint()
+    assert plain == SvgImage(Document.parse(PAGE), prior).fingerprint()
     other = Document.parse(PAGE.replace(b"#f80", b"#f81"))
     mask = torch.ones(1, 1, 32, 32)
     for scene in (
-        SvgScene(other, prior),
-        SvgScene(document, prior, SceneConfig(smoothness=0.1)),
-        SvgScene(document, prior, mask=mask),
+        SvgImage(other, prior),
+        SvgImage(document, prior, SvgConfig(smoothness=0.1)),
+        SvgImage(document, prior, mask=mask),
     ):
-        assert scene.source_id() != plain
+        assert scene.fingerprint() != plain
 
 
 def test_opening_and_saving_files(tmp_path: Path, prior: UNetPrior) -> None:
     (tmp_path / "in.svg").write_bytes(PAGE)
-    scene = SvgScene.open(tmp_path / "in.svg", prior)
+    scene = SvgImage.open(tmp_path / "in.svg", prior)
     scene.save(tmp_path / "out.svg")
     assert (tmp_path / "out.svg").read_bytes() == PAGE
 

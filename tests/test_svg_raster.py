@@ -1,4 +1,4 @@
-"""The rasteriser against resvg, against naive composition, and its gradients against finite differences."""
+"""The rasterizer against resvg, against naive composition, and its gradients against finite differences."""
 
 import io
 import math

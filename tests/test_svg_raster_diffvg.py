@@ -1,4 +1,4 @@
-"""diffvg against our rasteriser, where somebody has built it; what is said where it is missing or cannot draw."""
+"""diffvg against our rasterizer, where somebody has built it; what is said where it is missing or cannot draw."""
 
 import math
 import sys
@@ -207,20 +207,20 @@ def test_what_diffvg_cannot_draw_is_named_before_work_starts(
         return
     with pytest.raises(InputError) as caught:
         DiffvgRaster(group(*children), 64.0, 64.0)
-    assert str(caught.value) == f"diffvg cannot draw {', '.join(said)}: leave --rasteriser at torch"
+    assert str(caught.value) == f"diffvg cannot draw {', '.join(said)}: leave --rasterizer at torch"
 
 
 @pytest.mark.usefixtures("stand_in")
 @pytest.mark.parametrize("numbers", [(30, 30, 30, 34, 30, 0), (30, 30, 30, 30, 30, 2)])
 def test_a_focal_point_is_refused_by_its_numbers(numbers: tuple[float, ...]) -> None:
     page = DiffvgRaster(group(*SCENES["radial"]), 64.0, 64.0)
-    with pytest.raises(InputError, match="focal point or circle: leave --rasteriser at torch"):
+    with pytest.raises(InputError, match="focal point or circle: leave --rasterizer at torch"):
         page.render(VALUES | {"radial": number(*numbers)}, 8, 8)
 
 
 def test_without_diffvg_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydiffvg", None)
-    with pytest.raises(MissingExtra, match=r"build it from its source \(https.*leave --rasteriser at torch"):
+    with pytest.raises(MissingExtra, match=r"build it from its source \(https.*leave --rasterizer at torch"):
         DiffvgRaster(group(), 64.0, 64.0)
 
 

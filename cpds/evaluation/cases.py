@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cpds.errors import InputError
-from cpds.images import open_picture
+from cpds.images import open_image
 from cpds.masks import open_mask, read_mask
 from cpds.types import Images
 
@@ -61,9 +61,9 @@ class Case:
             return from_runs(self.mask, *like.shape[-2:])
         return None if self.mask is None else open_mask(self.mask, like).round()
 
-    def open_truth(self) -> Images | None:
+    def open_ground_truth(self) -> Images | None:
         """What the edit should give."""
-        return None if self.truth is None else open_picture(self.truth)
+        return None if self.truth is None else open_image(self.truth)
 
 
 def from_runs(runs: tuple[int, ...], height: int, width: int) -> Float[Tensor, "1 1 H W"]:
@@ -194,7 +194,7 @@ def check_files(case: Case, problems: list[str]) -> tuple[int, int]:
     for role, file in {"source": case.source, "mask": case.mask, "truth": case.truth}.items():
         if isinstance(file, Path):
             try:
-                height, width = (read_mask if role == "mask" else open_picture)(file).shape[-2:]
+                height, width = (read_mask if role == "mask" else open_image)(file).shape[-2:]
                 sizes[role] = width, height
             except InputError as err:
                 problems.append(f"{case.id}: {role}: {err}")

@@ -24,7 +24,7 @@ def block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     )
 
 
-class Judge(nn.Module):
+class IconClassifier(nn.Module):
     """`classes`: head (concept, style, background) -> the names it tells apart."""
 
     def __init__(self, classes: Mapping[str, Sequence[str]]) -> None:
@@ -60,7 +60,7 @@ class Judge(nn.Module):
         save_file(weights, path, {"classes": json.dumps(self.classes)})
 
     @classmethod
-    def load(cls, path: Path) -> "Judge":
+    def load(cls, path: Path) -> "IconClassifier":
         """What `save` wrote, in eval mode."""
         with safe_open(path, "pt") as file:
             judge = cls(json.loads(file.metadata()["classes"]))

@@ -23,7 +23,7 @@ from cpds.errors import InputError
 from cpds.evaluation.metrics import Scores, structure_distance, torchmetrics_functional
 from cpds.hub import PATIENCE, only_cached, reason, within
 from cpds.images import resized
-from cpds.priors.base import Prior, Text
+from cpds.priors.base import Conditioning, Prior
 from cpds.types import Images
 
 ALEXNET = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
@@ -119,11 +119,11 @@ class PriorStructure:
     def __init__(self, prior: Prior, timestep: float = 0.1, seed: int = 0) -> None:
         self.prior, self.seed = prior, seed
         self.t = round(timestep * len(prior.schedule))
-        self.text: Text = prior.embed([""])
+        self.text: Conditioning = prior.embed([""])
 
     @torch.no_grad()
     def features(self, images: Images) -> Tensor:
-        square = (self.prior.native_side, self.prior.native_side)  # its cost grows with the side's fourth power
+        square = (self.prior.image_size, self.prior.image_size)  # its cost grows with the side's fourth power
         z = self.prior.encode(resized(images, square))
         eps = torch.randn(z[:1].shape, generator=torch.Generator().manual_seed(self.seed)).to(z).expand_as(z)
         t = torch.full((len(z),), self.t, device=z.device)

@@ -21,10 +21,10 @@ from torch import Tensor
 from cpds.editor import EditState
 from cpds.errors import InputError
 from cpds.evaluation.cases import Case
-from cpds.evaluation.classifier import Judge
+from cpds.evaluation.classifier import IconClassifier
 from cpds.evaluation.metrics import Scores, mse, psnr, ssim
-from cpds.guidance import Terms
-from cpds.images import open_picture, png, to_pil
+from cpds.guidance import StepResult
+from cpds.images import open_image, png, to_pil
 from cpds.runs import CONFIG, differences, write_atomic
 from cpds.types import Images
 
@@ -60,14 +60,14 @@ class Instruments:
     """What an edit is judged by; what is None is left out of the table."""
 
     structure: Callable[[Images, Images], Scores] | None = None
-    judge: Judge | None = None
+    judge: IconClassifier | None = None
     lpips: Callable[[Images, Images], Scores] | None = None
     clip: Callable[[Images, list[str]], Scores] | None = None
     device: torch.device | str = "cpu"  # where the networks are
 
     def score(self, case: Case, result: Images) -> dict[str, float]:
         """Figures of one case's result (1, 3, H, W), by name; those that the case lacks something for are left out."""
-        source, truth = open_picture(case.source), case.open_truth()
+        source, truth = open_image(case.source), case.open_ground_truth()
         mask = case.open_mask(source)
         result, source = result.to(self.device), source.to(self.device)
         found: dict[str, Scores | float] = {}
@@ -110,7 +110,7 @@ class Forwards:
     def started(self, state: EditState) -> None:
         pass
 
-    def stepped(self, state: EditState, terms: Terms) -> None:
+    def stepped(self, state: EditState, terms: StepResult) -> None:
         self.total += terms.metrics["forwards"]
 
     def finished(self, state: EditState) -> None:
@@ -160,7 +160,7 @@ class Evaluation:
         todo = [case for case in cases if case.id not in rows]
         report(len(cases) - len(todo))
         for group in batches(todo, batch_size):
-            sources = torch.cat([open_picture(case.source) for case in group])
+            sources = torch.cat([open_image(case.source) for case in group])
             began = time.perf_counter()
             pictures, forwards = edit(group, sources)
             pictures = (pictures.cpu() * 255).round() / 255  # judged as they are kept
@@ -184,7 +184,7 @@ class Evaluation:
             places = {0: case.source, 1: case.truth, each - 1: self.folder / RESULTS / f"{case.id}.png"}
             for k, file in places.items():
                 if file is not None:
-                    small = ImageOps.pad(to_pil(open_picture(file)), (side, side), color="white")
+                    small = ImageOps.pad(to_pil(open_image(file)), (side, side), color="white")
                     page.paste(small, (i % columns * (each * side + 8) + k * side, i // columns * (side + 8)))
         return page
 

@@ -13,17 +13,17 @@ from cpds.types import Features, Images, Latents, Timesteps
 
 
 @dataclass(frozen=True)
-class Text:
+class Conditioning:
     """Encoded prompts, one row each."""
 
     embeds: Float[Tensor, "b n d"]
 
-    def __add__(self, other: "Text") -> "Text":
-        return Text(torch.cat([self.embeds, other.embeds]))
+    def __add__(self, other: "Conditioning") -> "Conditioning":
+        return Conditioning(torch.cat([self.embeds, other.embeds]))
 
-    def expand(self, batch: int) -> "Text":
+    def expand(self, batch: int) -> "Conditioning":
         """Every prompt repeated for its share of a batch of views."""
-        return Text(self.embeds.repeat_interleave(batch // len(self.embeds), 0))
+        return Conditioning(self.embeds.repeat_interleave(batch // len(self.embeds), 0))
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Prior(Protocol):
 
     schedule: NoiseSchedule
     device: torch.device
-    native_side: int  # px of the pictures that it was trained on
-    multiple: int  # px; sides of its pictures must be multiples of this
+    image_size: int  # px of the pictures that it was trained on
+    size_multiple: int  # px; sides of its pictures must be multiples of this
     feature_width: int  # channels of the widest tapped self-attention
     parameters: int  # of the network that denoises
-    identity: str  # what a saved run remembers it by
+    fingerprint: str  # what a saved run remembers it by
 
     def encode(self, images: Images) -> Latents:
         """Latents (mean, scaled) of RGB pictures in [0, 1]; differentiable."""
@@ -54,11 +54,11 @@ class Prior(Protocol):
         """RGB pictures in [0, 1]."""
         ...
 
-    def embed(self, prompts: Sequence[str]) -> Text:
+    def embed(self, prompts: Sequence[str]) -> Conditioning:
         """Encode prompts; warns and names what is cut where one is longer than the text encoder takes."""
         ...
 
-    def denoise(self, x_t: Latents, t: Timesteps, text: Text, *, tap: bool = False) -> Prediction:
+    def denoise(self, x_t: Latents, t: Timesteps, text: Conditioning, *, tap: bool = False) -> Prediction:
         """Noise prediction of one branch (no guidance); with `tap` also the self-attention outputs.
 
         Gradients, where enabled, reach `x_t` through the features alone: nothing after the last tap is recorded.

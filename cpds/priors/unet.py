@@ -9,7 +9,7 @@ import torch
 
 from cpds.errors import InputError
 from cpds.hub import reason
-from cpds.priors.base import Prediction, Text
+from cpds.priors.base import Conditioning, Prediction
 from cpds.priors.hooks import capture, self_attentions
 from cpds.schedule import NoiseSchedule
 from cpds.types import Images, Latents, Timesteps
@@ -20,26 +20,26 @@ SUPPORTED = "StableDiffusionPipeline"
 class UNetPrior:
     """Prior over a `StableDiffusionPipeline`'s networks, frozen; latents in and out are float32."""
 
-    def __init__(self, pipeline: Any, device: torch.device, identity: str) -> None:
+    def __init__(self, pipeline: Any, device: torch.device, fingerprint: str) -> None:
         self.unet, self.vae, self.text_encoder = pipeline.unet, pipeline.vae, pipeline.text_encoder
         self.tokenizer = pipeline.tokenizer
         for network in (self.unet, self.vae, self.text_encoder):
             network.to(device).eval().requires_grad_(False)
-        self.device, self.identity = device, identity
+        self.device, self.fingerprint = device, fingerprint
         settings = pipeline.scheduler.config
-        parametrisation = settings.prediction_type
-        if parametrisation not in ("epsilon", "v_prediction"):
+        parameterization = settings.prediction_type
+        if parameterization not in ("epsilon", "v_prediction"):
             raise InputError(
-                f"prior {identity} predicts {parametrisation!r}: priors must predict epsilon or v_prediction"
+                f"prior {fingerprint} predicts {parameterization!r}: priors must predict epsilon or v_prediction"
             )
-        self.schedule = NoiseSchedule.from_alpha_bar(pipeline.scheduler.alphas_cumprod, parametrisation)
+        self.schedule = NoiseSchedule.from_alpha_bar(pipeline.scheduler.alphas_cumprod, parameterization)
         down = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        self.native_side = self.unet.config.sample_size * down
-        self.multiple = down * 2 ** (len(self.unet.config.block_out_channels) - 1)
+        self.image_size = self.unet.config.sample_size * down
+        self.size_multiple = down * 2 ** (len(self.unet.config.block_out_channels) - 1)
         self.parameters = sum(x.numel() for x in self.unet.parameters())
         self._taps = self_attentions(self.unet)
         if not self._taps:
-            raise InputError(f"prior {identity} has no self-attention in its up blocks, which cds and cpds need")
+            raise InputError(f"prior {fingerprint} has no self-attention in its up blocks, which cds and cpds need")
         self.feature_width = max(attention.to_out[0].out_features for _, attention in self._taps)
 
     @classmethod
@@ -74,7 +74,7 @@ class UNetPrior:
                 f"prior {name!r} cannot be loaded: give a local folder or a hub name of a Stable Diffusion 1.x or 2.x "
                 f"pipeline ({reason(err)})"
             ) from err
-        return cls(pipeline, device, f"{identity_of(name)} {str(dtype).removeprefix('torch.')}")
+        return cls(pipeline, device, f"{fingerprint_of(name)} {str(dtype).removeprefix('torch.')}")
 
     def encode(self, images: Images) -> Latents:
         x = (2 * images - 1).to(self.device, self.vae.dtype)
@@ -85,7 +85,7 @@ class UNetPrior:
         return (self.vae.decode(x).sample.float() / 2 + 0.5).clamp(0, 1)
 
     @torch.no_grad()
-    def embed(self, prompts: Sequence[str]) -> Text:
+    def embed(self, prompts: Sequence[str]) -> Conditioning:
         longest = min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
         for prompt in prompts:
             ids = self.tokenizer(prompt).input_ids
@@ -98,9 +98,9 @@ class UNetPrior:
         ids = self.tokenizer(
             list(prompts), padding="max_length", max_length=longest, truncation=True, return_tensors="pt"
         ).input_ids
-        return Text(self.text_encoder(ids.to(self.device))[0].float())
+        return Conditioning(self.text_encoder(ids.to(self.device))[0].float())
 
-    def denoise(self, x_t: Latents, t: Timesteps, text: Text, *, tap: bool = False) -> Prediction:
+    def denoise(self, x_t: Latents, t: Timesteps, text: Conditioning, *, tap: bool = False) -> Prediction:
         dtype = self.unet.dtype
         with capture(self._taps if tap else []) as features:
             output = self.unet(x_t.to(dtype), t.to(self.device), text.embeds.to(dtype)).sample
@@ -121,7 +121,7 @@ def quieten() -> None:
     logging.disable_progress_bar()
 
 
-def identity_of(name: str) -> str:
+def fingerprint_of(name: str) -> str:
     """A name that stays the same for the same weights: the hub name, or a digest of a local folder's files."""
     import hashlib
 

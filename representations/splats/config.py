@@ -21,7 +21,7 @@ def is_region(region: tuple[float, ...]) -> bool:
 class SplatConfig:
     """How a splat scene is looked at, and what of it may change."""
 
-    optimise: tuple[GroupName, ...] = GROUPS
+    optimize: tuple[GroupName, ...] = GROUPS
     """What may change."""
     region: tuple[float, ...] | None = None
     """Sphere (x y z radius) or box (x y z x y z), in the .ply's axes: gaussians centred outside stay as they are."""
@@ -35,8 +35,8 @@ class SplatConfig:
     """Views in a picture for people: one, or four in a square."""
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.optimise) - set(GROUPS))
-        require(bool(self.optimise) and not unknown, f"optimise must name some of {GROUPS}, got {self.optimise}")
+        unknown = sorted(set(self.optimize) - set(GROUPS))
+        require(bool(self.optimize) and not unknown, f"optimize must name some of {GROUPS}, got {self.optimize}")
         require(self.region is None or is_region(self.region), f"region must be {SHAPES}, got {self.region}")
         require(self.view_every >= 1, f"view_every must be >= 1, got {self.view_every}")
         ground = len(self.background) == 3 and all(0 <= c <= 1 for c in self.background)

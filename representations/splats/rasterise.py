@@ -17,12 +17,12 @@ from representations.splats.projection import Quats, centres, project
 from representations.splats.tiles import cells_of, tile_ranges
 
 MODES = ("RGB", "D", "ED", "RGB+D", "RGB+ED")
-Rasteriser = Callable[..., tuple[Tensor, Tensor, dict[str, Any]]]
+Rasterizer = Callable[..., tuple[Tensor, Tensor, dict[str, Any]]]
 CELL = 8  # px; tiles are cut into cells of this side where it divides them
 
 
 @cache
-def rasteriser_for(device: torch.device) -> Rasteriser:
+def rasteriser_for(device: torch.device) -> Rasterizer:
     """gsplat's on CUDA where it is installed and its kernels are built, else ours."""
     if device.type == "cuda":
         try:

@@ -28,7 +28,7 @@ from representations.cameras import Camera, Frame, read_cameras, view_at
 from representations.masks import find_masks, fitted_mask, hold
 from representations.splats.config import GROUPS, GroupName, SplatConfig
 from representations.splats.ply import Gaussians, SplatFile
-from representations.splats.rasterise import Rasteriser, rasteriser_for
+from representations.splats.rasterise import Rasterizer, rasteriser_for
 
 FIELDS: dict[GroupName, tuple[str, ...]] = {  # of Gaussians
     "xyz": ("means",),
@@ -51,21 +51,21 @@ class SplatScene:
         cameras: Sequence[Camera],
         prior: Prior,
         config: SplatConfig | None = None,
-        rasteriser: Rasteriser | None = None,
+        rasterizer: Rasterizer | None = None,
         masks: Sequence[Path] = (),
     ) -> None:
         self.file, self.config, self.device = file, config or SplatConfig(), prior.device
-        self.rasteriser = rasteriser or rasteriser_for(self.device)
+        self.rasterizer = rasterizer or rasteriser_for(self.device)
         if not cameras:
             raise InputError("there is no camera: give at least one")
-        short = self.config.resolution or prior.native_side
-        sizes = [working_size(float(c.height), float(c.width), short, prior.multiple) for c in cameras]
+        short = self.config.resolution or prior.image_size
+        sizes = [working_size(float(c.height), float(c.width), short, prior.size_multiple) for c in cameras]
         self.cameras = [c.fitted(*size) for c, size in zip(cameras, sizes, strict=True)]
         self._masks = [fitted_mask(m, c, *size) for m, c, size in zip(masks, cameras, sizes, strict=bool(masks))]
         self._base = {k: v.to(self.device) for k, v in vars(file.gaussians).items()}
         self.degree = file.gaussians.degree
         self._unit = {"means": extent(cameras, file.gaussians.means), "rest": 1 / 20}
-        chosen = [field for group in GROUPS if group in self.config.optimise for field in FIELDS[group]]
+        chosen = [field for group in GROUPS if group in self.config.optimize for field in FIELDS[group]]
         self._free = self._within(self._base["means"])
         self._start = {f: self._base[f][self._free] / self._unit.get(f, 1.0) for f in chosen if self._base[f].numel()}
         self._now = {f: x.clone().requires_grad_() for f, x in self._start.items()}
@@ -120,13 +120,13 @@ class SplatScene:
             found[f] = self._base[f] + moved if every else self._base[f].index_add(0, self._free, moved)
         return found
 
-    def source_id(self) -> dict[str, object]:
+    def fingerprint(self) -> dict[str, object]:
         """Digests and settings that a resumed run must find unchanged."""
         cameras = b"".join(x.numpy().tobytes() for c in self.cameras for x in (c.viewmat, c.k))
         parts = {"splats": self.file.encode(self.file.gaussians), "cameras": cameras}
         digests = {k: hashlib.sha256(v).hexdigest() for k, v in parts.items()}
         masks = hashlib.sha256(b"".join(m.numpy().tobytes() for m in self._masks)).hexdigest() if self._masks else None
-        return {**digests, "masks": masks, **asdict(self.config), "rasteriser": self.rasteriser.__module__}
+        return {**digests, "masks": masks, **asdict(self.config), "rasterizer": self.rasterizer.__module__}
 
     def sample_view(self, *, generator: torch.Generator) -> int:
         """The same camera for `view_every` steps; all of them, shuffled, before one comes again.
@@ -158,7 +158,7 @@ class SplatScene:
             now.copy_(torch.where((now != start).any(1, keepdim=True), normalize(now, dim=1), now))
 
     @torch.no_grad()
-    def picture(self, prior: Prior) -> Images:
+    def preview(self, prior: Prior) -> Images:
         """The scene from one camera, or from four spread over the list, at the first one's size."""
         count, (first, *_) = min(self.config.shown, len(self.cameras)), self.cameras
         if count < 4:
@@ -172,7 +172,7 @@ class SplatScene:
         return self._look(self.values(), camera)
 
     def _look(self, values: dict[str, Tensor], camera: Camera) -> Images:
-        drawn, _, _ = self.rasteriser(
+        drawn, _, _ = self.rasterizer(
             means=values["means"],
             quats=values["quats"],
             scales=values["scales"].exp(),

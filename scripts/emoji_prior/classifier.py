@@ -15,7 +15,7 @@ import tyro
 from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate
 
-from cpds.evaluation.classifier import SIDE, Judge
+from cpds.evaluation.classifier import SIDE, IconClassifier
 from scripts.emoji_prior.icons import BACKGROUNDS, STYLES, Icons, concepts, draw, load_icons, random_scene
 
 
@@ -28,7 +28,7 @@ class Config:
     start: Path | None = None
     """Go on from these weights."""
     steps: int = 6000
-    """Optimiser steps."""
+    """Optimizer steps."""
     batch: int = 64
     """Pictures in a step."""
     renders_per_icon: int = 16
@@ -66,7 +66,7 @@ def soften(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def accuracy(judge: Judge, x: Tensor, y: dict[str, Tensor], device: str) -> dict[str, float]:
+def accuracy(judge: IconClassifier, x: Tensor, y: dict[str, Tensor], device: str) -> dict[str, float]:
     """Share of pictures that each head names right."""
     hits = dict.fromkeys(y, 0)
     for chosen in torch.arange(len(x)).split(256):
@@ -80,12 +80,12 @@ def main(config: Config) -> None:
     icons = load_icons(list(concepts()))
     x, y = pictures(icons, config.renders_per_icon, config.seed)
     torch.manual_seed(config.seed)
-    judge = Judge({"concept": list(concepts()), "style": STYLES, "background": list(BACKGROUNDS)})
+    judge = IconClassifier({"concept": list(concepts()), "style": STYLES, "background": list(BACKGROUNDS)})
     if config.start:
-        judge.load_state_dict(Judge.load(config.start).state_dict())
+        judge.load_state_dict(IconClassifier.load(config.start).state_dict())
     judge.to(config.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    optimiser = torch.optim.AdamW(judge.parameters(), lr=config.lr, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, config.steps)
+    optimizer = torch.optim.AdamW(judge.parameters(), lr=config.lr, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, config.steps)
     generator = torch.Generator().manual_seed(config.seed)
     for step in range(1, config.steps + 1):
         chosen = torch.randint(len(x), (config.batch,), generator=generator)
@@ -95,9 +95,9 @@ def main(config: Config) -> None:
         losses = [
             cross_entropy(logits[head].float(), y[head][chosen].to(config.device), label_smoothing=0.05) for head in y
         ]
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         torch.stack(losses).sum().backward()
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         if step % 250 == 0:
             print(f"{step}/{config.steps} loss {', '.join(f'{float(v.detach()):.3f}' for v in losses)}", flush=True)

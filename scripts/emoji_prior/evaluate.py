@@ -17,16 +17,16 @@ from diffusers import StableDiffusionPipeline
 from torch import Tensor
 from torchmetrics.image.kid import poly_mmd
 
-from cpds.evaluation.classifier import Judge
+from cpds.evaluation.classifier import IconClassifier
 from cpds.runs import write_atomic
 from scripts.emoji_prior.icons import BACKGROUNDS, concepts, draw, load_icons, random_scene, with_article
 
-SECTION = """## Samples, judged
+SECTION = """## Samples
 
-{per_concept} samples of each of {n} concepts at guidance {guidance}, {steps} DDIM steps, random backgrounds, judged by
-`benchmarks/emoji_edit/classifier.safetensors` (scripts/emoji_prior/evaluate.py): **{all:.1%}** are called what they were asked to
-be; over 200 random concepts {random:.1%}. Kernel distance (KID) to fresh renders on the judge's features: {kid:.3f};
-of renders to other renders {floor:.3f}.
+{per_concept} samples of each of {n} concepts at guidance {guidance}, {steps} DDIM steps, random backgrounds, by the
+classifier `benchmarks/emoji_edit/classifier.safetensors` (scripts/emoji_prior/evaluate.py): **{all:.1%}** are called what they were
+asked to be; over 200 random concepts {random:.1%}. Kernel distance (KID) to fresh renders on the classifier's
+features: {kid:.3f}; of renders to other renders {floor:.3f}.
 
 | samples called right | concepts |
 |---|---|
@@ -58,7 +58,7 @@ class Config:
 
 
 @torch.no_grad()
-def features(judge: Judge, images: Tensor) -> Tensor:
+def features(judge: IconClassifier, images: Tensor) -> Tensor:
     """What the judge's heads see, (n, 512)."""
     found: list[Tensor] = []
     handle = judge.heads["concept"].register_forward_hook(lambda _m, args, _o: found.append(args[0]))
@@ -71,7 +71,7 @@ def features(judge: Judge, images: Tensor) -> Tensor:
 def main(config: Config) -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(config.prior, safety_checker=None).to(config.device)
     pipeline.set_progress_bar_config(disable=True)
-    judge, words, rng = Judge.load(config.judge), concepts(), random.Random(config.seed)
+    judge, words, rng = IconClassifier.load(config.judge), concepts(), random.Random(config.seed)
     wanted = [name for name in words for _ in range(config.per_concept)]
     prompts = [
         f"{with_article(words[name][0])} on {with_article(rng.choice(list(BACKGROUNDS)))} background" for name in wanted
@@ -115,7 +115,7 @@ def main(config: Config) -> None:
     )
     print(section)
     card = config.prior / "README.md"
-    text = re.sub(r"## Samples, judged\n.*?(?=^## )", "", card.read_text(), flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"## Samples\n.*?(?=^## )", "", card.read_text(), flags=re.DOTALL | re.MULTILINE)
     write_atomic(card, text.replace("## Limits\n", section + "## Limits\n").encode())
 
 

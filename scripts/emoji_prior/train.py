@@ -3,7 +3,7 @@
     python -m scripts.emoji_prior.train --out runs/prior                          # everything, resumes where it stopped
     python -m scripts.emoji_prior.train --out runs/prior --denoiser-steps 20000   # longer; may be changed on resume
     python -m scripts.emoji_prior.train --out runs/prior --export cpds/assets/prior
-    python -m scripts.emoji_prior.train --out runs/next --start cpds/assets/prior # go on from the shipped weights, or a run's
+    python -m scripts.emoji_prior.train --out runs/next --start cpds/assets/prior # go on from others' weights
 
 The learning rate warms up, stays, and falls to zero over the last steps: to end a run early, resume it with fewer.
 
@@ -66,11 +66,11 @@ class Config(Sizes):
     collages: float = 0.3
     """Share of pictures with other backgrounds, or with two or three icons."""
     autoencoder_steps: int = 3000
-    """Optimiser steps of the autoencoder."""
+    """Optimizer steps of the autoencoder."""
     autoencoder_batch: int = 32
     """Random crops of 64 px in one of its steps."""
     denoiser_steps: int = 10000
-    """Optimiser steps of denoiser and text encoder."""
+    """Optimizer steps of denoiser and text encoder."""
     batch: int = 48
     """Pictures in a step."""
     lr: float = 1e-3
@@ -175,19 +175,19 @@ def finished(start: Path) -> Finished:
 
 
 class Run:
-    """The loop both networks share: optimiser, schedule, moving average, log and checkpoints."""
+    """The loop both networks share: optimizer, schedule, moving average, log and checkpoints."""
 
     def __init__(self, config: Config, name: str, module: nn.Module, steps: int, lr: float, momentum: float) -> None:
         self.config, self.name, self.module, self.steps = config, name, module, steps
         self.lr, self.momentum = lr, momentum
-        self.optimiser = torch.optim.AdamW(module.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
+        self.optimizer = torch.optim.AdamW(module.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
         self.average = {k: v.detach().clone() for k, v in module.state_dict().items()}
         self.step = 0
         self.path = config.out / f"{name}.pt"
         if self.path.exists():
             state = torch.load(self.path, map_location=config.device)
             module.load_state_dict(state["module"])
-            self.optimiser.load_state_dict(state["optimiser"])
+            self.optimizer.load_state_dict(state["optimizer"])
             self.average, self.step = state["average"], state["step"]
 
     def __call__(
@@ -199,12 +199,12 @@ class Run:
             # every step has its own seed, so that a resumed run sees the same batches
             seed = hash((self.config.seed, self.name == "denoiser", self.step))
             loss = loss_of(random.Random(seed), torch.Generator().manual_seed(seed % 2**63))
-            for group in self.optimiser.param_groups:
+            for group in self.optimizer.param_groups:
                 group["lr"] = self.lr * rate(self.step, self.steps, self.config.decay)
-            self.optimiser.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
-            self.optimiser.step()
+            self.optimizer.step()
             self.step += 1
             mix = min(self.momentum, self.step / (self.step + 10))
             with torch.no_grad():
@@ -218,7 +218,7 @@ class Run:
                 total = 0.0
             regular = self.step % self.config.save_every == 0 or self.step == self.steps
             if regular or time.time() - saved > 60 * self.config.save_minutes:
-                state = {"module": self.module.state_dict(), "optimiser": self.optimiser.state_dict()}
+                state = {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
                 save({**state, "average": self.average, "step": self.step}, self.path)
                 saved = time.time()
                 if regular:

@@ -1,7 +1,7 @@
 """Make a small 3D scene from an icon: a relief of it, seen from all around its front, as a nerfstudio data set.
 
     python -m scripts.toy_scene.make --out scenes/cat                           # 30 views to train on, 6 held out
-    python -m scripts.toy_scene.make --out scenes/cat --target dog-face         # and the right answer of an edit, target/
+    python -m scripts.toy_scene.make --out scenes/cat --target dog-face         # and an edit's ground truth, target/
     python -m scripts.toy_scene.make --out scenes/cat --splats 2000             # and scene.ply, gaussian splats of it
     python -m scripts.toy_scene.make --out scenes/mine --picture mine.png       # your own icon; without npm
 

@@ -2,7 +2,7 @@
 
 An outline is a soup of directed edges in which every vertex is left as often as it is reached. Each piece of an edge
 within a pixel adds its signed area to the pixel and its height to all pixels to the right; a running sum along the row
-gives the area-weighted winding number (the accumulation buffer of font rasterisers), which the fill rule turns into
+gives the area-weighted winding number (the accumulation buffer of font rasterizers), which the fill rule turns into
 coverage; where parts of one outline meet within a pixel, overlaps.py tells what is covered. By Stokes' theorem a
 pixel's coverage changes only with the pieces of edge inside it: the backward pass reads the gradient at those pixels.
 """

@@ -24,7 +24,7 @@ from svg.model import IDENTITY, Draw, Fixed, Gradient, Group, Paint, Solid, Stro
 from svg.raster.gradients import affine
 from svg.raster.outlines import Outlines
 
-REMEDY = "leave --rasteriser at torch"
+REMEDY = "leave --rasterizer at torch"
 MOST_OVERLAPS = 256  # shapes on one spot, after which diffvg aborts the process
 GAP = 1e-6  # between a gradient's stops, which diffvg wants strictly ascending
 SEEN = 2**-10  # what the ground's alpha lacks of 1

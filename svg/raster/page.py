@@ -1,4 +1,4 @@
-"""A differentiable rasteriser for SVG in torch alone: fills, strokes, gradients, clips, group opacity; CPU or GPU.
+"""A differentiable rasterizer for SVG in torch alone: fills, strokes, gradients, clips, group opacity; CPU or GPU.
 
     raster = Raster(document.root, document.width, document.height)
     picture = raster.render(values, 128, 128)          # premultiplied RGBA, gradients reach every tensor of `values`

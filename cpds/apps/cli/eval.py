@@ -23,7 +23,8 @@ class EvalArgs:
     """Edit a whole data set and judge the edits: emoji-edit, PIE-Bench, or a JSONL manifest of your own."""
 
     data: tyro.conf.Positional[str]
-    """emoji-edit, a manifest.jsonl (columns: cpds/evaluation/cases.py), or a folder with one or in PIE-Bench's layout."""
+    """emoji-edit, a manifest.jsonl (columns: cpds/evaluation/cases.py), or a folder with one, or in PIE-Bench's
+    layout."""
     out: Path = Path("runs/eval")
     """Folder for results and tables; a second setting in the same folder becomes a second line of the table."""
     label: str | None = None
@@ -93,10 +94,10 @@ def run_eval(args: EvalArgs, command: str) -> int:
     prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
     choose_threads(prior)
     for width, height in {case.size for case in cases}:
-        working_size(height, width, args.resolution or prior.native_side, prior.multiple)
+        working_size(height, width, args.resolution or prior.image_size, prior.size_multiple)
     tools, judged_by = instruments(args, prior, cases, lpips)
     latent = LatentImageConfig(args.resolution, args.keep_unchanged)
-    settings = {"edit": asdict(args.edit), "latent": asdict(latent), "prior": prior.identity, "judged by": judged_by}
+    settings = {"edit": asdict(args.edit), "latent": asdict(latent), "prior": prior.fingerprint, "judged by": judged_by}
 
     def edit_batch(group: Any, sources: Any) -> tuple[Any, float]:
         image, counter = LatentImage(sources, prior, latent), Forwards()
@@ -108,7 +109,7 @@ def run_eval(args: EvalArgs, command: str) -> int:
                 parts = [edit_batch([case], source) for case, source in zip(group, sources.split(1), strict=True)]
                 return torch.cat([p for p, _ in parts]), sum(f for _, f in parts) / len(parts)
             warn(f"{group[0].id}: {err}; its last good state is judged")
-        return image.picture(prior), counter.total / len(group)
+        return image.preview(prior), counter.total / len(group)
 
     evaluation = Evaluation(args.out / label, settings, command)
     try:
@@ -150,7 +151,7 @@ def instruments(args: EvalArgs, prior: Any, cases: Sequence[Any], lpips: Any) ->
     import hashlib
 
     from cpds.evaluation.cases import EMOJI_EDIT
-    from cpds.evaluation.classifier import Judge
+    from cpds.evaluation.classifier import IconClassifier
     from cpds.evaluation.metrics import torchmetrics_functional
     from cpds.evaluation.networks import ClipScore, DinoStructure, PriorStructure
     from cpds.evaluation.runner import Instruments
@@ -158,7 +159,7 @@ def instruments(args: EvalArgs, prior: Any, cases: Sequence[Any], lpips: Any) ->
     torchmetrics_functional("structural_similarity_index_measure")
     judge, judge_file = None, EMOJI_EDIT / "classifier.safetensors"
     if any(case.expect for case in cases):
-        judge = Judge.load(judge_file).to(prior.device)
+        judge = IconClassifier.load(judge_file).to(prior.device)
         wrong = {f"{h} {n!r}" for case in cases for h, n in case.expect.items() if n not in judge.classes.get(h, ())}
         require(not wrong, f"expect names what the judge does not know: {', '.join(sorted(wrong))}")
     tools = Instruments(
@@ -169,5 +170,5 @@ def instruments(args: EvalArgs, prior: Any, cases: Sequence[Any], lpips: Any) ->
         device=prior.device,
     )
     digest = hashlib.sha256(judge_file.read_bytes()).hexdigest()[:16] if judge else None
-    structure = args.dino or prior.identity
+    structure = args.dino or prior.fingerprint
     return tools, {"judge": digest, "lpips": args.lpips, "clip": args.clip, "structure": structure}

@@ -71,10 +71,10 @@ def run_image(args: ImageArgs) -> int:
     require_request(args, "picture")
     say_loading()
 
-    from cpds.images import find_pictures, open_source, to_pil, working_size
+    from cpds.images import find_images, open_source, to_pil, working_size
     from cpds.masks import edit_mask
 
-    edits = asked("image", args, "img_path", find_pictures)
+    edits = asked("image", args, "img_path", find_images)
     if not edits.jobs:
         return 0
     mask = edit_mask(args.mask) if args.mask else None
@@ -90,10 +90,10 @@ def run_image(args: ImageArgs) -> int:
         say(EMBEDDED_NOTE)
     prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
     choose_threads(prior)
-    short = args.resolution or prior.native_side
-    usual, _ = working_size(1, 1, short, prior.multiple)
+    short = args.resolution or prior.image_size
+    usual, _ = working_size(1, 1, short, prior.size_multiple)
     for path, (height, width) in checked.sizes.items():
-        h, w = working_size(height, width, short, prior.multiple)
+        h, w = working_size(height, width, short, prior.size_multiple)
         if min(h, w) < usual:
             say(f"cpds: note: {path}: it is so long that it is edited at {w}x{h} px")
 

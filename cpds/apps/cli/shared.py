@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cpds.editor import EditState
     from cpds.priors.base import Prior
     from cpds.representation import Representation
-    from cpds.runs import Identity, RunFolder
+    from cpds.runs import RunFolder, RunKey
 
 BIGGER = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 EMBEDDED_NOTE = (
@@ -239,7 +239,7 @@ def run_jobs(edits: Asked, prior: Prior, opened: Callable[[Job], Opened], suffix
 
 def each(edits: Asked, prior: Prior, opened: Callable[[Job], Opened], suffix: str) -> int:
     """What `run_jobs` does once the folders' folder is its own."""
-    from cpds.runs import Identity
+    from cpds.runs import RunKey
 
     args = edits.args
     jobs = [job for job in edits.jobs if job.source not in edits.skipped]
@@ -248,7 +248,7 @@ def each(edits: Asked, prior: Prior, opened: Callable[[Job], Opened], suffix: st
             say(f"[{n}/{len(jobs)}] {job.source.name} -> {job.target}")
         thing, before, exports = opened(job)
         prompts = (args.prompt + suffix, job.target + suffix)
-        identity = Identity(*prompts, prior.identity, thing.source_id(), args.edit)  # pyright: ignore[reportAttributeAccessIssue]
+        identity = RunKey(*prompts, prior.fingerprint, thing.fingerprint(), args.edit)  # pyright: ignore[reportAttributeAccessIssue]
         code = one_edit(
             thing,
             prior,
@@ -269,7 +269,7 @@ def each(edits: Asked, prior: Prior, opened: Callable[[Job], Opened], suffix: st
 def one_edit(
     representation: Representation[Any],
     prior: Prior,
-    identity: Identity,
+    identity: RunKey,
     folder: Path,
     before: Image,
     *,
@@ -336,7 +336,7 @@ def begun(
     place: RunFolder,
     representation: Representation[Any],
     prior: Prior,
-    identity: Identity,
+    identity: RunKey,
     request: Mapping[str, Any],
 ) -> EditState:
     """A new run, whose place is claimed once its settings are known to be usable."""
@@ -349,7 +349,7 @@ def begun(
 
 
 def continued(
-    place: RunFolder, representation: Representation[Any], prior: Prior, identity: Identity
+    place: RunFolder, representation: Representation[Any], prior: Prior, identity: RunKey
 ) -> EditState | None:
     """A run where its checkpoint ended; None if nothing is left to do.
 

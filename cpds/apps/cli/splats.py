@@ -90,6 +90,6 @@ def run_splats(args: SplatArgs) -> int:
     def opened(job: Job) -> Opened:
         scene = SplatScene(file, cameras, prior, args.views, masks=masks)
         exports = Exports(RunFolder(job.folder), scene.encode, "ply", args.ply_every)
-        return Opened(scene, to_pil(scene.picture(prior)), [exports])
+        return Opened(scene, to_pil(scene.preview(prior)), [exports])
 
     return run_jobs(edits, prior, opened)

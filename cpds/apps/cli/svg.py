@@ -22,11 +22,11 @@ from cpds.config import EditConfig, require
 from cpds.errors import InputError
 from cpds.presets import PRESETS
 from cpds.terminal import say, say_loading, show, warn
-from svg.config import SceneConfig
+from svg.config import SvgConfig
 
 if TYPE_CHECKING:
     from svg.document import Document
-    from svg.image import SvgScene
+    from svg.image import SvgImage
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class SvgArgs:
     """Diffusion prior: a Hugging Face name or a local folder in diffusers' layout. Default: the embedded prior."""
     mask: Path | None = None
     """Picture laid over the page, read as that of `cpds image`: white may change, black and transparent are held."""
-    rasteriser: Literal["torch", "diffvg"] = "torch"
+    rasterizer: Literal["torch", "diffvg"] = "torch"
     """What draws the page while it is edited; diffvg must have been built from its source."""
     svg_every: int = 50
     """Steps between two SVGs of the way; 0 writes the last one alone."""
@@ -62,7 +62,7 @@ class SvgArgs:
     """auto, cpu, cuda, cuda:1, mps."""
     torch_dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     """Precision of the prior. auto: fp16 on CUDA, else fp32."""
-    scene: tyro.conf.OmitArgPrefixes[SceneConfig] = field(default_factory=lambda: SceneConfig())
+    scene: tyro.conf.OmitArgPrefixes[SvgConfig] = field(default_factory=lambda: SvgConfig())
     edit: tyro.conf.OmitArgPrefixes[EditConfig] = field(default_factory=lambda: PRESETS["cpds-svg"])
 
 
@@ -85,12 +85,12 @@ def run_svg(args: SvgArgs) -> int:
     from cpds.priors.load import load_prior
     from cpds.runs import RunFolder
     from cpds.threads import choose_threads
-    from svg.image import SvgScene, chosen
+    from svg.image import SvgImage, chosen
     from svg.raster.diffvg import DiffvgRaster
     from svg.raster.page import Raster
     from svg.summary import Summary, estimate, measured_step
 
-    drawer = {"torch": Raster, "diffvg": DiffvgRaster}[args.rasteriser]
+    drawer = {"torch": Raster, "diffvg": DiffvgRaster}[args.rasterizer]
     documents: dict[Path, Document] = {}
     skipped: dict[Path, str] = {}
     for path in dict.fromkeys(job.source for job in edits.jobs):
@@ -113,11 +113,11 @@ def run_svg(args: SvgArgs) -> int:
         say(EMBEDDED_NOTE)
     prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
     choose_threads(prior)
-    short = args.scene.resolution or prior.native_side
-    sizes = {p: working_size(d.height, d.width, short, prior.multiple) for p, d in documents.items()}
+    short = args.scene.resolution or prior.image_size
+    sizes = {p: working_size(d.height, d.width, short, prior.size_multiple) for p, d in documents.items()}
 
-    def scene_of(path: Path) -> SvgScene:
-        return SvgScene(documents[path], prior, args.scene, mask, drawer)
+    def scene_of(path: Path) -> SvgImage:
+        return SvgImage(documents[path], prior, args.scene, mask, drawer)
 
     for path, document in documents.items():
         summary = Summary.of(document, args.scene, sizes[path])
@@ -137,7 +137,7 @@ def run_svg(args: SvgArgs) -> int:
         packed = job.source.suffix.lower() == ".svgz"  # what is packed stays so
         encode, suffix = (scene.packed, "svgz") if packed else (scene.svg, "svg")
         exports = Exports(RunFolder(job.folder), encode, suffix, args.svg_every)
-        return Opened(scene, to_pil(scene.picture(prior)), [exports])
+        return Opened(scene, to_pil(scene.preview(prior)), [exports])
 
     try:
         code = run_jobs(edits._replace(skipped=skipped), prior, opened, args.scene.suffix)

@@ -2,7 +2,7 @@
 
     ns-export pointcloud --load-config outputs/.../config.yml --output-dir scenes/mine --num-points 5000 \
         --normal-method open3d --save-world-frame True
-    python -m scripts.toy_scene.points scenes/mine                    # point_cloud.ply there, or name another one
+    python -m nerf_plugin.points scenes/mine                    # point_cloud.ply there, or name another one
 
 It writes sparse_pc.ply beside transforms.json and names it there (ply_file_path). ns-export leaves points in the axes
 of the capture, nerfstudio reads them in those of transforms.json: the dataset's applied_transform lies between.
