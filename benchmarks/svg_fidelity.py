@@ -2,9 +2,9 @@
 
     python -m benchmarks.svg_fidelity --icons 2000
 
-Draws icons at random from three sets (downloaded once with npm by scripts/emoji_prior/icons.py) and prints,
-for 128 px on white, the share with at least 35 dB PSNR to resvg's picture, how many documents written back unedited
-give resvg's picture to the last bit, how well those do whose every number was written anew, and the worst icons with their features.
+Draws icons at random from three sets (downloaded once with npm by scripts/emoji_prior/icons.py) and prints, for 128 px
+on white: the share with at least 35 dB PSNR to resvg's image; how many documents written back unedited give resvg's
+image to the last bit; how well those do whose every number was written anew; and the worst icons with their features.
 """
 
 import json

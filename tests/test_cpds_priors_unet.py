@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cpds.errors import InputError
 from cpds.priors.load import load_prior
-from cpds.priors.unet import UNetPrior, identity_of
+from cpds.priors.unet import UNetPrior, fingerprint_of
 from cpds.schedule import NoiseSchedule
 
 CPU = torch.device("cpu")
@@ -190,15 +190,15 @@ def test_half_precision_is_near_and_speaks_float32(
 def test_identity_follows_the_files(tiny_folder: Path, tmp_path: Path, file: str) -> None:
     copy = tmp_path / tiny_folder.name
     shutil.copytree(tiny_folder, copy)
-    assert identity_of(str(copy)) == identity_of(str(tiny_folder))  # wherever it lies
+    assert fingerprint_of(str(copy)) == fingerprint_of(str(tiny_folder))  # wherever it lies
     data = bytearray((copy / file).read_bytes())
     data[-1] ^= 1
     (copy / file).write_bytes(data)
-    assert identity_of(str(copy)) != identity_of(str(tiny_folder))
+    assert fingerprint_of(str(copy)) != fingerprint_of(str(tiny_folder))
 
 
-def test_identity_of_a_hub_name_is_the_name() -> None:
-    assert identity_of("someone/some-model") == "someone/some-model"
+def test_fingerprint_of_a_hub_name_is_the_name() -> None:
+    assert fingerprint_of("someone/some-model") == "someone/some-model"
 
 
 @pytest.mark.parametrize("prediction_type", ["sample", "flow_prediction"])

@@ -4,7 +4,7 @@ import random
 
 import pytest
 import torch
-from test_scripts_train_prior import make_icons
+from test_scripts_emoji_prior_train import make_icons
 
 from scripts.emoji_prior import collages
 from scripts.emoji_prior.icons import BACKGROUNDS, Icons, concepts

@@ -24,9 +24,9 @@ from scripts.emoji_prior.icons import BACKGROUNDS, concepts, draw, load_icons, r
 SECTION = """## Samples
 
 {per_concept} samples of each of {n} concepts at guidance {guidance}, {steps} DDIM steps, random backgrounds, by the
-classifier `benchmarks/emoji_edit/classifier.safetensors` (scripts/emoji_prior/evaluate.py): **{all:.1%}** are called what they were
-asked to be; over 200 random concepts {random:.1%}. Kernel distance (KID) to fresh renders on the classifier's
-features: {kid:.3f}; of renders to other renders {floor:.3f}.
+classifier `benchmarks/emoji_edit/classifier.safetensors` (scripts/emoji_prior/evaluate.py): **{all:.1%}** are called
+what they were asked to be; over 200 random concepts {random:.1%}. Kernel distance (KID) to fresh renders on the
+classifier's features: {kid:.3f}; of renders to other renders {floor:.3f}.
 
 | samples called right | concepts |
 |---|---|
