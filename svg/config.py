@@ -8,8 +8,8 @@ from cpds.config import require
 
 GroupName = Literal["points", "fills", "strokes", "widths", "opacities", "gradients"]
 GROUPS: tuple[GroupName, ...] = get_args(GroupName)
-COLOURS: tuple[GroupName, ...] = ("fills", "strokes", "gradients")
-Choice = Literal["points", "fills", "strokes", "widths", "opacities", "gradients", "colours", "all"]
+COLORS: tuple[GroupName, ...] = ("fills", "strokes", "gradients")
+Choice = Literal["points", "fills", "strokes", "widths", "opacities", "gradients", "colors", "all"]
 
 
 @dataclass(frozen=True)
@@ -21,28 +21,28 @@ class Style:
 
 
 STYLES = {
-    "none": Style(("points", "colours", "widths"), ""),
+    "none": Style(("points", "colors", "widths"), ""),
     "iconography": Style(
-        ("points", "colours"),
+        ("points", "colors"),
         ", minimal flat 2d vector icon, lineal color, on a white background, trending on artstation",
     ),
-    "pixelart": Style(("colours",), ", pixel art, trending on artstation"),
+    "pixelart": Style(("colors",), ", pixel art, trending on artstation"),
 }
 
 
 @dataclass(frozen=True)
 class SvgConfig:
-    """What of a document may change, and how it is looked at."""
+    """What of a document may change, and how it is rendered."""
 
     style: Literal["none", "iconography", "pixelart"] = "none"
-    """iconography (points and colours) and pixelart (colours alone) also say so in both prompts."""
+    """iconography (points and colors) and pixelart (colors alone) also say so in both prompts."""
     optimize: tuple[Choice, ...] = ()
-    """What may change; colours are fills, strokes and gradients. Default: as the style says, without one all but the
+    """What may change; colors are fills, strokes and gradients. Default: as the style says, without one all but the
     opacities: what is opaque stays so."""
     only: tuple[str, ...] = ()
     """Only elements with one of these ids or classes, and what they hold: '#face', '.skin', or the bare name."""
     background: tuple[float, float, float] | None = None
-    """Background of the page while it is looked at, RGB in 0 ... 1; it is not written into the file. Default: the
+    """Background of the page while it is edited, RGB in 0 ... 1; it is not written into the file. Default: the
     document's own background-color, else white."""
     resolution: int | None = None
     """Shorter side while editing, in px. Default: what the prior was trained on."""
@@ -54,8 +54,8 @@ class SvgConfig:
     def __post_init__(self) -> None:
         require(0 <= self.smoothness < math.inf, f"smoothness must be >= 0 and finite, got {self.smoothness}")
         require(0 <= self.uncross < math.inf, f"uncross must be >= 0 and finite, got {self.uncross}")
-        ground = all(0 <= c <= 1 for c in self.background or ())
-        require(ground, f"background must be three numbers in 0 ... 1, got {self.background}")
+        valid = all(0 <= c <= 1 for c in self.background or ())
+        require(valid, f"background must be three numbers in 0 ... 1, got {self.background}")
         require(self.resolution is None or self.resolution >= 16, f"resolution must be >= 16 px, got {self.resolution}")
 
     @property
@@ -63,7 +63,7 @@ class SvgConfig:
         """The parameter groups that may change."""
         chosen = set(self.optimize or STYLES[self.style].optimize)
         chosen |= set(GROUPS) if "all" in chosen else set()
-        chosen |= set(COLOURS) if "colours" in chosen else set()
+        chosen |= set(COLORS) if "colors" in chosen else set()
         return tuple(g for g in GROUPS if g in chosen)
 
     @property

@@ -1,7 +1,7 @@
 """An SVG document as something to edit: its own numbers are the parameters, and the edit goes back into them.
 
 Every parameter group is one flat tensor in units of its own, so that one step size serves documents of any scale:
-points and stroke widths in px of a canvas whose longer side is 512, everything else as a fraction (colours and
+points and stroke widths in px of a canvas whose longer side is 512, everything else as a fraction (colors and
 opacities of 1, gradient geometry of the canvas or of the box that it is measured in). A tensor that has not moved gives
 the document's number back to the last bit.
 """
@@ -28,12 +28,11 @@ from cpds.priors.base import Prior
 from cpds.representation import ParamGroup
 from cpds.runs import write_atomic
 from cpds.types import Images, Latents
-from svg.bindings import Use, uses
+from svg.bindings import Binding, bindings
 from svg.config import GROUPS, SvgConfig
 from svg.constraints import Outline
 from svg.document import Document
 from svg.model import Group, GroupName, Parameter
-from svg.parse.values import scale
 from svg.raster.page import Raster, over
 
 CANVAS = 512.0  # px of the longer side, the unit of points and widths
@@ -68,7 +67,7 @@ def chosen(document: Document, config: SvgConfig) -> dict[GroupName, list[Parame
 class SvgImage:
     """A document under edit.
 
-    `mask` (1, 1, H, W), 1 = edit, is stretched over the page: outside of it points stay, and so do colours, widths and
+    `mask` (1, 1, H, W), 1 = edit, is stretched over the page: outside of it points stay, and so do colors, widths and
     opacities of what lies there for the most part. Raises InputError where nothing may change.
     """
 
@@ -90,8 +89,8 @@ class SvgImage:
         self.shown = (max(16, round(height * self.unit)), max(16, round(width * self.unit)))  # px, for people
         self.device = prior.device
         self.background = self.config.background or document.background
-        self.ground = torch.tensor(self.background, device=self.device)[:, None, None]
-        self._uses = uses(document.root)
+        self._backdrop = torch.tensor(self.background, device=self.device)[:, None, None]
+        self._bindings = bindings(document.root)
         exact = torch.float32 if self.device.type == "mps" else torch.float64
         self._base = {k: torch.from_numpy(p.value).to(self.device, exact) for k, p in document.parameters.items()}
         self._members = chosen(document, self.config)
@@ -103,7 +102,7 @@ class SvgImage:
         for x in self._flat.values():
             x.requires_grad_()
         with torch.no_grad():
-            self._source: Latents = prior.encode(self._look(self.size))
+            self._source: Latents = prior.encode(self._render(self.size))
         self.mask = None if mask is None else mask.to(self.device)
         self._cells, self._free = None, None
         if self.mask is not None:
@@ -116,7 +115,7 @@ class SvgImage:
     def open(
         cls, path: str | Path, prior: Prior, config: SvgConfig | None = None, mask: str | Path | None = None
     ) -> SvgImage:
-        """From a file, .svg or .svgz, and a mask picture. Raises InputError if one cannot be used."""
+        """From a file, .svg or .svgz, and a mask image. Raises InputError if one cannot be used."""
         document = Document.open(Path(path))
         return cls(document, prior, config, None if mask is None else edit_mask(Path(mask)))
 
@@ -156,7 +155,7 @@ class SvgImage:
 
     def latents(self, prior: Prior, view: None) -> Latents:
         self._before = self._flat["points"].detach().clone()  # where this step's shifts begin
-        z = prior.encode(self._look(self.size))
+        z = prior.encode(self._render(self.size))
         return z if self._cells is None else self._source + self._cells * (z - self._source)
 
     def source_latents(self, prior: Prior, view: None) -> Latents:
@@ -181,20 +180,20 @@ class SvgImage:
 
     @torch.no_grad()
     def preview(self, prior: Prior) -> Images:
-        """The page on its ground, longer side 512 px."""
-        return self._look(self.shown)
+        """The page on its background, longer side 512 px."""
+        return self._render(self.shown)
 
-    def _look(self, size: tuple[int, int]) -> Images:
-        return over(self.raster.render(self.values(), *size)[None], self.ground)
+    def _render(self, size: tuple[int, int]) -> Images:
+        return over(self.raster.render(self.values(), *size)[None], self._backdrop)
 
     def _scale(self, p: Parameter) -> float:
         """Units of the flat tensor per unit of the document."""
-        use = self._uses[p.key]
-        if use.role in ("outline", "width"):
-            return (use.scale or 1.0) * self.unit
-        if use.gradient is not None and use.role in ("linear", "radial"):
-            page = (use.scale or 1.0) * self.unit / CANVAS if use.gradient.units == "userSpaceOnUse" else 1.0
-            return page * scale(use.gradient.matrix)
+        binding = self._bindings[p.key]
+        if binding.role in ("outline", "width"):
+            return (binding.scale or 1.0) * self.unit
+        if binding.gradient is not None and binding.role in ("linear", "radial"):
+            page = (binding.scale or 1.0) * self.unit / CANVAS if binding.gradient.units == "userSpaceOnUse" else 1.0
+            return page * binding.gradient.matrix.scale
         return 1.0
 
     def _gather(self, members: Sequence[Parameter], numbers: Callable[[Parameter], Tensor]) -> Float[Tensor, " n"]:
@@ -206,17 +205,17 @@ class SvgImage:
 
     def _lowest(self, p: Parameter) -> Tensor:
         """Never above where the document itself begins."""
-        low = torch.tensor(self._uses[p.key].lowest, device=self.device)
+        low = torch.tensor(self._bindings[p.key].lowest, device=self.device)
         return torch.minimum(low.expand(p.value.size) if len(low) == 1 else low, self._in_units(p).flatten().float())
 
     def _highest(self, p: Parameter) -> Tensor:
-        high = torch.full((p.value.size,), self._uses[p.key].highest, device=self.device)
+        high = torch.full((p.value.size,), self._bindings[p.key].highest, device=self.device)
         return torch.maximum(high, self._in_units(p).flatten().float())
 
     def _paths(self) -> Outline:
         paths, at = [], 0
         for p in self._members["points"]:
-            geometry = self._uses[p.key].geometry
+            geometry = self._bindings[p.key].geometry
             if geometry is not None and geometry.kind == "path":
                 paths.append((geometry, at, self._in_units(p).cpu()))
             at += p.value.size
@@ -224,18 +223,18 @@ class SvgImage:
 
     def _inside(self, p: Parameter) -> Tensor:
         """1 for numbers that may change by the mask: points within it; other numbers if most of their outline is."""
-        use: Use = self._uses[p.key]
-        if use.draw is None or use.geometry is None or self.mask is None:
+        binding: Binding = self._bindings[p.key]
+        if binding.draw is None or binding.geometry is None or self.mask is None:
             return torch.ones(p.value.size, device=self.device)
-        numbers = self.document.parameters[use.geometry.key].value
-        points = numbers.reshape(-1, 2) if use.geometry.kind in ("path", "line") else numbers[None, :2]
-        if use.geometry.kind == "rect":
+        numbers = self.document.parameters[binding.geometry.key].value
+        points = numbers.reshape(-1, 2) if binding.geometry.kind in ("path", "line") else numbers[None, :2]
+        if binding.geometry.kind == "rect":
             points = points + numbers[None, 2:4] / 2
-        a, b, c, d, e, f = use.draw.matrix
-        page = np.stack([points @ (a, c) + e, points @ (b, d) + f], 1) / (self.document.width, self.document.height)
+        x, y = binding.draw.matrix.apply(*points.T)
+        page = np.stack([x, y], 1) / (self.document.width, self.document.height)
         size = np.array(self.mask.shape[:-3:-1])  # what lies beside the page is held as its border is
         column, row = np.clip(np.floor(page * size), 0, size - 1).astype(int).T
         within = (self.mask[0, 0].cpu().numpy()[row, column] > 0.5).astype(np.float32)
-        if use.role == "outline" and use.geometry.kind in ("path", "line"):
+        if binding.role == "outline" and binding.geometry.kind in ("path", "line"):
             return torch.from_numpy(within).to(self.device).repeat_interleave(2)
         return torch.full((p.value.size,), float(within.mean() > 0.5), device=self.device)

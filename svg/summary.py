@@ -8,10 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from svg.bindings import draws
+from svg.affine import Affine2D
 from svg.config import SvgConfig
 from svg.document import Document
 from svg.image import chosen
+from svg.model import draws
 from svg.parse.clips import outline_box
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ LARGE_SHAPES, LARGE_POINTS = 1000, 20_000  # from which on an edit may take long
 SLOW = 5.0  # s: a step that takes so long is measured once
 NAMES = {  # group -> what one and several of its parameters are called
     "points": ("outline", "outlines"),
-    "fills": ("fill colour", "fill colours"),
-    "strokes": ("stroke colour", "stroke colours"),
+    "fills": ("fill color", "fill colors"),
+    "strokes": ("stroke color", "stroke colors"),
     "widths": ("stroke width", "stroke widths"),
     "opacities": ("opacity", "opacities"),
     "gradients": ("gradient number", "gradient numbers"),
@@ -50,7 +51,7 @@ class Summary:
         members = chosen(document, config)
         keys = {p.key for group in members.values() for p in group}
         staying = Counter(p.group or "constants" for p in document.parameters.values() if p.key not in keys)
-        view = (size[1] / document.width, 0.0, 0.0, size[0] / document.height, 0.0, 0.0)
+        view = Affine2D.scaling(size[1] / document.width, size[0] / document.height)
         tiny, shapes = 0, list(draws(document.root))
         for draw in shapes:
             left, top, right, bottom = outline_box(draw, view, document.parameters)
@@ -66,7 +67,7 @@ class Summary:
     def lines(self) -> list[str]:
         """Sentences for people."""
         height, width = self.size
-        found = [f"{self.shapes} shapes, of which {self.points} points may change, looked at in {width}x{height} px"]
+        found = [f"{self.shapes} shapes, of which {self.points} points may change, rendered at {width}x{height} px"]
         if self.tiny:
             found.append(f"{self.tiny} shapes are smaller than a pixel there: the prior hardly sees them")
         found.append(f"may change: {_counted(self.changing)}")
@@ -120,6 +121,6 @@ def measured_step(scene: SvgImage, prior: Prior, prompts: tuple[str, str], confi
 
 def estimate(seconds: float, steps: int) -> str:
     """A sentence about a run of so many steps."""
-    whole = seconds * steps
-    shown = f"{whole:.0f} s" if whole < 100 else f"{whole / 60:.0f} min" if whole < 6000 else f"{whole / 3600:.1f} h"
+    total = seconds * steps
+    shown = f"{total:.0f} s" if total < 100 else f"{total / 60:.0f} min" if total < 6000 else f"{total / 3600:.1f} h"
     return f"about {shown}: {steps} steps of {seconds:.2g} s, as measured on this machine just now"

@@ -111,7 +111,7 @@ def test_points_move_in_canvas_pixels_whatever_the_scale(prior: UNetPrior) -> No
     ("chosen", "groups"),
     [
         (("points",), {"points"}),
-        (("colours",), {"fills", "strokes", "gradients"}),
+        (("colors",), {"fills", "strokes", "gradients"}),
         (("opacities", "widths"), {"opacities", "widths"}),
         (("all",), set(GROUPS)),
     ],
@@ -269,7 +269,7 @@ SHARED = {
 
 @pytest.mark.parametrize("name", SHARED)
 def test_the_written_file_shows_what_the_scene_shows(prior: UNetPrior, name: str) -> None:
-    """After a large move of everything: the file read anew is the picture of the run."""
+    """After a large move of everything: the file read anew is the image of the run."""
     scene = SvgImage(Document.parse(HEAD + SHARED[name].encode() + b"</svg>"), prior, SvgConfig(optimize=("all",)))
     shift(scene, 12.0)
     assert moved(scene)
