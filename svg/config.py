@@ -4,17 +4,17 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from cpds.config import require
+from cpds.config import require, require_choices
 
 GroupName = Literal["points", "fills", "strokes", "widths", "opacities", "gradients"]
 GROUPS: tuple[GroupName, ...] = get_args(GroupName)
 COLORS: tuple[GroupName, ...] = ("fills", "strokes", "gradients")
-Choice = Literal["points", "fills", "strokes", "widths", "opacities", "gradients", "colors", "all"]
+Choice = Literal["points", "fills", "strokes", "widths", "opacities", "gradients", "colors", "colours", "all"]
 
 
 @dataclass(frozen=True)
 class Style:
-    """A way of drawing (VectorFusion, Jain 2023; PDS, Koo 2024): what may change, and what both prompts say of it."""
+    """A style of drawing (VectorFusion, Jain 2023; PDS, Koo 2024): what may change, and what ends both prompts."""
 
     optimize: tuple[Choice, ...]
     suffix: str
@@ -35,9 +35,9 @@ class SvgConfig:
     """What of a document may change, and how it is rendered."""
 
     style: Literal["none", "iconography", "pixelart"] = "none"
-    """iconography (points and colors) and pixelart (colors alone) also say so in both prompts."""
+    """iconography (points and colors) and pixelart (colors alone) also add their style to both prompts."""
     optimize: tuple[Choice, ...] = ()
-    """What may change; colors are fills, strokes and gradients. Default: as the style says, without one all but the
+    """What may change; colors are fills, strokes and gradients. Default: as the style has it, without one all but the
     opacities: what is opaque stays so."""
     only: tuple[str, ...] = ()
     """Only elements with one of these ids or classes, and what they hold: '#face', '.skin', or the bare name."""
@@ -52,6 +52,12 @@ class SvgConfig:
     """Canvas px by which a curve's handles are shortened after each step while they cross."""
 
     def __post_init__(self) -> None:
+        require_choices(self)
+        for choice in self.optimize:
+            known = choice in get_args(Choice)
+            require(known, f"optimize must be of {', '.join((*GROUPS, 'colors', 'all'))}, got {choice!r}")
+        spelled: tuple[Choice, ...] = tuple("colors" if choice == "colours" else choice for choice in self.optimize)
+        object.__setattr__(self, "optimize", spelled)
         require(0 <= self.smoothness < math.inf, f"smoothness must be >= 0 and finite, got {self.smoothness}")
         require(0 <= self.uncross < math.inf, f"uncross must be >= 0 and finite, got {self.uncross}")
         valid = all(0 <= c <= 1 for c in self.background or ())

@@ -23,7 +23,7 @@ from svg.parse.transforms import Box, fit, view_box
 from svg.parse.use_expansion import check_use_expansion
 from svg.parse.values import RGB, color, length
 from svg.parse.writer import Writer
-from svg.parse.xml import Tree, read_file, read_tree, tag, unpacked
+from svg.parse.xml import Tree, is_packed, read_file, read_tree, tag, unpacked
 
 MIN_SIDE, MAX_SIDE = 1e-3, 1e6  # px
 PLURALS = {"clip path of text": "clip paths of text", "reference to another document": "references to other documents"}
@@ -39,6 +39,7 @@ class Document:
     parameters: dict[str, Parameter]  # every key that `root` uses, and no other
     notes: list[str]  # what is not edited, as "2 text elements"
     background: RGB  # of the page: the root's background-color on white
+    packed: bool  # read from gzip, as .svgz files are
     _tree: Tree = field(repr=False)
     _writer: Writer = field(repr=False)
 
@@ -71,7 +72,7 @@ class Document:
             )
         commands = {draw.geometry.key: draw.geometry.commands for draw in draws(root)}
         writer = Writer(tree, cascade, builder.table, commands, max(page))
-        return cls(*page, root, parameters, notes, _background(tree, cascade), tree, writer)
+        return cls(*page, root, parameters, notes, _background(tree, cascade), is_packed(data), tree, writer)
 
     def warning(self) -> str | None:
         """What is drawn but not edited, and what was missing, as one sentence; or None."""

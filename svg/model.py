@@ -75,7 +75,7 @@ class Gradient:
 
 @dataclass(frozen=True)
 class Texture:
-    """A pattern, which is not edited: a page as in StaticPart that it covers, where the outline was when it was read."""
+    """A pattern, which is not edited: a page as in StaticPart that it covers, where the outline was at first."""
 
     svg: bytes
 

@@ -70,7 +70,7 @@ def test_it_is_a_representation_and_starts_as_the_document(document: Document, p
     assert isinstance(scene, Representation)
     assert not moved(scene)
     assert scene.svg() == PAGE
-    latents = scene.latents(prior, None)
+    latents = Rendered(scene, prior).latents(None)
     torch.testing.assert_close(latents, scene.source_latents(prior, None))
     latents.square().sum().backward()
     for group in scene.param_groups():

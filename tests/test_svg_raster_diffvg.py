@@ -220,20 +220,20 @@ def test_what_diffvg_cannot_draw_is_named_before_work_starts(
         return
     with pytest.raises(InputError) as caught:
         DiffvgRaster(group(*children), 64.0, 64.0)
-    assert str(caught.value) == f"diffvg cannot draw {', '.join(said)}: leave --rasterizer at torch"
+    assert str(caught.value) == f"diffvg cannot draw {', '.join(said)}: leave rasterizer at torch"
 
 
 @pytest.mark.usefixtures("stand_in")
 @pytest.mark.parametrize("numbers", [(30, 30, 30, 34, 30, 0), (30, 30, 30, 30, 30, 2)])
 def test_a_focal_point_is_refused_by_its_numbers(numbers: tuple[float, ...]) -> None:
     page = DiffvgRaster(group(*SCENES["radial"]), 64.0, 64.0)
-    with pytest.raises(InputError, match="focal point or circle: leave --rasterizer at torch"):
+    with pytest.raises(InputError, match="focal point or circle: leave rasterizer at torch"):
         page.render(VALUES | {"radial": number(*numbers)}, 8, 8)
 
 
 def test_without_diffvg_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydiffvg", None)
-    with pytest.raises(MissingExtra, match=r"build it from its source \(https.*leave --rasterizer at torch"):
+    with pytest.raises(MissingExtra, match=r"build it from its source \(https.*leave rasterizer at torch"):
         DiffvgRaster(group(), 64.0, 64.0)
 
 
@@ -244,5 +244,5 @@ def test_a_build_without_cuda_says_so(stand_in: ModuleType) -> None:
     stand_in.RenderFunction = SimpleNamespace(serialize_scene=lambda *_: [], apply=fails)  # pyright: ignore[reportAttributeAccessIssue]
     stand_in.Path = stand_in.ShapeGroup = lambda *a, **k: SimpleNamespace(shape_ids=torch.zeros(1, dtype=torch.int32))  # pyright: ignore[reportAttributeAccessIssue]
     stand_in.set_device = lambda _: None  # pyright: ignore[reportAttributeAccessIssue]
-    with pytest.raises(InputError, match="without CUDA: give --device cpu"):
+    with pytest.raises(InputError, match="without CUDA: set device to cpu"):
         DiffvgRaster(group(*SCENES["fill"]), 64.0, 64.0).render(VALUES, 8, 8)

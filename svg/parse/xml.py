@@ -111,9 +111,14 @@ def read_file(path: Path) -> bytes:
         raise InputError(f"{path} cannot be read ({err.strerror}): check its permissions") from err
 
 
+def is_packed(data: bytes) -> bool:
+    """Whether `data` is gzip."""
+    return data.startswith(b"\x1f\x8b")
+
+
 def unpacked(data: bytes, name: str) -> bytes:
     """`data`, unpacked where it is gzip."""
-    if not data.startswith(b"\x1f\x8b"):
+    if not is_packed(data):
         return data
     try:
         with gzip.GzipFile(fileobj=BytesIO(data)) as file:

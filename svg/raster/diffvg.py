@@ -23,7 +23,7 @@ from cpds.errors import InputError, MissingExtra
 from svg.model import IDENTITY, Affine2D, Draw, Gradient, Group, Paint, Solid, StaticPart, Stroke, Texture
 from svg.raster.outlines import Outlines
 
-REMEDY = "leave --rasterizer at torch"
+REMEDY = "leave rasterizer at torch"
 MOST_OVERLAPS = 256  # shapes on one spot, after which diffvg aborts the process
 GAP = 1e-6  # between a gradient's stops, which diffvg wants strictly ascending
 SEEN = 2**-10  # what the background's alpha lacks of 1
@@ -104,8 +104,8 @@ class DiffvgRaster:
             return torch.zeros(4, height, width, device=device)
         library.set_device(device if device.type == "cuda" else torch.device("cpu"))
         scene = library.RenderFunction.serialize_scene(width, height, paths, groups)
-        # diffvg averages straight colors over a pixel, which is right on an opaque background alone; on a black one that
-        # is opaque but for SEEN, alpha still tells how much of the background is seen
+        # diffvg averages straight colors over a pixel, which is right on an opaque background alone; on a black one
+        # that is opaque but for SEEN, alpha still tells how much of the background is seen
         background = torch.zeros(height, width, 4)
         background[..., 3] = 1 - SEEN
         each = (self.samples, self.samples)
@@ -114,7 +114,7 @@ class DiffvgRaster:
         except RuntimeError as err:
             if "GPU" not in str(err):
                 raise
-            raise InputError(f"this diffvg was built without CUDA: give --device cpu, or {REMEDY}") from err
+            raise InputError(f"this diffvg was built without CUDA: set device to cpu, or {REMEDY}") from err
         return torch.cat([found[:3] * found[3:], 1 - (1 - found[3:]) / SEEN]).to(device)
 
     def _scene(
