@@ -32,6 +32,7 @@ class ParamGroup:
     filter_update: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
+@runtime_checkable
 class ImageSpec(Protocol):
     """Which images a prior takes, and where: a Prior is one."""
 
