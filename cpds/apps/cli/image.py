@@ -22,7 +22,7 @@ from cpds.apps.cli.shared import (
 from cpds.config import EditConfig
 from cpds.errors import InputError
 from cpds.presets import PRESETS
-from cpds.terminal import say, say_loading
+from cpds.terminal import print_loading, print_status
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,7 +69,7 @@ class ImageArgs:
 def run_image(args: ImageArgs) -> int:
     """Every edit of `cpds image`; 1 if some of a folder's pictures were skipped. Inputs are checked before any step."""
     require_request(args, "picture")
-    say_loading()
+    print_loading()
 
     from cpds.images import find_images, open_source, to_pil, working_size
     from cpds.masks import edit_mask
@@ -87,7 +87,7 @@ def run_image(args: ImageArgs) -> int:
     config = LatentImageConfig(args.resolution, args.keep_unchanged)
     checked.announce()
     if args.prior is None:
-        say(EMBEDDED_NOTE)
+        print_status(EMBEDDED_NOTE)
     prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
     choose_threads(prior)
     short = args.resolution or prior.image_size
@@ -95,7 +95,7 @@ def run_image(args: ImageArgs) -> int:
     for path, (height, width) in checked.sizes.items():
         h, w = working_size(height, width, short, prior.size_multiple)
         if min(h, w) < usual:
-            say(f"cpds: note: {path}: it is so long that it is edited at {w}x{h} px")
+            print_status(f"cpds: note: {path}: it is so long that it is edited at {w}x{h} px")
 
     def opened(job: Job) -> Opened:
         image = LatentImage.of(open_source(job.source), prior, config, mask)
@@ -120,10 +120,10 @@ class Checked:
         """Say what will be different from the files, and how many are skipped."""
         for note, paths in self.notes.items():
             whose = str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
-            say(f"cpds: note: {whose}: {note}")
+            print_status(f"cpds: note: {whose}: {note}")
         if self.skipped:
             some = f"{len(self.skipped)} of {len(self.skipped) + len(self.sizes)}"
-            say(f"cpds: note: {some} pictures are skipped and listed at the end")
+            print_status(f"cpds: note: {some} pictures are skipped and listed at the end")
 
 
 def check_sources(args: ImageArgs, paths: Sequence[Path], mask: Tensor | None) -> Checked:

@@ -26,7 +26,7 @@ from cpds.config import EditConfig, GuidanceConfig
 from cpds.errors import InputError
 from cpds.presets import NOTES, PRESETS, PRESETS_FOR
 from cpds.stored import stored
-from cpds.terminal import say, show, warn
+from cpds.terminal import print_result, print_status, warn
 from cpds.threads import wait_passively
 
 
@@ -42,7 +42,7 @@ def run_presets() -> int:
         shown |= {f.name: getattr(preset, f.name) for f in fields(EditConfig) if f.name != "guidance"}
         plain = {f.name: f.default for f in [*fields(GuidanceConfig), *fields(EditConfig)]}
         own = " ".join(f"{k}={v}" for k, v in shown.items() if k == "method" or (v and v != plain.get(k)))
-        show(f"{name:>15}: {own}" + (f"  # {NOTES[name]}" if name in NOTES else ""))
+        print_result(f"{name:>15}: {own}" + (f"  # {NOTES[name]}" if name in NOTES else ""))
     return 0
 
 
@@ -161,15 +161,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         (run,) = (run for kind, run in COMMANDS.values() if isinstance(args, kind))
         return run(args, shlex.join(["cpds", *given]))
     except InputError as err:
-        say(f"cpds: error: {err}")
+        print_status(f"cpds: error: {err}")
         return 2
     except KeyboardInterrupt:
-        say("Stopped before the first step; nothing has changed")
+        print_status("Stopped before the first step; nothing has changed")
         return 130
     except Exception as err:
         if type(err).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
             raise
-        say("cpds: error: out of GPU memory: lower --resolution (or --batch), or take --torch_dtype fp16")
+        print_status("cpds: error: out of GPU memory: lower --resolution (or --batch), or take --torch_dtype fp16")
         return 2
 
 

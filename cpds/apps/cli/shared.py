@@ -15,7 +15,7 @@ from cpds.config import require
 from cpds.errors import InputError
 from cpds.presets import PRESETS_FOR
 from cpds.stored import CONFIG, PLACES, PLAN, Stored, differences, encode, read_object, request, stored
-from cpds.terminal import say, show
+from cpds.terminal import print_result, print_status
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -175,7 +175,7 @@ def unfinished(before: Stored, args: Any, given: Path) -> list[Job]:
         steps = args.edit.num_inference_steps
         done = [job for job in jobs if RunFolder(job.folder).finished_steps >= steps]
         for job in done:
-            say(f"{job.folder} is already finished")
+            print_status(f"{job.folder} is already finished")
         jobs = [job for job in jobs if job not in done]
     if jobs:
         with held(args.resume, PLAN if before.edits else CONFIG):
@@ -211,7 +211,7 @@ class Opened(NamedTuple):
 def tell_skipped(skipped: Mapping[Path, str]) -> None:
     """Name every source that could not be edited, and why."""
     for path, reason in skipped.items():
-        say(f"cpds: skipped: {reason if str(path) in reason else f'{path}: {reason}'}")
+        print_status(f"cpds: skipped: {reason if str(path) in reason else f'{path}: {reason}'}")
 
 
 def run_jobs(edits: Asked, prior: Prior, opened: Callable[[Job], Opened], suffix: str = "") -> int:
@@ -228,7 +228,7 @@ def run_jobs(edits: Asked, prior: Prior, opened: Callable[[Job], Opened], suffix
             write_atomic(plan, json.dumps(old, indent=2).encode())
             return each(edits, prior, opened, suffix)
         except KeyboardInterrupt:  # between two edits
-            say(f"Stopped; go on with: {edits.again}")
+            print_status(f"Stopped; go on with: {edits.again}")
             return 130
         except OSError as err:
             raise InputError(f"{edits.root} cannot be written ({err.strerror}): choose another") from err
@@ -245,7 +245,7 @@ def each(edits: Asked, prior: Prior, opened: Callable[[Job], Opened], suffix: st
     jobs = [job for job in edits.jobs if job.source not in edits.skipped]
     for n, job in enumerate(jobs, 1):
         if edits.several:
-            say(f"[{n}/{len(jobs)}] {job.source.name} -> {job.target}")
+            print_status(f"[{n}/{len(jobs)}] {job.source.name} -> {job.target}")
         thing, before, exports = opened(job)
         prompts = (args.prompt + suffix, job.target + suffix)
         identity = RunKey(*prompts, prior.fingerprint, thing.fingerprint(), args.edit)  # pyright: ignore[reportAttributeAccessIssue]
@@ -308,7 +308,7 @@ def one_edit(
                 bar.close()
                 if stopper.stopped:  # between two steps: the state is whole
                     checkpoints.save(state)
-                say(f"Stopped after step {state.step}; go on with: {again}")
+                print_status(f"Stopped after step {state.step}; go on with: {again}")
                 return stopper.exit_code or 130
         except EditDiverged as err:
             bar.close()
@@ -328,7 +328,7 @@ def one_edit(
     made = {"result": RESULT, "before/after": STRIP, "trajectory": GIF}
     made |= {one.suffix: f"{EXPORT}.{one.suffix}" for one in extra if isinstance(one, Exports)}
     for label, name in made.items():
-        show(f"{label:>12}: {folder / name}")
+        print_result(f"{label:>12}: {folder / name}")
     return stopper.exit_code  # of a signal while the last pictures were written
 
 
@@ -361,7 +361,7 @@ def continued(
 
     identity = place.check(identity, environment(prior.device))
     if place.finished_steps == identity.edit.num_inference_steps:
-        say(f"{place.path} is already finished")
+        print_status(f"{place.path} is already finished")
         return None
     state = start(representation, prior, identity.prompt, identity.target_prompt, identity.edit)
     if saved := place.load_checkpoint():

@@ -19,7 +19,7 @@ from cpds.apps.cli.shared import (
 )
 from cpds.config import EditConfig, require
 from cpds.presets import PRESETS
-from cpds.terminal import say, say_loading
+from cpds.terminal import print_loading, print_status
 from representations.splats.config import SplatConfig
 
 
@@ -63,7 +63,7 @@ def run_splats(args: SplatArgs) -> int:
     """Every edit of `cpds splats`. All inputs are checked before the first step."""
     require_request(args, "scene")
     require(args.ply_every >= 0, f"ply_every must be >= 0, got {args.ply_every}")
-    say_loading()
+    print_loading()
 
     edits = asked("splats", args, "scene", lambda path: [path])
     if not edits.jobs:
@@ -83,7 +83,7 @@ def run_splats(args: SplatArgs) -> int:
     cameras = read_cameras(args.cameras, None if args.frame is None else Frame.read(args.frame))
     masks = [] if args.masks is None else find_masks(args.masks, cameras)
     if args.prior is None:
-        say(EMBEDDED_NOTE)
+        print_status(EMBEDDED_NOTE)
     prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
     choose_threads(prior)
 

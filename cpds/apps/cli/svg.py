@@ -21,7 +21,7 @@ from cpds.apps.cli.shared import (
 from cpds.config import EditConfig, require
 from cpds.errors import InputError
 from cpds.presets import PRESETS
-from cpds.terminal import say, say_loading, show, warn
+from cpds.terminal import print_loading, print_status, warn
 from svg.config import SvgConfig
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def run_svg(args: SvgArgs) -> int:
     """Every edit of `cpds svg`. All inputs are checked before the first step."""
     require_request(args, "drawing")
     require(args.svg_every >= 0, f"svg_every must be >= 0, got {args.svg_every}")
-    say_loading()
+    print_loading()
 
     from cpds.images import find_files, to_pil, working_size
     from cpds.masks import edit_mask
@@ -110,7 +110,7 @@ def run_svg(args: SvgArgs) -> int:
     if not documents and args.resume is None:
         raise InputError(f"no SVG of {args.svg_path} can be edited: {'; '.join(list(skipped.values())[:3])}")
     if args.prior is None:
-        say(EMBEDDED_NOTE)
+        print_status(EMBEDDED_NOTE)
     prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
     choose_threads(prior)
     short = args.scene.resolution or prior.image_size
