@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from cpds.images import png, strip, to_pil
+from cpds.images import png, side_by_side, to_pil
 from cpds.runs import write_atomic
 from cpds.types import Images
 
@@ -28,7 +28,7 @@ def gradient_picture(gradient: Float[Tensor, "1 3 H W"]) -> Images:
 
 def side_by_side(pictures: Sequence[Images]) -> bytes:
     """Pictures of one size in a row, as PNG."""
-    return png(strip([to_pil(p) for p in pictures]))
+    return png(side_by_side([to_pil(p) for p in pictures]))
 
 
 def progress(count: int, what: str) -> tqdm[int]:

@@ -27,7 +27,7 @@ import torch
 from PIL import Image, ImageOps
 
 from cpds.config import EditConfig, GuidanceConfig
-from cpds.editor import EditDiverged, EditState, run, start
+from cpds.editor import EditDiverged, run, start
 from cpds.errors import InputError
 from cpds.evaluation.cases import Case
 from cpds.evaluation.scoring import Metrics
@@ -37,6 +37,7 @@ from cpds.presets import PRESETS
 from cpds.priors.base import Prior
 from cpds.representation import Representation
 from cpds.runs import write_atomic
+from cpds.state import EditState
 from cpds.stored import CONFIG, differences, read_object
 from cpds.terminal import warn
 from cpds.types import Images
@@ -61,8 +62,8 @@ class ForwardPasses:
     def started(self, state: EditState) -> None:
         pass
 
-    def stepped(self, state: EditState, terms: StepResult) -> None:
-        self.total += terms.metrics["forwards"]
+    def stepped(self, state: EditState, result: StepResult) -> None:
+        self.total += result.metrics["forwards"]
 
     def finished(self, state: EditState) -> None:
         pass
@@ -88,7 +89,7 @@ def batch_editor(represent: Callable[[Images], Representation[Any]], prior: Prio
                 parts = [edit([case], source) for case, source in zip(cases, sources.split(1), strict=True)]
                 return torch.cat([images for images, _ in parts]), sum(count for _, count in parts) / len(parts)
             warn(f"{cases[0].id}: {err}; its last good state is evaluated")
-        return edited.preview(prior), counter.total / len(cases)
+        return edited.preview(), counter.total / len(cases)
 
     return edit
 

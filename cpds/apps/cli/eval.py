@@ -1,34 +1,34 @@
 """`cpds eval`: edit a data set and measure the results. Nothing heavy is imported before it runs."""
 
-from __future__ import annotations
-
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING
 
 import tyro
 
-from cpds.apps.cli.shared import EMBEDDED_NOTE, ImagePreset
-from cpds.config import EditConfig, require
+from cpds.apps.cli.args import EMBEDDED_NOTE, ImagePreset, PriorArgs
+from cpds.config import require
 from cpds.errors import InputError, MissingExtra
-from cpds.presets import PRESETS
 from cpds.terminal import print_loading, print_result, print_status
 
+if TYPE_CHECKING:
+    from cpds.evaluation.networks import Lpips
 
-@dataclass(frozen=True)
-class EvalArgs:
+
+@dataclass(frozen=True, kw_only=True)
+class EvalArgs(PriorArgs):
     """Edit a whole data set and measure the results: emoji-edit, PIE-Bench, or a JSONL manifest of your own."""
 
     data: tyro.conf.Positional[str]
     """emoji-edit (in a checkout), a manifest.jsonl (columns: cpds/evaluation/cases.py), or a folder with one, or in
     PIE-Bench's layout."""
+    preset: ImagePreset = "cpds"  # pyright: ignore[reportInvalidTypeForm, reportIncompatibleVariableOverride]
+    """Settings to start from; --method alone starts from that method's own. Other flags change single settings."""
     out: Path = Path("runs/eval")
     """Folder for results and tables; a second setting in the same folder becomes a second line of the table."""
     label: str | None = None
     """Name of this setting's line. Default: the preset and what differs from it."""
-    preset: ImagePreset = "cpds"  # pyright: ignore[reportInvalidTypeForm]
-    """Settings to start from; --method alone starts from that method's own. Other flags change single settings."""
     split: str | None = None
     """Only this split. Default: test for emoji-edit, else everything."""
     tag: str | None = None
@@ -37,8 +37,6 @@ class EvalArgs:
     """Only this many cases, spread evenly over the set."""
     batch: int = 8
     """Cases edited at once; the result of each is as if it were alone."""
-    prior: str | None = None
-    """Diffusion prior: a Hugging Face name or a local folder in diffusers' layout. Default: the embedded prior."""
     resolution: int | None = None
     """Shorter side while editing, in px. Default: what the prior was trained on."""
     keep_unchanged: bool = True
@@ -51,11 +49,6 @@ class EvalArgs:
     """CLIP for the CLIP columns: hub name (openai/clip-vit-large-patch14) or local folder."""
     dino: str | None = None
     """ViT for the structure distance: hub name (facebook/dino-vitb8) or local folder. Default: the prior's features."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-    torch_dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
-    """Precision of the prior. auto: fp16 on CUDA, else fp32."""
-    edit: tyro.conf.OmitArgPrefixes[EditConfig] = field(default_factory=lambda: PRESETS["cpds"])
 
 
 def run_eval(args: EvalArgs, command: str) -> int:
@@ -105,7 +98,7 @@ def run_eval(args: EvalArgs, command: str) -> int:
     return 0
 
 
-def open_lpips(weights: Path | None) -> Any:
+def open_lpips(weights: Path | None) -> "Lpips":
     """LPIPS; an InputError says what a user of the command can do."""
     from cpds.evaluation.networks import Lpips
 
