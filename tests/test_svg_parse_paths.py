@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from svg.model import POINTS
-from svg.parse.paths import arc, read_path
+from svg.parse.arcs import arc
+from svg.parse.paths import read_path
 
 
 @pytest.mark.parametrize("sweep", [0, 1])

@@ -479,6 +479,16 @@ def test_documents_look_as_resvg_draws_them(file: Path, page: float) -> None:
     assert float(np.abs(found - want).max()) < 0.35  # no line is missing
 
 
+def test_groups_may_nest_deeper_than_calls_do() -> None:
+    node = Group((draw(), draw()), "half")
+    for _ in range(3000):
+        node = Group((node, draw(fill=None)), "one")
+    numbers = values(half=number(0.5), one=number(1.0))
+    plain = Group((Group((draw(), draw()), "half"),))
+    found, want = (Raster(root, 64.0, 64.0).render(numbers, 8, 8) for root in (node, plain))
+    torch.testing.assert_close(found, want)
+
+
 def test_points_of_a_patterned_shape_feel_the_pattern() -> None:
     document = Document.parse(
         b'<svg xmlns="http://www.w3.org/2000/svg" width="64" height="64"><pattern id="p" width="8" height="8" '

@@ -25,7 +25,8 @@ from svg.model import (
     Stroke,
     Texture,
 )
-from svg.raster.diffvg import MOST_OVERLAPS, DiffvgRaster
+from svg.raster.diffvg import DiffvgRaster
+from svg.raster.diffvg_limits import MOST_OVERLAPS
 from svg.raster.page import Raster
 
 
