@@ -180,7 +180,7 @@ def pose(**changes: float) -> list[list[float]]:
         (None, {"fl_x": None, "camera_angle_x": 4.0}, "camera_angle_x = 4: it must be between"),
         (None, {"w": 0}, "0x48 px"),
         (None, {"w": 12.5}, "12.5x48 px"),
-        (None, {"w": None}, "has no w and h, and its picture cannot be opened"),
+        (None, {"w": None}, "has no w and h, and its image cannot be opened"),
     ],
 )
 def test_bad_cameras_are_refused_in_a_sentence(
