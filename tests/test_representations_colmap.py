@@ -102,11 +102,18 @@ WRITERS = {"binary": write_binary, "text": write_text, "3dgs": write_listed, "tr
 def rendered(camera: Camera) -> torch.Tensor:
     """What it sees of some gaussians about the origin."""
     n = 30
-    return rasterization(
-        0.4 * randn(1, n, 3), torch.tensor([[1.0, 0, 0, 0]]).repeat(n, 1), torch.full((n, 3), 0.15),
-        torch.full((n,), 0.7),
-        randn(2, n, 3).sigmoid(), camera.viewmat[None], camera.k[None], camera.width, camera.height,
-    )[0][0]  # fmt: skip
+    render, _, _ = rasterization(
+        means=0.4 * randn(1, n, 3),
+        quats=torch.tensor([[1.0, 0, 0, 0]]).repeat(n, 1),
+        scales=torch.full((n, 3), 0.15),
+        opacities=torch.full((n,), 0.7),
+        colors=randn(2, n, 3).sigmoid(),
+        viewmats=camera.viewmat[None],
+        Ks=camera.k[None],
+        width=camera.width,
+        height=camera.height,
+    )
+    return render[0]
 
 
 @pytest.mark.parametrize("form", ["binary", "text", "3dgs"])
