@@ -82,7 +82,7 @@ class Representation(Protocol[View]):
         ...
 
     def fingerprint(self) -> dict[str, str]:
-        """What a resumed run must find unchanged, by name: see cpds.rendered.fingerprint."""
+        """What a resumed run must find unchanged, by name: see cpds.fingerprint."""
         ...
 
 
