@@ -16,7 +16,7 @@ from representations.splats.scene import SplatScene
 
 
 def gaussians(n: int = 60, scale: float = 0.1, k: int | None = None, seed: int = 0) -> dict[str, Tensor]:
-    """What `rasterization` takes: n in a box of side 2 about the origin; colours as they are, or k coefficients."""
+    """What `rasterization` takes: n in a box of side 2 about the origin; colors as they are, or k coefficients."""
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(*shape: int) -> Tensor:

@@ -22,7 +22,7 @@ class SplatConfig:
     """From where a splat scene is seen, and what of it may change."""
 
     optimize: tuple[GroupName | Literal["colour"], ...] = GROUPS
-    """What may change; colour is color."""
+    """What may change; colour is taken for color."""
     region: tuple[float, ...] | None = None
     """Sphere (x y z radius) or box (x y z x y z), in the .ply's axes: gaussians centred outside stay as they are."""
     view_every: int = 1

@@ -121,17 +121,14 @@ class SplatFile:
 
     def _check(self, path: str | Path) -> None:
         names = set(self.vertices.dtype.names or ())
-        rest = rest_columns(self.k)
         if missing := [n for columns in self.columns.values() for n in columns if n not in names]:
             raise InputError(
                 f"{path} lacks the vertex properties {', '.join(missing)}: give a .ply of 3D Gaussian splatting"
             )
         if not len(self.vertices):
             raise InputError(f"{path} holds no gaussians: export the scene again")
-        if self.k not in [num_bases(d) - 1 for d in DEGREES] or len(rest) != sum(
-            n.startswith("f_rest_") for n in names
-        ):
-            count = sum(n.startswith("f_rest_") for n in names)
+        count = sum(name.startswith("f_rest_") for name in names)
+        if count not in [3 * (num_bases(d) - 1) for d in DEGREES]:
             raise InputError(f"{path} has {count} properties f_rest_*: there must be 0, 9, 24 or 45 (degree 0 … 3)")
         for column in (n for columns in self.columns.values() for n in columns):
             bad = ~np.isfinite(self.vertices[column])
