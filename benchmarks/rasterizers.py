@@ -26,7 +26,7 @@ from svg.raster.diffvg import DiffvgRaster
 from svg.raster.page import Raster
 
 PAGE = 100.0  # px
-RASTERISERS = {"torch": Raster, "diffvg": DiffvgRaster}
+RASTERIZERS = {"torch": Raster, "diffvg": DiffvgRaster}
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Config:
     paths: int = 100
     """Paths on the page."""
     sizes: tuple[int, ...] = (256, 512)
-    """Sides of the square pictures, px."""
+    """Sides of the square images, px."""
     rounds: int = 9
     """Timed passes of each row; the table has their medians."""
     threads: int = 1
@@ -44,7 +44,7 @@ class Config:
 
 
 def blobs(count: int) -> tuple[Group, dict[str, Tensor]]:
-    """Closed outlines of four cubics about random centres, radii 5 to 25 % of the page; opacities 0.3 to 1."""
+    """Closed outlines of four cubics about random centers, radii 5 to 25 % of the page; opacities 0.3 to 1."""
     generator = torch.Generator().manual_seed(0)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -67,20 +67,20 @@ def serve(requests: Connection, name: str, size: int, config: Config) -> None:
     torch.set_num_threads(config.threads)
     root, values = blobs(config.paths)
     leaves = {k: v.requires_grad_() for k, v in values.items()}
-    raster = RASTERISERS[name](root, PAGE, PAGE)
+    raster = RASTERIZERS[name](root, PAGE, PAGE)
     while requests.recv():
         for x in leaves.values():
             x.grad = None
         began = time.perf_counter()
-        picture = raster.render(leaves, size, size)
+        image = raster.render(leaves, size, size)
         drawn = time.perf_counter()
-        picture.square().mean().backward()
+        image.square().mean().backward()
         requests.send((drawn - began, time.perf_counter() - drawn))
     requests.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 
 
 def main(config: Config) -> None:
-    names = [n for n in RASTERISERS if n == "torch" or importlib.util.find_spec("pydiffvg")]
+    names = [n for n in RASTERIZERS if n == "torch" or importlib.util.find_spec("pydiffvg")]
     context, rows = get_context("spawn"), {}
     for size in config.sizes:
         for name in names:
