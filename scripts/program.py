@@ -16,8 +16,10 @@ def run_program(run: Callable[[T], None], settings: type[T], doc: str | None, ar
 
     `doc`: the program's docstring, for --help. tyro itself prints what is wrong with a flag.
     """
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    prog = f"python -m {spec.name.removesuffix('.__main__')}" if spec else None
     try:
-        run(tyro.cli(settings, args=argv, description=doc))
+        run(tyro.cli(settings, args=argv, prog=prog, description=doc))
     except SystemExit as stop:
         return int(stop.code or 0)
     except InputError as err:
