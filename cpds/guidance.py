@@ -61,6 +61,8 @@ class Guidance:
         self.prior, self.config, self.steps, self.lr_scaling = prior, config, steps, lr_scaling
         self.objective = objective or OBJECTIVES.get(config.method) or imported(config.method, "method", Objective)
         self.contrast = self.objective.contrast and config.w_cut > 0
+        if self.contrast and not prior.feature_width:
+            raise InputError(f"method {config.method} needs self-attention features, which this prior has not: take pds")
         self.edits = len(prompts)
         self.set_prompts(prompts, targets)
         self.low, self.high = self._timesteps()

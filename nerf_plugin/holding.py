@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cpds.rendered import hold
 from cpds.types import Images
-from representations.masks import hold
 
 HELD = 0.003  # difference of colours at which a pixel is pulled back as strongly as the guidance pulls the mean pixel
 

@@ -15,7 +15,7 @@ from torch.nn import Parameter
 from cpds.errors import InputError
 from nerf_plugin.rendering import camera_at
 from nerf_plugin.trainer import in_one_sentence, parsed
-from representations.cameras import OPENGL
+from representations.pinhole import OPENGL
 from representations.splats.rasterise import rasteriser_for
 
 FEWEST = 4  # points: each takes its size from its three neighbours

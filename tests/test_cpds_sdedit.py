@@ -77,7 +77,9 @@ def test_skip_is_the_share_left_out(steps: int, skip: float, left: int) -> None:
 
 def test_the_more_is_skipped_the_closer_to_the_source() -> None:
     class Nothing(Points):
-        def denoise(self, x_t: torch.Tensor, t: torch.Tensor, conditioning: Conditioning, *, tap: bool = False) -> Prediction:
+        def denoise(
+            self, x_t: torch.Tensor, t: torch.Tensor, conditioning: Conditioning, *, tap: bool = False
+        ) -> Prediction:
             return Prediction(torch.zeros_like(x_t))
 
     prior, source = Nothing(torch.zeros(1), torch.zeros(1)), randn(3, 1, 4, 3, 3)
