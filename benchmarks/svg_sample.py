@@ -32,6 +32,8 @@ from PIL import Image
 
 from cpds.errors import InputError
 from svg.document import Document
+from svg.parse.files import unpacked
+from svg.parse.xml import read_tree
 from svg.raster.page import Raster, over
 
 
@@ -96,7 +98,7 @@ def reference(data: bytes, document: Document, scale: float) -> np.ndarray | Non
 
     resvg rounds a page to whole pixels before it scales it, so the scale is written into the page's size.
     """
-    root = etree.fromstring(gzip.decompress(data) if document.packed else data)
+    root = read_tree(unpacked(data, "it"), "it").root
     if root.get("viewBox") is None:
         root.set("viewBox", f"0 0 {document.width!r} {document.height!r}")
     for name, value in (("width", document.width), ("height", document.height)):

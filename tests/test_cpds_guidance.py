@@ -329,6 +329,15 @@ def test_the_proximity_loss_is_added_to_the_edit(prior: UNetPrior, normalize: bo
     assert set(result.losses) == {"proximity", "direction", "cut"}
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_priors_without_features(prior: UNetPrior, monkeypatch: pytest.MonkeyPatch, method: Any) -> None:
+    monkeypatch.setattr(prior, "feature_width", 0)
+    if method in ("cds", "cpds"):
+        with pytest.raises(InputError, match=f"method {method} needs self-attention features"):
+            Guidance(prior, SOURCE, TARGET, GuidanceConfig(method), steps=10)
+    assert Guidance(prior, SOURCE, TARGET, GuidanceConfig(method, w_cut=0.0), steps=10).contrast is False
+
+
 def test_other_prompts_from_the_next_step_on(prior: UNetPrior) -> None:
     z_src, z_tgt = randn(0, 1, 4, 8, 8), randn(1, 1, 4, 8, 8)
     guidance = Guidance(prior, "a", "b", GuidanceConfig("dds"), steps=10)

@@ -212,7 +212,7 @@ def test_several_pages_at_once_are_what_each_is_alone() -> None:
         torch.testing.assert_close(page.render(numbers, 40, 48), found, atol=1e-6, rtol=0)
 
 
-def page() -> tuple[Group, dict[str, Tensor]]:
+def every_feature() -> tuple[Group, dict[str, Tensor]]:
     """Every differentiable feature on one page."""
     generator = torch.Generator().manual_seed(3)
     linear = Gradient("linear", "lin", STOPS, "userSpaceOnUse")
@@ -247,7 +247,7 @@ def numeric(f: Callable[[], Tensor], x: Tensor, step: float) -> Tensor:
 
 
 def test_gradients_are_those_of_finite_differences() -> None:
-    root, numbers = page()
+    root, numbers = every_feature()
     page = Raster(root, 64.0, 64.0)
     ramp = torch.linspace(0, 1, 40, dtype=torch.float64)  # smooth, so that edges crossing pixels make no jumps
     weight = torch.stack([torch.sin((k + 2) * ramp)[:, None] * torch.cos((k + 1.5) * ramp)[None] for k in range(4)])
