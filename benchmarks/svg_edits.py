@@ -23,7 +23,7 @@ from cpds.config import EditConfig
 from cpds.editor import edit
 from cpds.evaluation.cases import EMOJI_EDIT
 from cpds.evaluation.classifier import IconClassifier
-from cpds.images import strip, to_tensor
+from cpds.images import side_by_side, to_tensor
 from cpds.presets import PRESETS
 from cpds.priors.load import load_prior
 from svg.config import SvgConfig
@@ -104,7 +104,7 @@ def main(config: Config) -> None:
             hits.append(said == word)
             print(f"{style:>18} {icon} -> {word}: {said}", flush=True)
             row += [drawn(source, 160), drawn(result, 160)]
-        rows.append(strip(row))
+        rows.append(side_by_side(row))
     sheet = Image.new("RGB", (rows[0].width, sum(r.height + 8 for r in rows)), "white")
     for i, row in enumerate(rows):
         sheet.paste(row, (0, i * (row.height + 8)))

@@ -8,24 +8,77 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cpds.config import EditConfig, GuidanceConfig
-    from cpds.editor import edit
+    from cpds.editor import OwnParts, edit
     from cpds.errors import InputError
+    from cpds.objectives import Branch, Objective
     from cpds.presets import PRESETS
+    from cpds.priors.base import Conditioning, Prediction, Prior
     from cpds.priors.load import load_prior
+    from cpds.rendered import Rendered
+    from cpds.representation import ParamGroup, Representation
+    from cpds.selectors import PatchSelector
+    from cpds.session import RunOptions, edit_in_folder
+    from cpds.state import Callback, EditState
 
-__all__ = ["PRESETS", "EditConfig", "GuidanceConfig", "InputError", "edit", "load_prior"]
+    __version__: str
 
 _HOMES = {
+    "Branch": "objectives",
+    "Callback": "state",
+    "Conditioning": "priors.base",
     "EditConfig": "config",
+    "EditState": "state",
     "GuidanceConfig": "config",
     "InputError": "errors",
+    "Objective": "objectives",
+    "OwnParts": "editor",
     "PRESETS": "presets",
+    "ParamGroup": "representation",
+    "PatchSelector": "selectors",
+    "Prediction": "priors.base",
+    "Prior": "priors.base",
+    "Rendered": "rendered",
+    "Representation": "representation",
+    "RunOptions": "session",
     "edit": "editor",
+    "edit_in_folder": "session",
     "load_prior": "priors.load",
 }
 
+__all__ = [
+    "PRESETS",
+    "Branch",
+    "Callback",
+    "Conditioning",
+    "EditConfig",
+    "EditState",
+    "GuidanceConfig",
+    "InputError",
+    "Objective",
+    "OwnParts",
+    "ParamGroup",
+    "PatchSelector",
+    "Prediction",
+    "Prior",
+    "Rendered",
+    "Representation",
+    "RunOptions",
+    "__version__",
+    "edit",
+    "edit_in_folder",
+    "load_prior",
+]
+
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("cpds")
     if name not in _HOMES:
         raise AttributeError(f"module 'cpds' has no attribute {name!r}")
     return getattr(import_module(f"cpds.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -4,41 +4,31 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any
 
 from PIL import Image
 from tqdm import tqdm
 
-from cpds.images import gif, png, strip, to_pil
-from cpds.runs import EXPORT, FRAMES, GIF, RESULT, STRIP, RunFolder
+from cpds.guidance import StepResult
+from cpds.images import gif, png, side_by_side, to_pil
+from cpds.representation import Exportable
+from cpds.runs import COMPARISON, EXPORT, FRAMES, GIF, RESULT, RunFolder
+from cpds.state import EditState
 from cpds.terminal import warn
-
-if TYPE_CHECKING:
-    from cpds.editor import EditState
-    from cpds.guidance import StepResult
-
-
-@runtime_checkable
-class Callback(Protocol):
-    """Told when an edit starts, after each step, and when its last step is done."""
-
-    def started(self, state: EditState) -> None: ...
-
-    def stepped(self, state: EditState, terms: StepResult) -> None: ...
-
-    def finished(self, state: EditState) -> None: ...
 
 
 class ProgressBar:
     """Steps, rate, time left and losses on standard error."""
 
+    started_at: int | None = None  # step
+
     def started(self, state: EditState) -> None:
+        self.started_at = state.step
         self.bar = tqdm(total=state.config.num_inference_steps, initial=state.step, unit="step", dynamic_ncols=True)
 
-    def stepped(self, state: EditState, terms: StepResult) -> None:
-        shown = {k: f"{v:.3g}" for k, v in terms.metrics.items() if k in ("direction", "cut", "selector_loss")}
+    def stepped(self, state: EditState, result: StepResult) -> None:
+        shown = {k: f"{v:.3g}" for k, v in result.metrics.items() if k in ("direction", "cut", "selector_loss")}
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update()
 
@@ -51,7 +41,7 @@ class ProgressBar:
 
 
 class MetricsLog:
-    """One JSON line a step: losses and figures."""
+    """One JSON line a step: losses and metrics."""
 
     def __init__(self, run: RunFolder) -> None:
         self.run = run
@@ -59,16 +49,16 @@ class MetricsLog:
     def started(self, state: EditState) -> None:
         self.run.cut_metrics(state.step)
 
-    def stepped(self, state: EditState, terms: StepResult) -> None:
-        losses = {f"loss_{k}": float(v.detach()) for k, v in terms.losses.items()}
-        self.run.log({"step": state.step, **losses, **terms.metrics})
+    def stepped(self, state: EditState, result: StepResult) -> None:
+        losses = {f"loss_{k}": float(v.detach()) for k, v in result.losses.items()}
+        self.run.log({"step": state.step, **losses, **result.metrics})
 
     def finished(self, state: EditState) -> None:
         pass
 
 
-class Pictures:
-    """About `frames` pictures of the way, and at the end result, before/after strip and animation."""
+class ImageOutputs:
+    """About `frames` images of the trajectory, and at the end result, comparison with the source, and animation."""
 
     def __init__(self, run: RunFolder, source: Image.Image, frames: int = 24) -> None:
         self.run, self.source, self.frames = run, source, frames
@@ -78,22 +68,22 @@ class Pictures:
             if int(frame.stem) > state.step:
                 frame.unlink()
 
-    def stepped(self, state: EditState, terms: StepResult) -> None:
+    def stepped(self, state: EditState, result: StepResult) -> None:
         if state.step % max(1, state.config.num_inference_steps // self.frames) == 0:
-            frame = to_pil(state.representation.preview(state.prior))
+            frame = to_pil(state.representation.preview())
             self.run.write(f"{FRAMES}/{state.step:06d}.png", png(frame))
 
     def finished(self, state: EditState) -> None:
-        edited = state.representation.preview(state.prior)
+        edited = state.representation.preview()
         result = to_pil(edited)
-        way = [frame for file in self.run.frames() if (frame := self._frame(file, result.size))]
-        self.run.write(GIF, gif([self.source, *way, result]))
-        self.run.write(STRIP, png(strip([self.source, result])))
+        trajectory = [frame for file in self.run.frames() if (frame := self._frame(file, result.size))]
+        self.run.write(GIF, gif([self.source, *trajectory, result]))
+        self.run.write(COMPARISON, png(side_by_side([self.source, result])))
         encode = getattr(state.representation, "png", lambda edited: png(to_pil(edited)))  # as the source file was
         self.run.write(RESULT, encode(edited))  # last: without it the run is not finished
 
     def _frame(self, file: Path, size: tuple[int, int]) -> Image.Image | None:
-        """A frame of the way; None, with a warning, if it was damaged since."""
+        """A frame of the trajectory; None, with a warning, if it was damaged since."""
         try:
             with Image.open(file) as frame:
                 if frame.size == size:
@@ -113,7 +103,7 @@ class Checkpoints:
     def started(self, state: EditState) -> None:
         self.save(state)
 
-    def stepped(self, state: EditState, terms: StepResult) -> None:
+    def stepped(self, state: EditState, result: StepResult) -> None:
         if state.step % self.every == 0:
             self.save(state)
 
@@ -125,22 +115,22 @@ class Checkpoints:
 
 
 class Exports:
-    """What is edited in its own file format (`suffix`): every `every` steps (0: never), and at the end."""
+    """What is edited in its own file format: every `every` steps (0: never), and at the end."""
 
-    def __init__(self, run: RunFolder, encode: Callable[[], bytes], suffix: str, every: int = 0) -> None:
-        self.run, self.encode, self.suffix, self.every = run, encode, suffix, every
+    def __init__(self, run: RunFolder, edited: Exportable, every: int = 0) -> None:
+        self.run, self.edited, self.suffix, self.every = run, edited, edited.suffix, every
 
     def started(self, state: EditState) -> None:
         for file in (self.run.path / self.suffix).glob(f"*.{self.suffix}"):
             if file.stem.isdecimal() and int(file.stem) > state.step:  # of steps that will be made again
                 file.unlink()
 
-    def stepped(self, state: EditState, terms: StepResult) -> None:
+    def stepped(self, state: EditState, result: StepResult) -> None:
         if self.every and state.step % self.every == 0:
-            self.run.write(f"{self.suffix}/{state.step:06d}.{self.suffix}", self.encode())
+            self.run.write(f"{self.suffix}/{state.step:06d}.{self.suffix}", self.edited.export())
 
     def finished(self, state: EditState) -> None:
-        self.run.write(f"{EXPORT}.{self.suffix}", self.encode())
+        self.run.write(f"{EXPORT}.{self.suffix}", self.edited.export())
 
 
 class StopBetweenSteps:
@@ -174,7 +164,7 @@ class StopBetweenSteps:
                 signal.signal(which, signal.SIG_DFL if handler is None else handler)
             self.before = {}
 
-    def stepped(self, state: EditState, terms: StepResult) -> None:
+    def stepped(self, state: EditState, result: StepResult) -> None:
         if self.asked:
             self.stopped = True
             raise KeyboardInterrupt

@@ -6,12 +6,14 @@ Each field's docstring is its help text; bad values are rejected with the value 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cpds.errors import InputError
 
 Method = Literal["sds", "dds", "cds", "pds", "cpds"]
 SelectorName = Literal["random", "learned", "svm", "knn", "forest"]
+OwnPart = Annotated[str, "module:name"]  # an import path, of an object from outside of this package
 
 
 def require(ok: bool, message: str) -> None:
@@ -20,12 +22,33 @@ def require(ok: bool, message: str) -> None:
         raise InputError(message)
 
 
+def require_choices(config: Any) -> None:
+    """Raise InputError where a field of a dataclass has none of the values that its Literal names.
+
+    A field that is Literal | OwnPart may also be an import path, module:name.
+    """
+    for name, hint in get_type_hints(type(config), include_extras=True).items():
+        kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
+        value = getattr(config, name)
+        own = OwnPart in kinds and isinstance(value, str) and is_import_path(value)
+        if choices and value not in choices and not own and not (value is None and NoneType in kinds):
+            also = ", or the import path of your own, module:name" if OwnPart in kinds else ""
+            raise InputError(f"{name} must be one of {', '.join(map(str, choices))}{also}, got {value!r}")
+
+
+def is_import_path(text: str) -> bool:
+    """Whether this is module:name."""
+    module, colon, name = text.partition(":")
+    return bool(colon) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))
+
+
 @dataclass(frozen=True)
 class GuidanceConfig:
     """How an edit direction is distilled from the prior (one edit step)."""
 
-    method: Method = "cpds"
-    """SDS, DDS, CDS, PDS or CPDS."""
+    method: Method | OwnPart = "cpds"
+    """SDS, DDS, CDS, PDS or CPDS; or an Objective of your own by its import path, module:name."""
     guidance_scale: float = 7.5
     """Classifier-free guidance omega: eps_uncond + omega (eps_cond - eps_uncond)."""
     negative_prompt: str = ""
@@ -35,7 +58,7 @@ class GuidanceConfig:
     w_cut: float = 1.0
     """Weight of the contrastive loss on self-attention features (cds and cpds); 0 switches it off."""
     w_proximity: float = 0.0
-    """Weight of a pull back to the source on what has moved little, so that all but the edit stays; 0: none."""
+    """Weight of the proximity loss (Geman-McClure), a pull back to the source on what has moved little; 0: none."""
     w_identity: float = 1.0
     """Multiplier of psi, the posterior's pull back to the source (pds and cpds)."""
     stride: int = 2
@@ -46,8 +69,9 @@ class GuidanceConfig:
     """At most this many patches are chosen for each layer and patch size (cds and cpds)."""
     temperature: float = 0.07
     """Temperature of the contrastive loss (cds and cpds)."""
-    patch_selector: SelectorName = "random"
-    """Who chooses the patches: chance, the learned Meta-Learner, or a scikit-learn classifier (cds and cpds)."""
+    patch_selector: SelectorName | OwnPart = "random"
+    """Who chooses the patches: chance, the learned Meta-Learner, a scikit-learn classifier, or a PatchSelector class of
+    your own by its import path, module:name (cds and cpds)."""
     selector_every: int = 10
     """Steps between two updates of the patch selector."""
     normalize_gradient: bool = False
@@ -60,6 +84,7 @@ class GuidanceConfig:
     """Highest timestep, as a fraction of the schedule's length."""
 
     def __post_init__(self) -> None:
+        require_choices(self)
         for name in ("guidance_scale", "w_direction", "w_cut", "w_proximity", "w_identity"):
             value = getattr(self, name)
             require(0 <= value < math.inf, f"{name} must be >= 0 and finite, got {value}")
@@ -72,16 +97,6 @@ class GuidanceConfig:
         ordered = 0 < self.t_min <= self.t_max < 1
         require(ordered, f"need 0 < t_min <= t_max < 1, got t_min {self.t_min} and t_max {self.t_max}")
 
-    @property
-    def uses_posterior(self) -> bool:
-        """Whether the method weighs its differences with PDS's psi and chi."""
-        return self.method in ("pds", "cpds")
-
-    @property
-    def uses_cut(self) -> bool:
-        """Whether the contrastive loss takes part."""
-        return self.method in ("cds", "cpds") and self.w_cut > 0
-
 
 @dataclass(frozen=True)
 class EditConfig:
@@ -93,20 +108,22 @@ class EditConfig:
     """Optimization steps."""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     """Optimizer of the edited parameters."""
-    lr: float = 0.1
-    """Step size."""
-    lr_scaling: Literal["area", "none"] = "area"
-    """area: multiply learning rates by 2000 / (h w) of the latent for the edit direction (not for the contrastive loss
-    or the anchor), as CDS's code does; none: use them as they are."""
-    lr_final: float | None = None
-    """Step size of the last step, reached exponentially (other groups' fall by the same factor); none keeps lr."""
+    lr: float | None = None
+    """Learning rate of every parameter group that group_lrs does not name. Default: each group's own."""
+    lr_scaling: Literal["area", "none"] = "none"
+    """area: multiply learning rates by 2000 / (h w) of the latent for the edit direction (not for the contrastive or
+    the proximity loss), as CDS's code does; none: use them as they are."""
+    lr_decay: float = 1.0
+    """Factor by which all learning rates have changed at the last step, exponentially; 1 keeps them."""
     group_lrs: Mapping[str, float] = field(default_factory=dict)
-    """Own step sizes for named parameter groups (points, colours, xyz, ...)."""
+    """Learning rates of single parameter groups (points, fills, xyz, ...)."""
     seed: int = 0
     """Seeds noise, timesteps, patches and the selector; the same seed gives the same pixels."""
 
     def __post_init__(self) -> None:
+        require_choices(self)
         require(self.num_inference_steps >= 1, f"num_inference_steps must be >= 1, got {self.num_inference_steps}")
-        for name, lr in {"lr": self.lr, "lr_final": self.lr_final, **self.group_lrs}.items():
-            require(lr is None or 0 < lr < 1e32, f"step size {name} must be > 0 and < 1e32, got {lr}")
+        for name, lr in {"lr": self.lr, **self.group_lrs}.items():
+            require(lr is None or 0 < lr < 1e32, f"learning rate {name} must be > 0 and < 1e32, got {lr}")
+        require(0 < self.lr_decay <= 1e6, f"lr_decay must be > 0 and at most 1e6, got {self.lr_decay}")
         require(0 <= self.seed < 2**32, f"seed must be in 0 ... 4294967295, got {self.seed}")  # scikit-learn's range

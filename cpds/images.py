@@ -1,4 +1,4 @@
-"""Pictures in and out: whatever a user's file holds becomes RGB in [0, 1], and results become PNG, strip and GIF."""
+"""Images in and out: whatever a user's file holds becomes RGB in [0, 1], and results become PNG and GIF."""
 
 import hashlib
 from collections.abc import Sequence
@@ -169,8 +169,8 @@ def png(picture: Image.Image, icc_profile: bytes | None = None) -> bytes:
     return buffer.getvalue()
 
 
-def strip(pictures: Sequence[Image.Image], gap: int = 8) -> Image.Image:
-    """Pictures of one size side by side on white."""
+def side_by_side(pictures: Sequence[Image.Image], gap: int = 8) -> Image.Image:
+    """Images of one size side by side on white."""
     w, h = pictures[0].size
     row = Image.new("RGB", (len(pictures) * (w + gap) - gap, h), "white")
     for i, picture in enumerate(pictures):

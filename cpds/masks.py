@@ -1,12 +1,14 @@
 """Masks: white may change, black is held, grey lets that share of the change through."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import interpolate, max_pool2d
 
 from cpds.errors import InputError
 from cpds.image_files import decode
@@ -60,3 +62,8 @@ def edit_mask(path: Path) -> Float[Tensor, "1 1 H W"]:
     if mask.min() > WHITE:
         warnings.warn(f"mask {path} is white everywhere: all of the picture may change", stacklevel=2)
     return mask
+
+
+def to_cells(mask: Float[Tensor, "b 1 H W"], size: Sequence[int], cells: Sequence[int]) -> Float[Tensor, "b 1 h w"]:
+    """A mask for the latents (h, w = `cells`) of an image of `size`: each may change as much as any of its pixels."""
+    return max_pool2d(interpolate(mask, tuple(size), mode="area"), size[0] // cells[0])

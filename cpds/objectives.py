@@ -1,19 +1,35 @@
-"""Edit directions in latent space: pure functions of one noised pair and the two guided predictions."""
+"""Objectives: edit directions in latent space, pure functions of one noised pair and the network's predictions.
 
-from collections.abc import Callable
+An objective states what it needs beside its formula; Guidance computes that and nothing else. One of your own is an
+`Objective` object, passed to `edit` or named by its import path: docs/extending.md.
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from cpds.schedule import NoiseSchedule
 from cpds.types import Latents, Scalar, Timesteps
 
+Half = Literal["source", "target"]
+Prompt = Literal["source", "target", "null"]
+PerSample = Float[Tensor, "b 1 1 1"]
+
+
+class Branch(NamedTuple):
+    """One question to the network: which half of the pair is noised, and under which prompt it is denoised."""
+
+    half: Half
+    prompt: Prompt
+
 
 @dataclass(frozen=True)
 class EditPair:
-    """Source and edited latent with all the randomness that they share: x_t = alpha_t z + sigma_t eps for both."""
+    """Source and edited latents with all the randomness that they share: x_t = alpha_t z + sigma_t eps for both."""
 
     source: Latents
     target: Latents
@@ -32,58 +48,102 @@ class EditPair:
         eps = eps.repeat(edits, 1, 1, 1)
         return cls(source, target, eps, t.expand(len(source)))
 
+    def noised(self, half: Half, schedule: NoiseSchedule, coupling: float = 0.0) -> Latents:
+        """x_t of one half; the target's noise is eps + coupling (z_tgt - z_src): 0 as DDS has it, 1 as FlowEdit has."""
+        if half == "source":
+            return schedule.add_noise(self.source, self.eps, self.t)
+        eps = self.eps + coupling * (self.target - self.source) if coupling else self.eps
+        return schedule.add_noise(self.target, eps, self.t)
+
 
 @dataclass(frozen=True)
-class Guided:
-    """Classifier-free-guided noise predictions of both halves; `source` is None where no objective asks for it."""
+class Predictions:
+    """The network's noise predictions by branch, not mixed: `predictions[half, prompt]`."""
 
-    source: Latents | None
-    target: Latents
+    eps: Mapping[Branch, Latents]
+    guidance_scale: float
+
+    def __getitem__(self, branch: tuple[Half, Prompt]) -> Latents:
+        return self.eps[Branch(*branch)]
+
+    def guided(self, half: Half) -> Latents:
+        """Classifier-free guidance of a half under its own prompt."""
+        return mixed(self[half, half], self[half, "null"], self.guidance_scale)
 
 
 @dataclass(frozen=True)
-class PosteriorSettings:
-    """PDS's two knobs: the posterior's stride, and a multiplier of psi."""
+class Weights:
+    """What an objective may weigh with, at the step's timesteps. psi and chi are 0 unless it asks for the posterior."""
 
-    stride: int = 2
-    w_identity: float = 1.0
+    alpha_bar: PerSample
+    one_minus_alpha_bar: PerSample  # of float64, where the difference would lose digits
+    psi: PerSample  # PDS's weights of the latents' and of the predictions' difference; psi times w_identity
+    chi: PerSample
+
+    @classmethod
+    def at(
+        cls, t: Timesteps, schedule: NoiseSchedule, like: Latents, w_identity: float, stride: int | None
+    ) -> "Weights":
+        """The weights at timesteps `t`, with PDS's posterior at `stride`, if any."""
+        exact = schedule.alpha_bar[t.cpu()]
+        alpha_bar, rest = _per_sample(exact, like), _per_sample(1 - exact, like)
+        if stride is None:
+            return cls(alpha_bar, rest, torch.zeros_like(rest), torch.zeros_like(rest))
+        psi, chi = (_per_sample(w, like) for w in schedule.posterior_weights(t, stride))
+        return cls(alpha_bar, rest, w_identity * psi, chi)
 
 
-def sds(pair: EditPair, guided: Guided, schedule: NoiseSchedule, posterior: PosteriorSettings) -> Latents:
-    """w(t) (eps_tgt - eps), w = 1 - alpha_bar_t  (DreamFusion, Poole 2022, Eq. 3)."""
-    weight = (1 - schedule.alpha_bar[pair.t.cpu()]).to(pair.eps)
-    return weight.view(-1, 1, 1, 1) * (guided.target - pair.eps)
-
-
-def dds(pair: EditPair, guided: Guided, schedule: NoiseSchedule, posterior: PosteriorSettings) -> Latents:
-    """eps_tgt - eps_src  (Delta Denoising Score, Hertz 2023, Eq. 3)."""
-    assert guided.source is not None
-    return guided.target - guided.source
-
-
-def pds(pair: EditPair, guided: Guided, schedule: NoiseSchedule, posterior: PosteriorSettings) -> Latents:
-    """psi (z_tgt - z_src) + chi (eps_tgt - eps_src)  (Posterior Distillation Sampling, Koo 2024, Eq. 14)."""
-    assert guided.source is not None
-    psi, chi = (w.to(pair.eps).view(-1, 1, 1, 1) for w in schedule.posterior_weights(pair.t, posterior.stride))
-    drift = pair.target.detach() - pair.source
-    return posterior.w_identity * psi * drift + chi * (guided.target - guided.source)
+def _per_sample(values: Tensor, like: Tensor) -> PerSample:
+    return values.to(like).view(-1, 1, 1, 1)
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A direction, and whether it needs the source branch's predictions."""
+    """A direction, which z is moved against, and the facts that decide what is computed for it.
 
-    direction: Callable[[EditPair, Guided, NoiseSchedule, PosteriorSettings], Latents]
-    needs_source: bool = True
+    `direction` (pair, predictions, weights) -> (b, c, h, w). `branches`: the predictions that it reads. `coupling`: see
+    EditPair.noised. `posterior`: whether it reads psi and chi (then the timesteps must lie above the stride).
+    `contrast`: whether the contrastive loss on self-attention features goes with it.
+    """
 
+    direction: Callable[[EditPair, Predictions, Weights], Latents]
+    branches: frozenset[Branch]
+    coupling: float = 0.0
+    posterior: bool = False
+    contrast: bool = False
+
+
+def sds(pair: EditPair, predictions: Predictions, weights: Weights) -> Latents:
+    """w(t) (eps_tgt - eps), w = 1 - alpha_bar_t  (DreamFusion, Poole 2022, Eq. 3)."""
+    return weights.one_minus_alpha_bar * (predictions.guided("target") - pair.eps)
+
+
+def dds(pair: EditPair, predictions: Predictions, weights: Weights) -> Latents:
+    """eps_tgt - eps_src  (Delta Denoising Score, Hertz 2023, Eq. 3)."""
+    return predictions.guided("target") - predictions.guided("source")
+
+
+def pds(pair: EditPair, predictions: Predictions, weights: Weights) -> Latents:
+    """psi (z_tgt - z_src) + chi (eps_tgt - eps_src)  (Posterior Distillation Sampling, Koo 2024, Eq. 14)."""
+    delta = predictions.guided("target") - predictions.guided("source")
+    return weights.psi * (pair.target - pair.source) + weights.chi * delta
+
+
+TARGET = frozenset({Branch("target", "target"), Branch("target", "null")})
+BOTH = TARGET | {Branch("source", "source"), Branch("source", "null")}
 
 OBJECTIVES = {
-    "sds": Objective(sds, needs_source=False),
-    "dds": Objective(dds),
-    "cds": Objective(dds),
-    "pds": Objective(pds),
-    "cpds": Objective(pds),
+    "sds": Objective(sds, TARGET),
+    "dds": Objective(dds, BOTH),
+    "cds": Objective(dds, BOTH, contrast=True),
+    "pds": Objective(pds, BOTH, posterior=True),
+    "cpds": Objective(pds, BOTH, posterior=True, contrast=True),
 }
+
+
+def mixed(cond: Latents, uncond: Latents, scale: float) -> Latents:
+    """eps_uncond + omega (eps_cond - eps_uncond)  (Ho & Salimans 2021)."""
+    return uncond + scale * (cond - uncond)
 
 
 def pull(x: Latents, direction: Latents) -> Scalar:

@@ -5,15 +5,13 @@ from dataclasses import dataclass, replace
 from cpds.config import EditConfig, GuidanceConfig
 
 # Delta Denoising Score (Hertz 2023) as CDS's code runs it; the learning rate is 0.1 x 2000 / (h w)
-DDS_PAPER = EditConfig(GuidanceConfig("dds"), 200, "sgd", 0.1)
+DDS_PAPER = EditConfig(GuidanceConfig("dds"), 200, "sgd", 0.1, lr_scaling="area")
 # Contrastive Denoising Score (Nam 2024); the contrastive loss is not multiplied by 2000 / (h w)
 CDS_PAPER = replace(DDS_PAPER, guidance=GuidanceConfig("cds", w_cut=3.0))
 # the public code of CPDS: CDS's numbers at eight times the learning rate, and stride 1, where psi is 0
 CPDS_REFERENCE = replace(DDS_PAPER, guidance=GuidanceConfig("cpds", w_cut=3.0, stride=1), lr=0.8)
 # Posterior Distillation Sampling (Koo 2024) on pictures
-PDS_PAPER = EditConfig(
-    GuidanceConfig("pds", guidance_scale=50.0, t_min=0.02, t_max=0.98), 500, "adamw", 0.1, lr_scaling="none"
-)
+PDS_PAPER = EditConfig(GuidanceConfig("pds", guidance_scale=50.0, t_min=0.02, t_max=0.98), 500, "adamw", 0.1)
 # … on NeRFs
 PDS_NERF = replace(
     PDS_PAPER,
@@ -21,14 +19,14 @@ PDS_NERF = replace(
     num_inference_steps=30_000,
     optimizer="adam",
     lr=1e-2,
-    lr_final=1e-3,
+    lr_decay=0.1,
 )
-# … on Gaussian splats: a step size for each parameter group
+# … on Gaussian splats: a learning rate for each parameter group
 PDS_SPLATS = replace(
     PDS_NERF,
     lr=1e-3,
-    lr_final=None,
-    group_lrs={"xyz": 1.6e-4, "colour": 2.5e-3, "opacity": 0.05, "scale": 0.005, "rotation": 1e-3},
+    lr_decay=1.0,
+    group_lrs={"xyz": 1.6e-4, "color": 2.5e-3, "opacity": 0.05, "scale": 0.005, "rotation": 1e-3},
 )
 # … on SVG, with points in pixels of a 512-px canvas
 PDS_SVG = replace(
@@ -36,18 +34,17 @@ PDS_SVG = replace(
     guidance=replace(PDS_NERF.guidance, t_min=0.1),
     num_inference_steps=1000,
     lr=0.01,
-    lr_final=None,
+    lr_decay=1.0,
     group_lrs={"points": 0.8},
 )
 
-# ours: gradients of unit size, step sizes that fall; benchmarks/README.md says what else was tried
+# ours: gradients of unit size, learning rates that fall from what each parameter group says; what else was tried is
+# in benchmarks/README.md
 DDS = EditConfig(
     GuidanceConfig("dds", guidance_scale=5.0, normalize_gradient=True),
     80,
     "sgd",
-    0.08,
-    lr_scaling="none",
-    lr_final=0.01,
+    lr_decay=0.125,
 )
 SDS = replace(DDS, guidance=replace(DDS.guidance, method="sds"))
 CDS = replace(DDS, guidance=replace(DDS.guidance, method="cds", w_cut=0.5, n_patches=64))
@@ -56,26 +53,22 @@ CPDS = replace(
     PDS,
     guidance=replace(PDS.guidance, method="cpds", w_cut=0.5, n_patches=64, patch_selector="learned", selector_every=4),
 )
-CPDS_FAST = replace(CPDS, num_inference_steps=40, lr=0.12, lr_final=0.02)
+CPDS_FAST = replace(CPDS, num_inference_steps=40, lr=0.12, lr_decay=0.02 / 0.12)
 
 METHODS = {"cpds": CPDS, "pds": PDS, "cds": CDS, "dds": DDS, "sds": SDS}
 
 
-def on_svg(preset: EditConfig) -> EditConfig:
-    """A preset's method for the numbers of a drawing: Adam; points and widths in px of a 512-px canvas."""
+def on_renderer(preset: EditConfig) -> EditConfig:
+    """A preset's method for anything that is rendered: Adam, at the learning rates of the parameter groups."""
     guidance = replace(preset.guidance, guidance_scale=7.5, w_identity=0.1, w_cut=1.0)
-    lrs = {"points": 3.0, "widths": 1.0}
-    return replace(
-        preset, guidance=guidance, num_inference_steps=150, optimizer="adam", lr=0.02, lr_final=0.005, group_lrs=lrs
-    )
+    return replace(preset, guidance=guidance, num_inference_steps=150, optimizer="adam", lr=None, lr_decay=0.25)
 
 
 def on_splats(preset: EditConfig) -> EditConfig:
-    """A preset's method for Gaussian splats: Adam, step sizes in SplatScene's units; the anchor holds the ground."""
-    drawing = on_svg(preset)
-    guidance = replace(drawing.guidance, w_identity=0.03, w_proximity=5.0)
-    lrs = {"xyz": 6.4e-4, "colour": 0.04, "opacity": 0.02, "scale": 0.004, "rotation": 0.002}
-    return replace(drawing, guidance=guidance, num_inference_steps=300, lr=0.01, lr_final=5e-4, group_lrs=lrs)
+    """A preset's method for Gaussian splats: the proximity loss holds the background."""
+    rendered = on_renderer(preset)
+    guidance = replace(rendered.guidance, w_identity=0.03, w_proximity=5.0)
+    return replace(rendered, guidance=guidance, num_inference_steps=300, lr_decay=0.05)
 
 
 PRESETS = {
@@ -88,7 +81,8 @@ PRESETS = {
     "pds-nerf-paper": PDS_NERF,
     "pds-splats-paper": PDS_SPLATS,
     "pds-svg-paper": PDS_SVG,
-    **{f"{name}-svg": on_svg(preset) for name, preset in METHODS.items()},
+    **{f"{name}-render": on_renderer(preset) for name, preset in METHODS.items()},
+    **{f"{name}-svg": on_renderer(preset) for name, preset in METHODS.items()},
     **{f"{name}-splats": on_splats(preset) for name, preset in METHODS.items()},
 }
 

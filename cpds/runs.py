@@ -7,7 +7,7 @@ import platform
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from cpds.errors import InputError
 from cpds.stored import CONFIG, PLAN, damaged, differences, read_object
 from cpds.terminal import warn
 
-CHECKPOINT, METRICS, RESULT, STRIP, GIF, FRAMES = (
+CHECKPOINT, METRICS, RESULT, COMPARISON, GIF, FRAMES = (
     "checkpoint.safetensors",
     "metrics.jsonl",
     "result.png",
@@ -32,7 +32,7 @@ CHECKPOINT, METRICS, RESULT, STRIP, GIF, FRAMES = (
     "frames",
 )
 LOCK = ".lock"  # locked by the process that works here; the file itself stays
-EXPORT, FORMATS = "result", ("svg", "svgz", "ply")  # the edited thing's own: result.svg, and svg/ of the way there
+EXPORT, FORMATS = "result", ("svg", "svgz", "ply")  # the edited thing's own: result.svg, and svg/ of the trajectory
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -57,8 +57,9 @@ class RunKey:
     prompt: str
     target_prompt: str
     prior: str
-    source: dict[str, Any]  # what is edited: digests and settings of the representation
+    source: dict[str, str]  # the representation's fingerprint
     edit: EditConfig
+    parts: dict[str, str] = field(default_factory=dict)  # from outside of this package, by module and name
 
     def as_json(self) -> dict[str, Any]:
         return json.loads(json.dumps(asdict(self)))
@@ -155,7 +156,7 @@ class RunFolder:
 
     def _files(self) -> list[str]:
         exports = [name for form in FORMATS for name in (f"{EXPORT}.{form}", form)]
-        return [CONFIG, CHECKPOINT, METRICS, RESULT, STRIP, GIF, FRAMES, *exports]
+        return [CONFIG, CHECKPOINT, METRICS, RESULT, COMPARISON, GIF, FRAMES, *exports]
 
     def create(self, key: RunKey, request: Mapping[str, Any], around: Mapping[str, Any]) -> None:
         """Claim an empty place for a new run. InputError if it is taken or cannot be written."""

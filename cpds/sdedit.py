@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import torch
 
-from cpds.guidance import mixed
+from cpds.objectives import mixed
 from cpds.priors.base import Conditioning, Prior
 from cpds.types import Latents
 
@@ -13,8 +13,8 @@ from cpds.types import Latents
 def sdedit(
     prior: Prior,
     latents: Latents,
-    text: Conditioning,
-    uncond: Conditioning,
+    conditioning: Conditioning,
+    null: Conditioning,
     *,
     guidance_scale: float,
     steps: int,
@@ -23,8 +23,9 @@ def sdedit(
 ) -> Latents:
     """`latents` after the last (1 - skip) of `steps` denoising steps, begun from their noised selves.
 
-    `text` and `uncond` have one row. DDIM without noise of its own (Song 2021, Eq. 12, eta = 0); the noise that it
-    begins from is drawn on the CPU. Raises ValueError unless 0 <= skip < 1 and steps >= 1.
+    `conditioning` and `null`, the unconditional prompt's, have one row. DDIM without noise of its own (Song 2021,
+    Eq. 12, eta = 0); the noise that it begins from is drawn on the CPU. Raises ValueError unless 0 <= skip < 1 and
+    steps >= 1.
     """
     if not 0 <= skip < 1 or steps < 1:
         raise ValueError(f"need 0 <= skip < 1 and steps >= 1, got skip {skip} and {steps} steps")
@@ -33,7 +34,7 @@ def sdedit(
     grid = torch.linspace(top, 0, steps + 1).round().long()[min(steps - 1, round(steps * skip)) :]
     eps = torch.randn(latents.shape, generator=generator).to(latents)
     x = schedule.add_noise(latents, eps, grid[0].expand(count))
-    both = uncond.expand(count) + text.expand(count)
+    both = Conditioning.cat([null.repeat(count), conditioning.repeat(count)])
     for now, after in pairwise(grid):
         t = now.expand(count)
         unguided, guided = prior.denoise(torch.cat([x, x]), t.repeat(2), both).eps.chunk(2)

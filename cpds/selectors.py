@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, pad
 
-from cpds.errors import MissingExtra
+from cpds.errors import InputError, MissingExtra
 from cpds.moments import load_moments, moments
+from cpds.parts import imported
 from cpds.types import Patches
 
 DRIFTED = 0.2  # share of patches that count as drifted
@@ -32,7 +33,7 @@ class PatchSelector(Protocol):
         ...
 
     def update(self) -> Mapping[str, float]:
-        """Learn from what was observed since the last update; figures to log (may be empty)."""
+        """Learn from what was observed since the last update; metrics to log (may be empty)."""
         ...
 
     def state(self) -> dict[str, Tensor]:
@@ -110,14 +111,14 @@ class _Learning:
         if not any(len(x) for x in self.x):  # every layer was smaller than a patch
             return {}
         x, y = torch.cat(self.x), torch.cat(self.y)
-        figures = {}
+        metrics = {}
         scores = self.score(x)
         if scores is not None:  # accuracy on patches it has not learnt from yet
-            figures["selector_accuracy"] = float(((scores > 0) == (y > 0)).float().mean())
-        figures["selector_majority"] = float((1 - y).mean())
-        figures["selector_loss"] = self.learn(x, y)
+            metrics["selector_accuracy"] = float(((scores > 0) == (y > 0)).float().mean())
+        metrics["selector_majority"] = float((1 - y).mean())
+        metrics["selector_loss"] = self.learn(x, y)
         self.x, self.y = [], []
-        return figures
+        return metrics
 
     def state(self) -> dict[str, Tensor]:
         empty = torch.zeros(0, self.width)
@@ -226,6 +227,8 @@ class ClassifierPatches(_Learning):
 
 
 def _sklearn(name: str) -> Callable[[int], Any]:
+    """Of a scikit-learn classifier by name: what makes one for a seed."""
+
     def make(seed: int) -> Any:
         try:
             from sklearn.ensemble import RandomForestClassifier
@@ -243,11 +246,16 @@ def _sklearn(name: str) -> Callable[[int], Any]:
 
 
 def make_selector(name: str, *, width: int, seed: int, device: torch.device) -> PatchSelector:
-    """The selector called `name`; `width` is the largest feature width among the taps."""
+    """The selector called `name`, or made by the class at an import path; `width` is that of the widest features."""
     if name == "random":
         return RandomPatches()
     if name == "learned":
         return LearnedPatches(width, seed, device)
+    if name not in ("svm", "knn", "forest"):
+        own = imported(name, "patch_selector")(width=width, seed=seed, device=device)
+        if not isinstance(own, PatchSelector):
+            raise InputError(f"patch_selector {name} makes a {type(own).__name__}, which is no PatchSelector")
+        return own
     make = _sklearn(name)
     make(seed)  # say at once, not ten steps later, that scikit-learn is missing
     return ClassifierPatches(width, seed, make)

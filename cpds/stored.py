@@ -7,6 +7,7 @@ import reprlib
 import sys
 import types
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeGuard, Union, get_args, get_origin, get_type_hints
@@ -69,8 +70,11 @@ def decode(kind: Any, value: Any, name: str) -> Any:
     if origin in (Union, types.UnionType):
         if value is None and types.NoneType in inner:
             return None
-        (kind,) = (k for k in inner if k is not types.NoneType)
-        return decode(kind, value, name)
+        *others, last = (k for k in inner if k is not types.NoneType)
+        for kind in others:
+            with suppress(InputError):
+                return decode(kind, value, name)
+        return decode(last, value, name)
     if isinstance(kind, type) and is_dataclass(kind) and isinstance(value, dict):
         return decode_fields(kind, value, f"{name}.")
     if origin is tuple and isinstance(value, list) and (inner[-1] is Ellipsis or len(inner) == len(value)):
@@ -133,7 +137,9 @@ def stored(folder: Path, command: str, kind: type) -> Stored:
         )
     document = read_object(file)
     if document.get("command") != command:
-        raise InputError(f"{folder} holds a run of cpds {str(document.get('command'))[:40]}, not of cpds {command}")
+        began = document.get("command")
+        what = f"cpds {str(began)[:40]}" if began else "a Python program"
+        raise InputError(f"{folder} holds a run of {what}, not of cpds {command}")
     arguments = document.get("arguments")
     if not isinstance(arguments, dict):
         raise damaged(file, f"arguments is {_short.repr(arguments)}")
@@ -144,7 +150,7 @@ def stored(folder: Path, command: str, kind: type) -> Stored:
     except (ValueError, TypeError) as err:
         raise damaged(file, err) from err
     names = [name for _, _, name in edits]
-    if (not edits if file == plan else len(args.trg_prompt) != 1) or len(set(names)) != len(names):
+    if (not edits if file == plan else len(args.target_prompt) != 1) or len(set(names)) != len(names):
         raise damaged(file, "it does not say which edits there are")
     for source, _, name in edits:
         if os.path.basename(name) != name or os.path.basename(source) != source or name in ("", ".", ".."):

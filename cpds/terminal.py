@@ -1,4 +1,4 @@
-"""Where messages leave for the terminal: nothing that came from a file, a name or a prompt can steer it."""
+"""What is printed on the terminal: nothing that came from a file, a name or a prompt can control it."""
 
 import sys
 import unicodedata
@@ -23,23 +23,23 @@ def _put(line: str, stream: Any) -> None:
     print(printable(line).encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
 
 
-def say(message: object) -> None:
+def print_status(message: object) -> None:
     """One line on standard error."""
     _put(str(message), sys.stderr)
 
 
 def warn(message: object) -> None:
-    """One line on standard error that calls itself a warning."""
-    say(f"cpds: warning: {message}")
+    """One line on standard error that begins with "cpds: warning:"."""
+    print_status(f"cpds: warning: {message}")
 
 
-def show(text: object) -> None:
+def print_result(text: object) -> None:
     """Results, line by line, on standard output."""
     for line in str(text).split("\n"):
         _put(line, sys.stdout)
 
 
-def say_loading() -> None:
-    """Said before the first import of torch: on a busy machine the imports take a minute."""
+def print_loading() -> None:
+    """To be called before the first import of torch: on a busy machine the imports take a minute."""
     if "torch" not in sys.modules:
-        say("loading torch and the prior ...")
+        print_status("loading torch and the prior ...")

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cpds.terminal import say
+from cpds.terminal import print_status
 
 if TYPE_CHECKING:
     from cpds.priors.base import Prior
@@ -50,7 +50,7 @@ def choose_threads(prior: Prior) -> int:
         small = prior.parameters < LARGE
         torch.set_num_threads(1 if small else cores)
         chosen = "1 CPU thread, enough for a small prior" if small else f"{cores} CPU threads"
-        say(f"Computing with {chosen} (OMP_NUM_THREADS sets another number)")
+        print_status(f"Computing with {chosen} (OMP_NUM_THREADS sets another number)")
     return torch.get_num_threads()
 
 

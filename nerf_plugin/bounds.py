@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from cpds.config import require
-from cpds.terminal import show
+from cpds.terminal import print_result
 from cpds.types import Images
 from nerf_plugin.base_scene import BaseScene
 from nerf_plugin.region import Region, extent
@@ -19,6 +19,7 @@ from nerf_plugin.rendering import camera_at, pixel_rays
 from nerf_plugin.views import Views
 
 Mask = Float[Tensor, "1 1 H W"]
+HOLD_AT = 0.003  # difference of colors at which a pixel is pulled back as strongly as the guidance pulls the mean pixel
 
 
 class EditBounds:
@@ -36,7 +37,7 @@ class EditBounds:
         points = renderer.points([camera_at(c, 8, 8) for c in cameras])
         where = f"{renderer.content}: {extent(points)} (nine tenths of them)"
         centers = torch.cat([c.camera_to_worlds[:, :3, 3] for c in cameras])
-        show(f"the scene, in its own coordinates: {where}; its cameras: {extent(centers, 1.0)}")
+        print_result(f"the scene, in its own coordinates: {where}; its cameras: {extent(centers, 1.0)}")
         if region is None:
             return
         seen = any(bool(region.entered(*pixel_rays(c)).isfinite().any()) for c in cameras)
@@ -63,3 +64,9 @@ class EditBounds:
         assert self.region is not None
         before = self.region.entered(*pixel_rays(camera)) < self.base.renderer.depth_eval(camera)
         return before.float().expand(1, 3, -1, -1)
+
+
+def outside_psnr(image: Images, source: Images, outside: Mask) -> float:
+    """dB between two images where `outside` is 1; 100 where they are equal, or nothing is outside."""
+    error = (outside * (image - source).square()).mean() / outside.mean().clamp(min=1e-4)
+    return float(-10 * error.clamp(min=1e-10).log10())

@@ -103,9 +103,7 @@ cpds_splat = MethodSpecification(
     "Edit a splatfacto scene by text: CPDS, PDS, CDS, DDS or SDS.",
 )
 cpds_splat_refine = MethodSpecification(
-    refine_method(
-        "cpds-splat-refine", splat_data(), CpdsSplatModelConfig(), PDS_REFINE_SPLATS.iterations, SPLAT_RATES
-    ),
+    refine_method("cpds-splat-refine", splat_data(), CpdsSplatModelConfig(), PDS_REFINE_SPLATS.iterations, SPLAT_RATES),
     "Sharpen an edited splatfacto scene by SDEdit on its views.",
 )
 splatfacto_cpu = MethodSpecification(

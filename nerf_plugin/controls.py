@@ -33,7 +33,7 @@ class ComparisonView(ViewerElement[str]):
         super().__init__("Source and edit")
 
     @property
-    def visible(self) -> bool:
+    def installed(self) -> bool:
         """Whether a viewer is there to show it."""
         return self.gui_handle is not None
 
@@ -45,5 +45,5 @@ class ComparisonView(ViewerElement[str]):
 
     def show(self, image: bytes) -> None:
         """Show a PNG, if there is a viewer."""
-        if self.visible:
+        if self.installed:
             self.gui_handle.content = f"![{self.name}](data:image/png;base64,{base64.b64encode(image).decode()})"

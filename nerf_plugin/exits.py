@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from cpds.errors import InputError
-from cpds.terminal import say
+from cpds.terminal import print_status
 
 OUT_OF_MEMORY = (
     "out of memory: lower pipeline.resolution or, for nerfacto's scenes, pipeline.rays_per_chunk (when refining "
@@ -26,7 +26,7 @@ def exit_on_input_error() -> Iterator[None]:
         full = out_of_memory(err)
         if not full and not isinstance(err, InputError):
             raise
-        say(f"ns-train: error: {OUT_OF_MEMORY if full else err}")
+        print_status(f"ns-train: error: {OUT_OF_MEMORY if full else err}")
         raise SystemExit(2) from err
 
 

@@ -10,7 +10,7 @@ from nerfstudio.engine.optimizers import Optimizers
 from torch import Tensor
 
 from cpds.errors import InputError
-from cpds.terminal import say
+from cpds.terminal import print_status
 
 MAX_SKIPPED = 10  # steps one after the other
 
@@ -40,7 +40,7 @@ class FiniteOptimizers(Optimizers):
                 "pipeline.loss_weight (Adam's steps stay as long as they are), or train the base scene with "
                 "pipeline.model.implementation torch"
             )
-        say(f"step skipped: {reason} ({self.skipped} so far)")
+        print_status(f"step skipped: {reason} ({self.skipped} so far)")
 
 
 def finite_gradients(parameters: Iterable[Tensor]) -> bool:

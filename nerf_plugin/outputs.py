@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from cpds.images import png, strip, to_pil
+from cpds.images import png, side_by_side, to_pil
 from cpds.runs import write_atomic
 from cpds.types import Images
 
@@ -28,7 +28,7 @@ def gradient_image(gradient: Float[Tensor, "1 3 H W"]) -> Images:
 
 def comparison(images: Sequence[Images]) -> bytes:
     """Images of one size in a row, as PNG."""
-    return png(strip([to_pil(image) for image in images]))
+    return png(side_by_side([to_pil(image) for image in images]))
 
 
 def progress(count: int, what: str) -> tqdm[int]:

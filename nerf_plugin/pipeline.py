@@ -9,20 +9,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import UInt8
 from nerfstudio.utils import writer
+from PIL import Image
 from torch import Tensor
 
 from cpds.config import GuidanceConfig, require
 from cpds.editor import step_generator
 from cpds.errors import InputError
 from cpds.guidance import Guidance
+from cpds.images import to_pil, to_tensor
+from cpds.objectives import pull
 from cpds.presets import PRESETS
+from cpds.rendered import hold
 from cpds.types import Images, Latents
 from nerf_plugin.base_run import RunStart
-from nerf_plugin.bounds import EditBounds
+from nerf_plugin.bounds import HOLD_AT, EditBounds, outside_psnr
 from nerf_plugin.controls import PromptField
-from nerf_plugin.holding import held, outside_psnr
 from nerf_plugin.outputs import comparison, gradient_image, save
 from nerf_plugin.region import Region
 from nerf_plugin.rendering import seeded
@@ -30,6 +32,7 @@ from nerf_plugin.scene_pipeline import ScenePipeline, ScenePipelineConfig
 from representations.cameras import view_at
 
 JITTER = 1 << 40  # tells the seed of a ray's samples from that of the step's noise
+VIEWS_PER_SEED = 1_000_003  # runs of other seeds see the views in another order
 
 
 @dataclass
@@ -100,7 +103,7 @@ class CpdsPipeline(ScenePipeline):
         if start.resumed and self.saved["selector"]:
             state = {k: v.to(self.prior.device) for k, v in self.saved["selector"].items()}
             self.guidance.selectors[0].load_state(state)
-        self._sources: dict[int, UInt8[Tensor, "1 3 H W"]] = {}
+        self._sources: dict[int, Image.Image] = {}
         self._source_latents: dict[int, Latents] = {}
         region = None if config.region is None else Region(config.region)
         masks = self.views.masks(config.masks) if config.masks else None
@@ -112,8 +115,8 @@ class CpdsPipeline(ScenePipeline):
         if self.config.source == "image":
             return self.views.image(view)
         if view not in self._sources:
-            self._sources[view] = (super().source_image(view) * 255).round().byte()
-        return self._sources[view] / 255
+            self._sources[view] = to_pil(super().source_image(view))  # 8 bits, as the file
+        return to_tensor(self._sources[view])
 
     def source_latents(self, view: int) -> Latents:
         """`source_image` as the prior encodes it."""
@@ -126,32 +129,32 @@ class CpdsPipeline(ScenePipeline):
         """Take over what was changed in the viewer."""
         prompts = self.prompt_field.prompt, self.target_field.prompt
         if prompts != self.prompts:
-            self.guidance.say([prompts[0]], [prompts[1]])
+            self.guidance.set_prompts([prompts[0]], [prompts[1]])
             self.prompts = prompts
         if self.scale_slider.value != self.guidance.config.guidance_scale:
             self.guidance.config = replace(self.guidance.config, guidance_scale=self.scale_slider.value)
 
     def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Tensor], dict[str, Any]]:
-        """One edit step; the losses of the guidance and the model's own."""
+        """One edit step; the loss whose gradient is the guidance, and the model's own."""
         self.apply_viewer_changes()
         done = step - self.run.first
+        view = view_at(self.run.seed * VIEWS_PER_SEED + done, self.config.view_every, len(self.views))
         generator = step_generator(self.run.seed, done)
-        view = view_at(generator.initial_seed(), self.config.view_every, len(self.views))
         mask, source = self.bounds.mask(view), self.source_latents(view)  # first: of the base scene
         editable = mask[0, 0, ..., None] > 0 if mask is not None and self.bounds.region else None
         with seeded(generator.initial_seed() ^ JITTER, self.device):
             image, losses = self.renderer.render(self.views.cameras[view], editable)
         image.register_hook(partial(self.on_image_gradient, view, done, image.detach()))
-        metrics = {}
+        metrics, shown = {}, image
         if mask is not None:
             unedited, mask = self.source_image(view).to(image), mask.to(image)
             metrics = {"outside_psnr": outside_psnr(image.detach(), unedited, 1 - mask)}
-            image = held(image, unedited, mask)
-        latents = self.prior.encode(image.to(self.prior.device))
-        latents.register_hook(lambda gradient: self.config.loss_weight * gradient)
+            shown = hold(image, unedited, mask, HOLD_AT)
+        latents = self.prior.encode(shown.to(self.prior.device))
         result = self.guidance.step(source, latents, done, generator)
-        every = {k: v.to(self.device) for k, v in (result.losses | losses).items()}
-        return {"rgb": image}, every, result.metrics | metrics
+        loss = pull(latents, self.config.loss_weight * result.gradient).to(self.device)
+        metrics |= result.metrics | {f"{name} loss": float(x) for name, x in result.losses.items()}
+        return {"rgb": shown}, {"guidance": loss, **losses}, metrics
 
     def on_image_gradient(self, view: int, done: int, image: Images, gradient: Images) -> None:
         """Show a step's view, and the gradient that reached it. Raises InputError where it is not finite."""
@@ -162,7 +165,7 @@ class CpdsPipeline(ScenePipeline):
             )
         every = self.config.log_every
         logged = bool(every) and (done + 1) % every == 0
-        if not logged and not (self.comparison_view.visible and done % 10 == 0):
+        if not logged and not (self.comparison_view.installed and done % 10 == 0):
             return
         images = [self.source_image(view), image.cpu(), gradient_image(gradient.cpu())]
         self.comparison_view.show(comparison(images[:2]))

@@ -21,7 +21,7 @@ import tyro
 from cpds.config import require
 from cpds.errors import InputError
 from cpds.runs import write_atomic
-from cpds.terminal import say, show
+from cpds.terminal import print_result, print_status
 
 NAME = "sparse_pc.ply"  # as ns-process-data calls it
 
@@ -68,9 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """2 and one sentence for anything that the user can fix."""
     config = tyro.cli(Config, args=argv, prog="python -m nerf_plugin.points", description=__doc__)
     try:
-        show(f"{config.data / NAME}: {add_points(config)} points, named in transforms.json")
+        print_result(f"{config.data / NAME}: {add_points(config)} points, named in transforms.json")
     except (InputError, OSError) as err:
-        say(f"python -m nerf_plugin.points: error: {err}")
+        print_status(f"python -m nerf_plugin.points: error: {err}")
         return 2
     return 0
 

@@ -1,7 +1,4 @@
-"""Settings by name for the methods that edit: the guidance, the steps and the learning rates.
-
-They are those of cpds.presets wherever a scene of nerfstudio's differs in nothing that matters to them.
-"""
+"""Settings by name for the methods that edit: those of cpds.presets, and learning rates in nerfstudio's units."""
 
 from __future__ import annotations
 
@@ -18,25 +15,32 @@ from cpds.presets import METHODS, PRESETS
 
 LearningRates = Mapping[str, tuple[float, float | None]]  # first and last of each group of parameters
 
-SPLAT_GROUPS = {  # nerfstudio's groups: cpds.presets' group, and the share of its learning rate
+FIELD_RATES: LearningRates = {"proposal_networks": (3e-3, 3e-4), "fields": (3e-3, 3e-4)}
+SPLAT_RATES: LearningRates = {  # those of `cpds splats`, for cameras within 1 of the origin, as nerfstudio places them
+    "means": (5e-4, 2.5e-5),
+    "features_dc": (0.04, 2e-3),
+    "features_rest": (2e-3, 1e-4),
+    "opacities": (0.02, 1e-3),
+    "scales": (3e-3, 1.5e-4),
+    "quats": (1.5e-3, 7.5e-5),
+}
+SPLAT_TRAINING_RATES: LearningRates = {  # 3DGS (Kerbl 2023) as splatfacto has them
+    "means": (1.6e-4, 1.6e-6),
+    "features_dc": (2.5e-3, None),
+    "features_rest": (1.25e-4, None),
+    "opacities": (0.05, None),
+    "scales": (0.005, None),
+    "quats": (0.001, None),
+}
+FIELD_GROUPS = dict.fromkeys(FIELD_RATES, ("fields", 1.0))
+SPLAT_GROUPS = {  # nerfstudio's groups: the group of cpds.presets, and the share of its learning rate
     "means": ("xyz", 1.0),
-    "features_dc": ("colour", 1.0),
-    "features_rest": ("colour", 1 / 20),  # 3DGS (Kerbl 2023)
+    "features_dc": ("color", 1.0),
+    "features_rest": ("color", 1 / 20),  # 3DGS (Kerbl 2023)
     "opacities": ("opacity", 1.0),
     "scales": ("scale", 1.0),
     "quats": ("rotation", 1.0),
 }
-# for cameras within 1 of the origin, as nerfstudio places them
-NERFSTUDIO_LRS = {"xyz": 5e-4, "scale": 3e-3, "rotation": 1.5e-3}
-FIELD_RATES: LearningRates = {"proposal_networks": (3e-3, 3e-4), "fields": (3e-3, 3e-4)}
-
-
-def splat_rates(preset: EditConfig, **group_lrs: float) -> LearningRates:
-    """Learning rates of nerfstudio's groups as the preset has them, but for those of `group_lrs`."""
-    lrs = {**preset.group_lrs, **group_lrs}
-    first = {name: share * lrs[group] for name, (group, share) in SPLAT_GROUPS.items()}
-    final = preset.lr_final
-    return {name: (lr, None if final is None else lr / (preset.lr / final)) for name, lr in first.items()}
 
 
 @dataclass(frozen=True)
@@ -49,37 +53,34 @@ class ScenePreset:
     view_every: int = 1
 
 
+def on_splats(preset: EditConfig) -> ScenePreset:
+    """A preset for splats at nerfstudio's learning rates."""
+    return ScenePreset(preset.guidance, SPLAT_RATES, preset.num_inference_steps)
+
+
 def on_nerf(preset: EditConfig) -> ScenePreset:
     """A preset for splats, with the weaker proximity loss that a field wants, which moves less."""
-    guidance = replace(preset.guidance, w_proximity=1.5)
-    return ScenePreset(guidance, FIELD_RATES, preset.num_inference_steps)
+    return ScenePreset(replace(preset.guidance, w_proximity=1.5), FIELD_RATES, preset.num_inference_steps)
 
 
-def on_splats(preset: EditConfig) -> ScenePreset:
-    """A preset for splats in nerfstudio's units."""
-    return ScenePreset(preset.guidance, splat_rates(preset, **NERFSTUDIO_LRS), preset.num_inference_steps)
-
-
-def published(preset: EditConfig, rates: LearningRates) -> ScenePreset:
+def published(name: str, groups: Mapping[str, tuple[str, float]]) -> ScenePreset:
     """As PDS (Koo 2024) has it, with a new view every 10 steps."""
+    preset = PRESETS[name]
+    assert preset.lr is not None
+    lrs = {ours: share * preset.group_lrs.get(group, preset.lr) for ours, (group, share) in groups.items()}
+    rates = {ours: (lr, None if preset.lr_decay == 1 else lr * preset.lr_decay) for ours, lr in lrs.items()}
     return ScenePreset(preset.guidance, rates, preset.num_inference_steps, view_every=10)
 
 
-PDS_NERF, PDS_SPLATS = PRESETS["pds-nerf-paper"], PRESETS["pds-splats-paper"]
-SPLAT_RATES = splat_rates(PRESETS["cpds-splats"], **NERFSTUDIO_LRS)
-SPLAT_TRAINING_RATES: LearningRates = {  # 3DGS (Kerbl 2023) as splatfacto has them, and PDS for edits
-    **splat_rates(PDS_SPLATS),
-    "means": (PDS_SPLATS.group_lrs["xyz"], 1.6e-6),
-}
 # by the method of ns-train; the first of each is the method's default
 SCENE_PRESETS: dict[str, dict[str, ScenePreset]] = {
     "cpds": {
         **{f"{name}-nerf": on_nerf(PRESETS[f"{name}-splats"]) for name in METHODS},
-        "pds-nerf-paper": published(PDS_NERF, dict.fromkeys(FIELD_RATES, (PDS_NERF.lr, PDS_NERF.lr_final))),
+        "pds-nerf-paper": published("pds-nerf-paper", FIELD_GROUPS),
     },
     "cpds-splat": {
         **{f"{name}-splats": on_splats(PRESETS[f"{name}-splats"]) for name in METHODS},
-        "pds-splats-paper": published(PDS_SPLATS, splat_rates(PDS_SPLATS)),
+        "pds-splats-paper": published("pds-splats-paper", SPLAT_GROUPS),
     },
 }
 

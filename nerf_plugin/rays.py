@@ -70,7 +70,7 @@ def render_rays(
     """A view (1, 3, H, W) in [0, 1] of a model that renders rays, and in training mode the losses that it asks for.
 
     `camera` is one camera at the size wanted. At most `chunk` rays are rendered with gradient at a time, unless `defer`
-    is off; a view that fits is rendered once. `editable` (H, W, 1), where given, are rays that `confine_field` confines.
+    is off; a view that fits is rendered once. `editable` (H, W, 1), where given, are those that `confine_field` means.
     """
     height, width = int(camera.height), int(camera.width)
     rays = clip_near(model.collider, camera.generate_rays(camera_indices=0, keep_shape=True))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cpds.config import require
 from cpds.editor import step_generator
-from cpds.images import open_image, png, resized, to_pil, working_size
+from cpds.images import open_image, png, resized, to_pil
 from cpds.presets import PDS_REFINE_NERF
 from cpds.sdedit import sdedit
 from cpds.types import Images

@@ -36,7 +36,7 @@ class Region:
         return inside(points.reshape(-1, 3), self.numbers).view(points.shape[:-1])
 
     def entered(self, origins: Points, directions: Points) -> Float[Tensor, "*n"]:
-        """How far rays of unit `directions` go until they are in the region: 0 from inside, infinite where they miss."""
+        """How far rays of unit `directions` go until they enter: 0 from inside, infinite where they miss."""
         first, second = origins.new_tensor(self.numbers[:3]), origins.new_tensor(self.numbers[3:])
         if len(second) == 1:
             near, far = sphere_crossings(origins - first, directions, second)
@@ -48,7 +48,7 @@ class Region:
 def sphere_crossings(
     offsets: Points, directions: Points, radius: Float[Tensor, " 1"]
 ) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n"]]:
-    """Where rays from `offsets` from its centre enter and leave a sphere, |o + t d|^2 = r^2; near > far where they miss."""
+    """Where rays enter and leave a sphere, |o + t d|^2 = r^2 with o from its center; near > far where they miss."""
     along = (offsets * directions).sum(-1)
     discriminant = along.square() - offsets.square().sum(-1) + radius**2
     half = discriminant.clamp(min=0).sqrt()
@@ -59,7 +59,7 @@ def sphere_crossings(
 def box_crossings(
     origins: Points, directions: Points, low: Float[Tensor, " 3"], high: Float[Tensor, " 3"]
 ) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n"]]:
-    """Where rays enter and leave a box along the axes, by its slabs (Kay and Kajiya 1986); near > far where they miss."""
+    """Where rays enter and leave a box along the axes, by slabs (Kay and Kajiya 1986); near > far where they miss."""
     a, b = (low - origins) / directions, (high - origins) / directions
     parallel = directions == 0  # 0/0 on a side's plane: such a ray is between the slab's sides, or never
     between = (origins >= low) & (origins <= high)

@@ -59,6 +59,7 @@ class SceneRenderer(ABC):
         What a resumed run must know of it goes into `saved`.
         """
 
+    @abstractmethod
     def fix_sampling(self) -> None:
         """While an edit runs, do not change how the scene is sampled."""
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 import tyro
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.models.splatfacto import SplatfactoModel
@@ -19,7 +18,7 @@ from cpds.config import require
 from cpds.images import working_size
 from cpds.priors.base import Prior
 from cpds.priors.load import load_prior, resolve_device
-from cpds.terminal import say, show
+from cpds.terminal import print_result, print_status
 from cpds.threads import choose_threads
 from cpds.types import Images
 from nerf_plugin.base_run import RunStart
@@ -150,5 +149,5 @@ class ScenePipeline(VanillaPipeline):
                 ]
                 save_video(folder / "turntable.mp4", frames)
             elif count:
-                say("no turntable.mp4: install ffmpeg to get one")
-        show(f"views and before/after pairs: {folder}")
+                print_status("no turntable.mp4: install ffmpeg to get one")
+        print_result(f"views and before/after pairs: {folder}")

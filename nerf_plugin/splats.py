@@ -44,6 +44,9 @@ class SplatRenderer(SceneRenderer):
         confine_gaussians(list(self.model.gauss_params.values()), inside)
         return bool(inside.any())
 
+    def fix_sampling(self) -> None:
+        """Nothing is sampled."""
+
 
 def render_splats(model: Any, camera: Any, defer: bool = True) -> Images:
     """A view (1, 3, H, W) in [0, 1] of a splat model, all at once: it is the guidance that needs the memory."""

@@ -14,7 +14,7 @@ from nerfstudio.utils import writer
 from cpds.config import require
 from cpds.errors import InputError
 from cpds.priors.load import resolve_device
-from cpds.terminal import say
+from cpds.terminal import print_status
 from nerf_plugin.base_run import RunStart, find_base, inherit_settings, require_same_cameras
 from nerf_plugin.checkpoints import atomic_dir, checkpoints
 from nerf_plugin.exits import exit_on_input_error
@@ -131,8 +131,8 @@ class CpdsTrainer(Trainer):
         except (RuntimeError, KeyError) as err:
             reason = str(err).strip("'\"").splitlines()[-1].strip()
             raise InputError(
-                f"the scene in {self.base_run.checkpoint} does not fit pipeline.model ({reason}): leave its settings, and "
-                "with them its implementation (tcnn or torch), as the base scene's"
+                f"the scene in {self.base_run.checkpoint} does not fit pipeline.model ({reason}): leave its settings, "
+                "and with them its implementation (tcnn or torch), as the base scene's"
             ) from err
 
     def train(self) -> None:
@@ -143,7 +143,7 @@ class CpdsTrainer(Trainer):
                 if self.training_state == "completed":  # the viewer is left
                     return
                 again = f"ns-train {self.config.method_name} --load-config {self.base_dir / 'config.yml'}"
-                say(f"stopped after step {self.step}; go on from the last checkpoint with {again}")
+                print_status(f"stopped after step {self.step}; go on from the last checkpoint with {again}")
                 raise SystemExit(130) from None
 
     def save_checkpoint(self, step: int) -> None:

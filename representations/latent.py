@@ -1,23 +1,24 @@
 """A picture edited as its latent: the parameter is z itself."""
 
-import hashlib
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate, max_pool2d
+from torch.nn.functional import avg_pool2d
 
 from cpds.errors import InputError
 from cpds.images import SourceImage, open_source, png, resized, to_pil, working_size
-from cpds.masks import edit_mask, fitting
+from cpds.masks import edit_mask, fitting, to_cells
 from cpds.priors.base import Prior
+from cpds.rendered import fingerprint
 from cpds.representation import ParamGroup
 from cpds.runs import write_atomic
 from cpds.types import Images, Latents
 
+LR = 0.08  # of latents, whose standard deviation is near 1, for gradients of unit size
 FREE = 0.1  # mask value from which on a latent cell moves freely; below in proportion: a JPEG's black is not all 0
 
 
@@ -26,7 +27,7 @@ class LatentImageConfig:
     """How a picture becomes a latent and a latent a picture."""
 
     resolution: int | None = None
-    """Shorter side while editing, in px; none takes the side that the prior was trained on."""
+    """Shorter side while editing, in px; none takes the size that the prior was trained on."""
     keep_unchanged: bool = True
     """Take pixels that the edit did not touch from the source instead of from the autoencoder."""
 
@@ -43,6 +44,8 @@ class LatentImage:
     not, the latent is edited, and each pixel gets the mask's share of that: source + mask (edit - source).
     """
 
+    preset = "cpds"
+
     def __init__(
         self,
         image: Images,
@@ -50,7 +53,7 @@ class LatentImage:
         config: LatentImageConfig | None = None,
         mask: Float[Tensor, "_b 1 H W"] | None = None,
     ) -> None:
-        self.config = config or LatentImageConfig()
+        self.config, self.prior = config or LatentImageConfig(), prior
         self.image = image.to(prior.device)
         height, width = image.shape[-2:]
         short = self.config.resolution or prior.image_size
@@ -61,8 +64,9 @@ class LatentImage:
         self.z = self._source.clone().requires_grad_()
         self.file: SourceImage | None = None
         self.mask = None if mask is None else mask.to(prior.device)
-        # a latent cell may move if any of its pixels may
-        self._cells = None if self.mask is None else self._to_cells(self.mask)
+        self._cells = None
+        if self.mask is not None:
+            self._cells = to_cells((self.mask / FREE).clamp(max=1), self.size, self._source.shape[-2:])
 
     @classmethod
     def open(
@@ -93,7 +97,7 @@ class LatentImage:
         image.file = source
         return image
 
-    def save(self, path: str | Path, prior: Prior) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the edit, at the source's size, as PNG; several as <name>-1.png, <name>-2.png, … in their order.
 
         Of a source from a file it keeps transparency and colour profile. InputError for a name of another format.
@@ -101,7 +105,7 @@ class LatentImage:
         path = Path(path)
         if path.suffix.lower() not in ("", ".png"):
             raise InputError(f"an edit is saved as PNG: name it {path.with_suffix('.png').name}, not {path.name}")
-        edits = self.preview(prior).split(1)
+        edits = self.preview().split(1)
         width = len(str(len(edits)))
         for number, edited in enumerate(edits, 1):
             file = path if len(edits) == 1 else path.with_stem(f"{path.stem}-{number:0{width}}")
@@ -111,42 +115,39 @@ class LatentImage:
         """One of the edits as PNG, as `save` writes it."""
         return png(to_pil(edited)) if self.file is None else self.file.png(edited)
 
-    def _to_cells(self, mask: Tensor) -> Tensor:
-        work = interpolate((mask / FREE).clamp(max=1), self.size, mode="area")
-        return max_pool2d(work, self.size[0] // self._source.shape[-2])
+    def fingerprint(self) -> dict[str, str]:
+        file = None if self.file is None else self.file.digest()
+        return fingerprint(image=self.image, mask=self.mask, file=file, config=self.config)
 
-    def fingerprint(self) -> dict[str, object]:
-        """Digests and settings that a resumed run must find unchanged."""
-        parts = {"image": self.image, "mask": self.mask}
-        digests = {
-            k: None if v is None else hashlib.sha256(v.cpu().numpy().tobytes()).hexdigest() for k, v in parts.items()
-        }
-        return {**digests, "file": self.file and self.file.digest(), **asdict(self.config)}
-
-    def sample_view(self, *, generator: torch.Generator) -> None:
+    def sample_view(self, step: int, generator: torch.Generator) -> None:
         return None
 
-    def latents(self, prior: Prior, view: None) -> Latents:
+    def latents(self, view: None = None) -> Latents:
+        """(b, c, h, w): the parameter itself, held to the source outside of the mask."""
         if self._cells is None:
             return self.z
         return self._source + self._cells * (self.z - self._source)
 
-    def source_latents(self, prior: Prior, view: None) -> Latents:
+    def source_latents(self, view: None = None) -> Latents:
         return self._source
 
+    def render(self, view: None = None) -> Images:
+        """The latents decoded, at the size that they are edited at."""
+        return self.prior.decode(self.latents())
+
     def param_groups(self) -> list[ParamGroup]:
-        return [ParamGroup("latent", [self.z])]
+        return [ParamGroup("latent", [self.z], LR)]
 
     def project(self) -> None:
         pass
 
     @torch.no_grad()
-    def preview(self, prior: Prior) -> Images:
-        """The edit at the input's size, (b, 3, H, W) in [0, 1]."""
-        after = prior.decode(self.latents(prior, None))
+    def preview(self) -> Images:
+        """The edits at the input's size, (b, 3, H, W) in [0, 1]."""
+        after = self.render()
         weight = after.new_ones(len(after), 1, *self.size)
         if self.config.keep_unchanged:
-            weight = changed(prior.decode(self._source), after)
+            weight = changed(self.prior.decode(self._source), after)
         full = self.image.shape[-2:]
         after, weight = (resized(x, full) for x in (after, weight))
         if self.mask is not None:
@@ -155,7 +156,7 @@ class LatentImage:
 
 
 def changed(before: Images, after: Images, low: float = 0.08, high: float = 0.2) -> Float[Tensor, "b 1 H W"]:
-    """0 where two decoded pictures agree within `low`, 1 from `high` on, smooth between and over 5x5 px."""
+    """0 where two decoded images agree within `low`, 1 from `high` on, smooth between and over 5x5 px."""
     difference = avg_pool2d((after - before).abs().amax(1, keepdim=True), 5, 1, 2, count_include_pad=False)
     x = ((difference - low) / (high - low)).clamp(0, 1)
     return x * x * (3 - 2 * x)

@@ -77,11 +77,11 @@ def configured(name: str, data: Path | None, out: Path, **changes: Any) -> Any:
     config.logging.local_writer.enable = False
     config.experiment_name, config.timestamp = "scene", "now"
     for path, value in changes.items():
-        *way, last = path.split("__")
-        place = config
-        for part in way:
-            place = place[part] if isinstance(place, dict) else getattr(place, part)
-        setattr(place, last, value)
+        *parents, last = path.split("__")
+        owner = config
+        for name in parents:
+            owner = owner[name] if isinstance(owner, dict) else getattr(owner, name)
+        setattr(owner, last, value)
     return config
 
 

@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from cpds.errors import InputError
 from cpds.image_files import EXTERNAL, decode
-from cpds.images import SourceImage, find_images, gif, open_image, open_source, png, strip, to_pil
+from cpds.images import SourceImage, find_images, gif, open_image, open_source, png, side_by_side, to_pil
 
 H, W = 18, 23
 RNG = np.random.default_rng(0)
@@ -199,7 +199,7 @@ def test_png_keeps_every_step_of_8_bits(tmp_path: Path) -> None:
 
 def test_strip_lays_pictures_side_by_side() -> None:
     parts = [Image.fromarray(RGB), Image.fromarray(255 - RGB), Image.fromarray(RGB)]
-    row = np.asarray(Image.open(BytesIO(png(strip(parts, gap=5)))))
+    row = np.asarray(Image.open(BytesIO(png(side_by_side(parts, gap=5)))))
     assert row.shape == (H, 3 * W + 2 * 5, 3)
     for i, part in enumerate(parts):
         np.testing.assert_array_equal(row[:, i * (W + 5) : i * (W + 5) + W], np.asarray(part))

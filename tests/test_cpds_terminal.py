@@ -13,7 +13,7 @@ import pytest
 from cpds.apps.cli.image import ImageArgs
 from cpds.apps.cli.main import main, parse
 from cpds.presets import PRESETS, PRESETS_FOR
-from cpds.terminal import printable, say, show
+from cpds.terminal import print_result, print_status, printable
 
 Edit = Callable[..., int]
 ROOT = Path(__file__).parents[1]
@@ -34,33 +34,33 @@ CLEAR = "\x1b[2J\x1b]0;owned\x07"
 )
 def test_controls_are_escaped(text: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert printable(text) == shown
-    say(text)
-    show(text.replace("\n", ""))
+    print_status(text)
+    print_result(text.replace("\n", ""))
     out, err = capsys.readouterr()
     assert err == shown + "\n"
     assert out == shown.replace("\\n", "") + "\n"
 
 
 def test_results_keep_their_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    show(f"| a |\n|---|\n| {CLEAR} |")
+    print_result(f"| a |\n|---|\n| {CLEAR} |")
     assert capsys.readouterr().out.splitlines() == ["| a |", "|---|", f"| {printable(CLEAR)} |"]
 
 
 def test_a_terminal_without_unicode_is_no_error() -> None:
-    code = "from cpds.terminal import say, show; say('猫'); show('猫')"
+    code = "from cpds.terminal import print_status, print_result; print_status('猫'); print_result('猫')"
     environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=ROOT)
     assert (done.returncode, done.stdout, done.stderr) == (0, "\\u732b\n", "\\u732b\n")
 
 
 def test_nothing_else_in_the_library_prints() -> None:
-    for file in sorted((ROOT / "cpds").glob("*.py")):
+    for file in sorted((ROOT / "cpds").rglob("*.py")):
         calls = [n for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.Call)]
         printing = [n.lineno for n in calls if isinstance(n.func, ast.Name) and n.func.id == "print"]
-        assert not printing or file.name == "terminal.py", f"{file.name}:{printing}"
+        assert not printing or file.name == "terminal.py", f"{file}:{printing}"
 
 
-def test_nothing_from_files_or_flags_steers_the_terminal(
+def test_nothing_from_files_or_flags_controls_the_terminal(
     edit: Edit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Settings, names and prompts with escape codes, in every kind of message."""
@@ -112,7 +112,7 @@ os._exit(3)
     ],
     ids=lambda argv: argv[0],
 )
-def test_loading_is_said_before_anything_heavy_is_imported(argv: list[str], tmp_path: Path) -> None:
+def test_loading_is_announced_before_anything_heavy_is_imported(argv: list[str], tmp_path: Path) -> None:
     for name in ("torch", "diffusers", "transformers", "numpy", "PIL"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text(SLOW)

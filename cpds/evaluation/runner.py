@@ -110,8 +110,8 @@ class Forwards:
     def started(self, state: EditState) -> None:
         pass
 
-    def stepped(self, state: EditState, terms: StepResult) -> None:
-        self.total += terms.metrics["forwards"]
+    def stepped(self, state: EditState, result: StepResult) -> None:
+        self.total += result.metrics["forwards"]
 
     def finished(self, state: EditState) -> None:
         pass

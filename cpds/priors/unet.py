@@ -98,12 +98,12 @@ class UNetPrior:
         ids = self.tokenizer(
             list(prompts), padding="max_length", max_length=longest, truncation=True, return_tensors="pt"
         ).input_ids
-        return Conditioning(self.text_encoder(ids.to(self.device))[0].float())
+        return Conditioning({"embeds": self.text_encoder(ids.to(self.device))[0].float()})
 
-    def denoise(self, x_t: Latents, t: Timesteps, text: Conditioning, *, tap: bool = False) -> Prediction:
+    def denoise(self, x_t: Latents, t: Timesteps, conditioning: Conditioning, *, tap: bool = False) -> Prediction:
         dtype = self.unet.dtype
         with capture(self._taps if tap else []) as features:
-            output = self.unet(x_t.to(dtype), t.to(self.device), text.embeds.to(dtype)).sample
+            output = self.unet(x_t.to(dtype), t.to(self.device), conditioning["embeds"].to(dtype)).sample
         with torch.no_grad():
             eps = self.schedule.to_epsilon(output.float(), x_t, t)
         return Prediction(eps, tuple(f.float() for f in features))

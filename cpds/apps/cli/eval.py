@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 import tyro
 
-from cpds.apps.cli.shared import EMBEDDED_NOTE, ImagePreset
+from cpds.apps.cli.args import EMBEDDED_NOTE, ImagePreset
 from cpds.config import EditConfig, GuidanceConfig, require
 from cpds.errors import InputError, MissingExtra
 from cpds.presets import PRESETS
-from cpds.terminal import say, say_loading, show, warn
+from cpds.terminal import print_loading, print_result, print_status, warn
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def run_eval(args: EvalArgs, command: str) -> int:
     named = re.fullmatch(r"[\w.,=@ +-]{1,120}", label) and not label.startswith(".")
     require(bool(named), f"label {label!r} names a folder: at most 120 letters, digits, spaces and . , = @ + -")
 
-    say_loading()
+    print_loading()
     from cpds.evaluation.cases import load_cases
 
     cases = load_cases(args.data, args.split or ("test" if args.data == "emoji-edit" else None))
@@ -89,7 +89,7 @@ def run_eval(args: EvalArgs, command: str) -> int:
     from representations.latent import LatentImage, LatentImageConfig
 
     if args.prior is None and args.data != "emoji-edit":
-        say(EMBEDDED_NOTE)
+        print_status(EMBEDDED_NOTE)
     lpips = open_lpips(args)  # first: it may be missing, and is read sooner than a prior
     prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
     choose_threads(prior)
@@ -109,15 +109,15 @@ def run_eval(args: EvalArgs, command: str) -> int:
                 parts = [edit_batch([case], source) for case, source in zip(group, sources.split(1), strict=True)]
                 return torch.cat([p for p, _ in parts]), sum(f for _, f in parts) / len(parts)
             warn(f"{group[0].id}: {err}; its last good state is judged")
-        return image.preview(prior), counter.total / len(group)
+        return image.preview(), counter.total / len(group)
 
     evaluation = Evaluation(args.out / label, settings, command)
     try:
         with tqdm(desc=label, total=len(cases), unit="edit") as bar:
             evaluation.run(cases, edit_batch, tools, args.batch, lambda done: bar.update(done - bar.n))
-        show(save_tables(args.out, settings, cases))
+        print_result(save_tables(args.out, settings, cases))
     except KeyboardInterrupt:
-        say("Stopped; the same command goes on where this one ended")
+        print_status("Stopped; the same command goes on where this one ended")
         return 130
     except OSError as err:
         raise InputError(f"{args.out} cannot be written ({err.strerror}): make room and run it again") from err

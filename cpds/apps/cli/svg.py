@@ -1,89 +1,64 @@
 """`cpds svg`: edit vector graphics by prompt. Nothing heavy is imported before it runs."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from cpds.apps.cli.shared import (
-    EMBEDDED_NOTE,
-    Job,
-    Opened,
-    SvgPreset,
-    asked,
-    require_request,
-    run_jobs,
-    tell_skipped,
-)
+from cpds.apps.cli.args import EMBEDDED_NOTE, EditArgs, SvgPreset
+from cpds.apps.cli.jobs import Job, Opened, find_jobs, run_jobs, tell_skipped
 from cpds.config import EditConfig, require
 from cpds.errors import InputError
 from cpds.presets import PRESETS
-from cpds.terminal import say, say_loading, show, warn
+from cpds.terminal import print_loading, print_result, print_status, warn
 from svg.config import SvgConfig
 
 if TYPE_CHECKING:
     from svg.document import Document
-    from svg.image import SvgImage
 
 
-@dataclass(frozen=True)
-class SvgArgs:
-    """Edit an SVG, or every SVG of a folder, by prompt; the document stays the user's own."""
-
+@dataclass(frozen=True, kw_only=True)
+class _Source:
     svg_path: Path
     """SVG (.svg or .svgz), or folder of SVGs; those that cannot be edited are skipped and listed at the end, with exit
     code 1."""
-    prompt: str
-    """What the drawing shows."""
-    trg_prompt: tuple[str, ...]
-    """What it should become; several prompts give one edit each."""
-    save_path: Path | None = None
-    """Run folder for results (with several edits: the folder of run folders). Default: a new folder in runs/."""
-    preset: SvgPreset = "cpds-svg"  # pyright: ignore[reportInvalidTypeForm]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SvgArgs(EditArgs, _Source):
+    """Edit an SVG, or every SVG of a folder, by prompt; the document stays the user's own."""
+
+    preset: SvgPreset = "cpds-svg"  # pyright: ignore[reportInvalidTypeForm, reportIncompatibleVariableOverride]
     """Settings to start from; --method alone starts from that method's own. Other flags change single settings."""
-    prior: str | None = None
-    """Diffusion prior: a Hugging Face name or a local folder in diffusers' layout. Default: the embedded prior."""
     mask: Path | None = None
-    """Picture laid over the page, read as that of `cpds image`: white may change, black and transparent are held."""
+    """Image laid over the page, read as that of `cpds image`: white may change, black and transparent are held."""
     rasterizer: Literal["torch", "diffvg"] = "torch"
     """What draws the page while it is edited; diffvg must have been built from its source."""
     svg_every: int = 50
-    """Steps between two SVGs of the way; 0 writes the last one alone."""
+    """Steps between two SVGs of the trajectory; 0 writes the last one alone."""
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
     """Say what may change, what stays and how long it will take, and stop before the edit."""
-    resume: Path | None = None
-    """Go on with the run(s) in this folder, which hold all other flags; --num_inference_steps may make them longer."""
-    checkpoint_every: int = 10
-    """Steps between two checkpoints: at most so many are lost when the run is killed."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-    torch_dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
-    """Precision of the prior. auto: fp16 on CUDA, else fp32."""
     scene: tyro.conf.OmitArgPrefixes[SvgConfig] = field(default_factory=lambda: SvgConfig())
     edit: tyro.conf.OmitArgPrefixes[EditConfig] = field(default_factory=lambda: PRESETS["cpds-svg"])
 
 
 def run_svg(args: SvgArgs) -> int:
     """Every edit of `cpds svg`. All inputs are checked before the first step."""
-    require_request(args, "drawing")
+    args.check("drawing")
     require(args.svg_every >= 0, f"svg_every must be >= 0, got {args.svg_every}")
-    say_loading()
+    print_loading()
 
-    from cpds.images import find_files, to_pil, working_size
+    from cpds.images import find_files, working_size
     from cpds.masks import edit_mask
     from svg.document import Document
 
-    edits = asked("svg", args, "svg_path", lambda path: find_files(path, (".svg", ".svgz"), "SVG", "--svg_path"))
-    if not edits.jobs:
+    jobs = find_jobs("svg", args, "svg_path", lambda path: find_files(path, (".svg", ".svgz"), "SVG", "svg_path"))
+    if not jobs.jobs:
         return 0
     mask = edit_mask(args.mask) if args.mask else None
 
-    from cpds.callbacks import Exports
     from cpds.priors.load import load_prior
-    from cpds.runs import RunFolder
     from cpds.threads import choose_threads
     from svg.image import SvgImage, chosen
     from svg.raster.diffvg import DiffvgRaster
@@ -93,7 +68,7 @@ def run_svg(args: SvgArgs) -> int:
     drawer = {"torch": Raster, "diffvg": DiffvgRaster}[args.rasterizer]
     documents: dict[Path, Document] = {}
     skipped: dict[Path, str] = {}
-    for path in dict.fromkeys(job.source for job in edits.jobs):
+    for path in dict.fromkeys(job.source for job in jobs.jobs):
         try:
             document = Document.open(path)
             drawer(document.root, document.width, document.height)  # says what it cannot draw
@@ -110,43 +85,39 @@ def run_svg(args: SvgArgs) -> int:
     if not documents and args.resume is None:
         raise InputError(f"no SVG of {args.svg_path} can be edited: {'; '.join(list(skipped.values())[:3])}")
     if args.prior is None:
-        say(EMBEDDED_NOTE)
+        print_status(EMBEDDED_NOTE)
     prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
     choose_threads(prior)
     short = args.scene.resolution or prior.image_size
     sizes = {p: working_size(d.height, d.width, short, prior.size_multiple) for p, d in documents.items()}
 
-    def scene_of(path: Path) -> SvgImage:
+    def image_of(path: Path) -> "SvgImage":
         return SvgImage(documents[path], prior, args.scene, mask, drawer)
 
     for path, document in documents.items():
         summary = Summary.of(document, args.scene, sizes[path])
         if args.dry_run or summary.large:
-            tell = show if args.dry_run else say
+            tell = print_result if args.dry_run else print_status
             for line in summary.lines():
                 tell(f"{path.name}: {line}")
-            prompts = (args.prompt + args.scene.suffix, args.trg_prompt[0] + args.scene.suffix)
-            seconds = measured_step(scene_of(path), prior, prompts, args.edit)
+            prompts = (args.prompt + args.scene.suffix, args.target_prompt[0] + args.scene.suffix)
+            seconds = measured_step(image_of(path), prior, prompts, args.edit)
             tell(f"{path.name}: {estimate(seconds, args.edit.num_inference_steps)}")
     if args.dry_run:
         tell_skipped(skipped)
         return int(bool(skipped))
 
     def opened(job: Job) -> Opened:
-        scene = scene_of(job.source)
-        packed = job.source.suffix.lower() == ".svgz"  # what is packed stays so
-        encode, suffix = (scene.packed, "svgz") if packed else (scene.svg, "svg")
-        exports = Exports(RunFolder(job.folder), encode, suffix, args.svg_every)
-        return Opened(scene, to_pil(scene.preview(prior)), [exports])
+        return Opened(image_of(job.source), export_every=args.svg_every)
 
     try:
-        code = run_jobs(edits._replace(skipped=skipped), prior, opened, args.scene.suffix)
+        code = run_jobs(jobs._replace(skipped=skipped), prior, opened, args.scene.suffix)
     finally:
         tell_skipped(skipped)
     return code or int(bool(skipped))
 
 
-def text_is_lost(document: Document) -> bool:
+def text_is_lost(document: "Document") -> bool:
     """Whether resvg draws nothing of a text of the document."""
     from svg.bindings import nodes
     from svg.model import Fixed

@@ -1,0 +1,180 @@
+"""An edit in a run folder: checkpoints, resuming and outputs, from Python as from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from PIL.Image import Image
+
+from cpds.callbacks import Checkpoints, Exports, ImageOutputs, MetricsLog, StopBetweenSteps
+from cpds.config import EditConfig, require
+from cpds.editor import EditDiverged, OwnParts, run, start
+from cpds.errors import InputError
+from cpds.images import to_pil
+from cpds.parts import name_of
+from cpds.presets import PRESETS
+from cpds.priors.base import Prior
+from cpds.representation import Exportable, Representation
+from cpds.runs import CHECKPOINT, COMPARISON, EXPORT, GIF, RESULT, RunFolder, RunKey, environment, held, remedy
+from cpds.state import Callback, EditState
+
+
+class EditStopped(KeyboardInterrupt):
+    """An edit ended by Ctrl-C or SIGTERM; its folder holds all that resuming needs, or is `finished`."""
+
+    def __init__(self, step: int, exit_code: int, *, finished: bool = False) -> None:
+        super().__init__(f"stopped after step {step}")
+        self.step, self.exit_code, self.finished = step, exit_code, finished
+
+
+class RunUnwritable(InputError):
+    """A file of a run could not be written: `why`, and a `remedy` after which the run can be resumed."""
+
+    def __init__(self, why: str, remedy: str, folder: Path) -> None:
+        super().__init__(f"{why}: {remedy} and resume the run in {folder}")
+        self.why, self.remedy = why, remedy
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run folder is kept; none of this changes a result."""
+
+    checkpoint_every: int = 10
+    """Steps between two checkpoints: at most so many are lost when the run is killed."""
+    export_every: int = 0
+    """Steps between two exports of a representation that has a file format of its own; 0: only at the end."""
+    frames: int = 24
+    """About so many images of the trajectory are kept."""
+
+    def __post_init__(self) -> None:
+        require(self.checkpoint_every >= 1, f"checkpoint_every must be >= 1, got {self.checkpoint_every}")
+        require(self.export_every >= 0, f"export_every must be >= 0, got {self.export_every}")
+        require(self.frames >= 1, f"frames must be >= 1, got {self.frames}")
+
+
+def edit_in_folder(
+    representation: Representation[Any],
+    prior: Prior,
+    prompt: str,
+    target_prompt: str,
+    folder: str | Path,
+    config: EditConfig | None = None,
+    *,
+    resume: bool = False,
+    source: Image | None = None,
+    callbacks: Sequence[Callback] = (),
+    parts: OwnParts | None = None,
+    options: RunOptions | None = None,
+    request: Mapping[str, Any] | None = None,
+) -> EditState:
+    """`cpds.edit` of one thing, with everything that it leaves behind in `folder`.
+
+    With `resume` a run that is there goes on from its last checkpoint, to the pixels that it would have had; it may be
+    asked for more steps than before, in all else it must be the same. A finished one is loaded. Without, the folder
+    must be free. `source` is shown as what the edit began from, by default the representation's preview. `request` is
+    what a command line wants to find again in config.json.
+
+    Raises InputError for folders, settings and checkpoints that cannot be used, for an edit that diverges and for files
+    that cannot be written; EditStopped, when all is saved, after Ctrl-C or SIGTERM.
+    """
+    config, parts, options = config or PRESETS[representation.preset], parts or OwnParts(), options or RunOptions()
+    shown = source or to_pil(representation.preview())
+    key = RunKey(prompt, target_prompt, prior.fingerprint, representation.fingerprint(), config, own_names(parts))
+    place = RunFolder(Path(folder))
+    with held(place.path):
+        if fresh := not (resume and place.exists):
+            state = start(representation, prior, prompt, target_prompt, config, parts)
+            place.create(key, request or {}, environment(prior.device))
+        else:
+            state = _continued(place, representation, prior, key, parts)
+            if place.finished_steps == state.config.num_inference_steps:
+                return state
+        callbacks = [*callbacks, *_outputs(place, representation, shown, options)]
+        return _run(place, state, callbacks, options.checkpoint_every, fresh)
+
+
+def own_names(parts: OwnParts) -> dict[str, str]:
+    """What a run remembers of parts from outside."""
+    given = {f.name: getattr(parts, f.name) for f in fields(parts)}
+    if parts.objective is not None:
+        given["objective"] = parts.objective.direction
+    if parts.selectors is not None:
+        given["selectors"] = parts.selectors[0]
+    return {name: name_of(part) for name, part in given.items() if part is not None}
+
+
+def outputs(representation: Representation[Any], folder: Path) -> dict[str, Path]:
+    """The files that a finished edit leaves in its folder, for people, by what they are."""
+    made = {"result": RESULT, "comparison": COMPARISON, "trajectory": GIF}
+    if isinstance(representation, Exportable):
+        made[representation.suffix] = f"{EXPORT}.{representation.suffix}"
+    return {label: folder / name for label, name in made.items()}
+
+
+def _outputs(
+    place: RunFolder, representation: Representation[Any], shown: Image, options: RunOptions
+) -> list[Callback]:
+    """What writes the files; the result image, by which a run counts as finished, comes last."""
+    exports = [Exports(place, representation, options.export_every)] if isinstance(representation, Exportable) else []
+    return [*exports, ImageOutputs(place, shown, options.frames)]
+
+
+def _run(place: RunFolder, state: EditState, callbacks: Sequence[Callback], every: int, fresh: bool) -> EditState:
+    """Run to the end what is in its place, with a checkpoint every so many steps; `fresh`: it was begun just now."""
+    checkpoints, stopper = Checkpoints(place, every), StopBetweenSteps()
+    try:
+        try:
+            run(state, [MetricsLog(place), *callbacks, checkpoints, stopper])
+            place.finish()
+        except KeyboardInterrupt as err:
+            if stopper.stopped:  # between two steps: the state is whole
+                checkpoints.save(state)
+            raise EditStopped(state.step, stopper.exit_code or 130) from err
+    except EditDiverged as err:
+        kept = int((place.load_checkpoint() or {"step": 0})["step"])  # the selector has seen the bad step
+        raise InputError(f"{err}; the state after step {kept} is kept in {place.path}") from err
+    except OSError as err:
+        why = f"{err.filename or place.path} cannot be written ({err.strerror or err})"
+        raise RunUnwritable(why, remedy(err), place.path) from err
+    except Exception:  # a setting that only the first step could refuse, or too little memory
+        if fresh and state.step == 0:
+            place.forget()
+        raise
+    finally:
+        _closed(callbacks)
+        stopper.restore()
+    if stopper.asked:  # while the last files were written
+        raise EditStopped(state.step, stopper.exit_code, finished=True)
+    return state
+
+
+def _closed(callbacks: Sequence[Callback]) -> None:
+    """Let those that hold something (a progress bar) let go of it."""
+    for callback in callbacks:
+        close: Callable[[], None] | None = getattr(callback, "close", None)
+        if close is not None:
+            close()
+
+
+def _continued(
+    place: RunFolder, representation: Representation[Any], prior: Prior, key: RunKey, parts: OwnParts
+) -> EditState:
+    """A run where its checkpoint ended.
+
+    A longer run than before goes on from there as one that was meant to be so long from the beginning: its timesteps
+    and its learning rate are the longer run's at that step.
+    """
+    key = place.check(key, environment(prior.device))
+    state = start(representation, prior, key.prompt, key.target_prompt, key.edit, parts)
+    if saved := place.load_checkpoint():
+        try:
+            state.load(saved)
+        except (KeyError, ValueError, TypeError, RuntimeError, IndexError) as err:
+            raise InputError(
+                f"{place.path / CHECKPOINT} is damaged, or of another run ({err}): start the run anew elsewhere"
+            ) from err
+    place.extend(key.edit.num_inference_steps, state.step)
+    return state

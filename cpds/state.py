@@ -1,0 +1,92 @@
+"""A running edit, and what may watch it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from cpds.config import EditConfig
+from cpds.guidance import Guidance, StepResult
+from cpds.moments import load_moments, moments
+from cpds.priors.base import Prior
+from cpds.rendered import Rendered
+from cpds.representation import Representation
+
+
+@dataclass
+class EditState:
+    """A running edit, as callbacks see it. `step` counts the finished steps."""
+
+    representation: Representation[Any]
+    prior: Prior
+    rendered: Rendered[Any]
+    guidance: Guidance
+    optimizer: torch.optim.Optimizer
+    config: EditConfig
+    step: int = 0
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Parameters, optimizer moments, selector and step: all that a resumed run needs, as flat named tensors."""
+        saved = {"step": torch.tensor(self.step)}
+        for group in self.representation.param_groups():
+            saved |= {f"param.{group.name}.{i}": x.detach() for i, x in enumerate(group.tensors)}
+        saved |= {f"optimizer.{k}": v for k, v in moments(self.optimizer).items()}
+        for i, selector in enumerate(self.guidance.selectors):
+            saved |= {f"selector.{i}.{k}": v for k, v in selector.state().items()}
+        return saved
+
+    @torch.no_grad()
+    def load(self, saved: dict[str, Tensor]) -> None:
+        """Go on from what `tensors` gave. ValueError for what is no state of this edit."""
+        fresh = self.tensors()
+        for key, value in saved.items():
+            if not finite([value]):
+                raise ValueError(f"{key} holds NaN or infinite values")
+            if key.startswith(("step", "param.")) and key in fresh and not _alike(value, fresh[key]):
+                raise ValueError(f"{key} is {_described(value)} instead of {_described(fresh[key])}")
+        if missing := sorted(fresh.keys() - saved.keys()):
+            raise ValueError(f"{missing[0]} is missing")
+        step, steps = int(saved["step"]), self.config.num_inference_steps
+        if not 0 <= step <= steps:
+            raise ValueError(f"step {step} is not in 0 ... {steps}")
+        self.step = step
+        for group in self.representation.param_groups():
+            for i, x in enumerate(group.tensors):
+                x.copy_(saved[f"param.{group.name}.{i}"])
+        load_moments(self.optimizer, _below(saved, "optimizer."))
+        for i, selector in enumerate(self.guidance.selectors):
+            state = _below(saved, f"selector.{i}.")
+            selector.load_state({k: v.to(self.prior.device) for k, v in state.items()})
+        if unknown := sorted(saved.keys() ^ self.tensors().keys()):  # what has taken no part
+            raise ValueError(f"{unknown[0]} is no part of this edit's state")
+
+
+@runtime_checkable
+class Callback(Protocol):
+    """Told when an edit starts, after each step, and when its last step is done."""
+
+    def started(self, state: EditState) -> None: ...
+
+    def stepped(self, state: EditState, result: StepResult) -> None: ...
+
+    def finished(self, state: EditState) -> None: ...
+
+
+def finite(tensors: Sequence[Tensor]) -> bool:
+    """Whether no tensor holds a NaN or an infinity."""
+    return all(bool(torch.isfinite(x).all()) for x in tensors)
+
+
+def _below(saved: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, under the rest of their names."""
+    return {k.removeprefix(prefix): v for k, v in saved.items() if k.startswith(prefix)}
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype
+
+
+def _described(x: Tensor) -> str:
+    return f"{tuple(x.shape)} of {str(x.dtype).removeprefix('torch.')}"
