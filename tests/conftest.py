@@ -33,6 +33,8 @@ from cpds.priors.load import load_prior
 from cpds.priors.unet import UNetPrior
 from cpds.representation import ParamGroup
 
+pytest_plugins = ["scenes"]
+
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # commands leave it at that
 
