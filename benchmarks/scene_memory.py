@@ -22,11 +22,12 @@ from nerfstudio.models.nerfacto import NerfactoModelConfig
 
 from cpds.editor import step_generator
 from cpds.guidance import Guidance
+from cpds.objectives import pull
 from cpds.presets import PRESETS
 from cpds.priors.base import Conditioning
 from cpds.priors.load import DTYPES
 from cpds.priors.unet import UNetPrior
-from nerf_plugin.rendering import render_rays
+from nerf_plugin.rays import render_rays
 
 DIRECTIONS = (("Down", "En"), ("Up", "De"))
 
@@ -52,7 +53,7 @@ class WithoutWords(UNetPrior):
 
     def embed(self, prompts: Any) -> Conditioning:
         noise = torch.randn(1, 77, 768, generator=torch.Generator().manual_seed(0))
-        return Conditioning(noise.expand(len(prompts), 77, 768).to(self.device))
+        return Conditioning({"embeds": noise.expand(len(prompts), 77, 768).to(self.device)})
 
 
 def prior(device: torch.device, dtype: torch.dtype) -> UNetPrior:
@@ -95,8 +96,8 @@ def main(config: Config) -> None:
     image, losses = render_rays(model, camera, config.rays_per_chunk, not config.direct)
     drawn = peak(device)
     latents = eyes.encode(image)
-    terms = guidance.step(latents.detach(), latents, 0, step_generator(0, 0))
-    (terms.total + sum(losses.values())).backward()
+    result = guidance.step(latents.detach(), latents, 0, step_generator(0, 0))
+    (pull(latents, result.gradient) + sum(losses.values())).backward()
     seconds = time.perf_counter() - began
     print(
         f"| {config.side} | {'all' if config.direct else config.rays_per_chunk} | {before:.1f} | {drawn:.1f} "

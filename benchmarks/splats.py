@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python -m benchmarks.splats
     OMP_NUM_THREADS=1 python -m benchmarks.splats --scenes 2000 64 --rounds 50
 
-A scene is a number of gaussians and a side of the square picture in px. The table has medians and the fastest pass: the
+A scene is a number of gaussians and a side of the square image in px. The table has medians and the fastest pass: the
 scenes take turns, so that a noisy machine slows all of them alike, and on such a machine the fastest says more.
 """
 
@@ -23,7 +23,7 @@ class Config:
     """What to time."""
 
     scenes: tuple[tuple[int, int], ...] = ((2_000, 64), (2_000, 128), (20_000, 128), (20_000, 256), (20_000, 512))
-    """Gaussians, and px of the picture's side."""
+    """Gaussians, and px of the image's side."""
     scale: float = 0.05
     """Median standard deviation of 2000 gaussians in a box of side 2; more of them are smaller, as dense."""
     degree: int = 3
@@ -66,26 +66,24 @@ def clock(device: str) -> float:
     return time.perf_counter()
 
 
-def timed(made: dict[str, Any], device: str) -> tuple[float, float]:
+def timed(inputs: dict[str, Any], device: str) -> tuple[float, float]:
     """ms forward and backward."""
     began = clock(device)
-    render, alphas, _ = rasterization(**made)
-    drawn = clock(device)
+    render, alphas, _ = rasterization(**inputs)
+    rendered = clock(device)
     (render.square().mean() + alphas.mean()).backward()
-    return 1e3 * (drawn - began), 1e3 * (clock(device) - drawn)
+    return 1e3 * (rendered - began), 1e3 * (clock(device) - rendered)
 
 
 def main(config: Config) -> None:
     torch.set_num_threads(config.threads)
-    made = {row: scene(*row, config) for row in config.scenes}
-    passes: dict[tuple[int, int], list[tuple[float, float]]] = {row: [] for row in made}
-    for turn in range(config.rounds + 1):
-        for row, own in made.items():
-            passes[row] += [timed(own, config.device)] * (turn > 0)
+    inputs = {row: scene(*row, config) for row in config.scenes}
+    passes: dict[tuple[int, int], list[tuple[float, float]]] = {row: [] for row in inputs}
+    for number in range(config.rounds + 1):
+        for row, own in inputs.items():
+            passes[row] += [timed(own, config.device)] * (number > 0)
     print(f"{config.threads} threads, {config.device}, {config.rounds} passes, degree {config.degree}\n")
-    print(
-        "| gaussians | picture | forward ms | backward ms | both, median | both, fastest |\n|---|---|---|---|---|---|"
-    )
+    print("| gaussians | image | forward ms | backward ms | both, median | both, fastest |\n|---|---|---|---|---|---|")
     for (count, side), each in passes.items():
         forward, backward = (statistics.median(p) for p in zip(*each, strict=True))
         both = sorted(a + b for a, b in each)

@@ -3,7 +3,7 @@
     python -m benchmarks.svg_edits --out runs/svg_edits
 
 Writes each edited SVG and a sheet (source and edit side by side, one edit a row) and prints what the judge says of
-every result, drawn with resvg from the written file at 104 px on a white 128-px picture.
+every result, drawn with resvg from the written file at 104 px on a white 128-px image.
 """
 
 import io
@@ -65,7 +65,7 @@ def settings(config: Config) -> EditConfig:
 
 
 def drawn(svg: bytes, side: int) -> Image.Image:
-    """resvg's picture on white."""
+    """resvg's image on white."""
     data = resvg_py.svg_to_bytes(svg_string=svg.decode(), width=side, height=side, background="#ffffff")
     return Image.open(io.BytesIO(bytes(data))).convert("RGB")
 

@@ -40,7 +40,7 @@ class Config:
     sets: tuple[str, ...] = SETS
     """Icon packages (scripts/emoji_prior/icons.py)."""
     side: int = 128
-    """Pixels of a picture's side."""
+    """Pixels of a image's side."""
     seed: int = 0
     """Seeds the choice."""
     rewrite: bool = True
@@ -62,7 +62,7 @@ def documents(names: tuple[str, ...]) -> dict[str, str]:
 
 
 def resvg(text: str, side: int) -> np.ndarray:
-    """resvg's picture on white, (side, side, 3) in [0, 1]."""
+    """resvg's image on white, (side, side, 3) in [0, 1]."""
     data = resvg_py.svg_to_bytes(svg_string=text, width=side, height=side, background="#ffffff")
     return np.asarray(Image.open(BytesIO(bytes(data))).convert("RGB")) / 255
 
@@ -91,9 +91,9 @@ def main(config: Config) -> None:
         began = time.perf_counter()
         raster = Raster(document.root, document.width, document.height)
         values = {k: torch.from_numpy(p.value) for k, p in document.parameters.items()}
-        picture = over(raster.render(values, config.side, config.side)[None], torch.ones(3, 1, 1))[0]
+        image = over(raster.render(values, config.side, config.side)[None], torch.ones(3, 1, 1))[0]
         draw_ms.append(1000 * (time.perf_counter() - began))
-        rows.append((psnr(picture.permute(1, 2, 0).numpy(), want), name))
+        rows.append((psnr(image.permute(1, 2, 0).numpy(), want), name))
         same += bool((resvg(document.write().decode(), config.side) == want).all())
         if config.rewrite:
             shaken = {k: p.value + (1e-7 if p.group else 0) for k, p in document.parameters.items()}

@@ -3,8 +3,8 @@
     python -m benchmarks.svg_sample --folders openclipart flags --count 300 --out rows.jsonl
 
 Draws files at random from every folder (.svg and .svgz, at any depth), reads each as `cpds svg` does and compares its
-picture, longer side 128 px on white, with resvg's. Every file has a process's time limit; whatever ends otherwise than
-by a picture or by one sentence counts as a crash. `--skip` leaves out the first files of the same random order, so that
+image, longer side 128 px on white, with resvg's. Every file has a process's time limit; whatever ends otherwise than
+by a image or by one sentence counts as a crash. `--skip` leaves out the first files of the same random order, so that
 two calls with one seed see different files. Prints the shares, and the rest by cause; rows go to `--out`.
 """
 
@@ -49,7 +49,7 @@ class Config:
     seed: int = 0
     """Seeds the order."""
     side: int = 128
-    """Pixels of a picture's longer side."""
+    """Pixels of a image's longer side."""
     seconds: float = 60.0
     """Time limit of a file."""
     out: Path | None = None
@@ -71,7 +71,7 @@ def files(folder: Path, config: Config) -> list[Path]:
 
 
 def resvg(data: bytes, width: int | None = None) -> Image.Image | None:
-    """resvg's picture, RGBA; None where it draws nothing or refuses."""
+    """resvg's image, RGBA; None where it draws nothing or refuses."""
     try:
         text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode()
         drawn = Image.open(BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=text, dpi=96, width=width)))).convert("RGBA")
@@ -93,7 +93,7 @@ def scale_of(document: Document, side: int) -> float:
 
 
 def reference(document: Document, scale: float) -> np.ndarray | None:
-    """resvg's picture of a document on white at this scale exactly, (h, w, 3) in [0, 1].
+    """resvg's image of a document on white at this scale exactly, (h, w, 3) in [0, 1].
 
     resvg rounds a page to whole pixels before it scales it, so the scale is written into the page's size.
     """
@@ -133,7 +133,7 @@ def row(path: Path, side: int) -> dict[str, Any]:
 
 
 def compared(document: Document, aspect: float, side: int) -> dict[str, Any]:
-    """Our picture beside resvg's; `aspect` is of resvg's page."""
+    """Our image beside resvg's; `aspect` is of resvg's page."""
     scale = scale_of(document, side)
     want = reference(document, scale)
     if want is None or abs(math.log(document.width / document.height / aspect)) > 0.05:
@@ -142,9 +142,9 @@ def compared(document: Document, aspect: float, side: int) -> dict[str, Any]:
     values = {k: torch.from_numpy(p.value) for k, p in document.parameters.items()}
     began = time.perf_counter()
     raster = Raster(document.root, want.shape[1] / scale, want.shape[0] / scale)  # the page in whole pixels
-    picture = over(raster.render(values, *want.shape[:2])[None], ground)[0]
+    image = over(raster.render(values, *want.shape[:2])[None], ground)[0]
     seconds = time.perf_counter() - began
-    return {"draw_s": seconds, "psnr": psnr(picture.permute(1, 2, 0).numpy(), want)}
+    return {"draw_s": seconds, "psnr": psnr(image.permute(1, 2, 0).numpy(), want)}
 
 
 def serve(requests: Connection, side: int) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cpds.presets import PRESETS
     from cpds.priors.base import Conditioning, Prediction, Prior
     from cpds.priors.load import load_prior
-    from cpds.rendered import Rendered
+    from cpds.rendered import Rendered, fingerprint
     from cpds.representation import ParamGroup, Representation
     from cpds.selectors import PatchSelector
     from cpds.session import RunOptions, edit_in_folder
@@ -42,6 +42,7 @@ _HOMES = {
     "RunOptions": "session",
     "edit": "editor",
     "edit_in_folder": "session",
+    "fingerprint": "rendered",
     "load_prior": "priors.load",
 }
 
@@ -66,6 +67,7 @@ __all__ = [
     "__version__",
     "edit",
     "edit_in_folder",
+    "fingerprint",
     "load_prior",
 ]
 

@@ -61,6 +61,8 @@ class Guidance:
         self.prior, self.config, self.steps, self.lr_scaling = prior, config, steps, lr_scaling
         self.objective = objective or OBJECTIVES.get(config.method) or imported(config.method, "method", Objective)
         self.contrast = self.objective.contrast and config.w_cut > 0
+        if self.contrast and not prior.feature_width:
+            raise InputError(f"method {config.method} needs self-attention features, which this prior has not: take pds")
         self.edits = len(prompts)
         self.set_prompts(prompts, targets)
         self.low, self.high = self._timesteps()
@@ -92,7 +94,7 @@ class Guidance:
         live = target.clone().requires_grad_()
         predictions, before, after = self._predict(pair, live)
         stride = config.stride if self.objective.posterior else None
-        weights = Weights.at(t, self.prior.schedule, target, config.w_identity, stride)
+        weights = Weights.at(pair.t, self.prior.schedule, target, config.w_identity, stride)
         with torch.no_grad():
             direction = self.objective.direction(pair, predictions, weights)
         metrics = {
@@ -105,9 +107,11 @@ class Guidance:
         # 2000 / (h w) belongs to the direction alone: the other losses undo what the learning rate holds of it
         undo = target.shape[-2] * target.shape[-1] / 2000 if self.lr_scaling == "area" else 1.0
         if self.contrast:
-            cut = self._cut_loss(before, after, generator)
-            losses["cut"] = undo * config.w_cut * cut.detach()
-            gradient = gradient + torch.autograd.grad(undo * config.w_cut * cut, live)[0]
+            with torch.enable_grad():
+                cut = self._cut_loss(before, after, generator)
+                loss = undo * config.w_cut * cut
+            losses["cut"] = loss.detach()
+            gradient = gradient + torch.autograd.grad(loss, live)[0]
             metrics["cut"] = float(cut.detach()) / self.edits
             if (step + 1) % config.selector_every == 0:
                 metrics |= mean_metrics([selector.update() for selector in self.selectors])

@@ -21,9 +21,8 @@ def imported(path: str, field: str, kind: type | None = None) -> Any:
     except (ImportError, AttributeError) as err:
         raise InputError(f"{field} {path} cannot be imported ({err}): check its spelling and PYTHONPATH") from err
     if not (isinstance(found, kind) if kind else callable(found)):
-        raise InputError(
-            f"{field} {path} is a {type(found).__name__}: it must be {kind.__name__ if kind else 'callable'}"
-        )
+        wanted = f"of type {kind.__name__}" if kind else "callable"
+        raise InputError(f"{field} {path} is of type {type(found).__name__}: it must be {wanted}")
     return found
 
 

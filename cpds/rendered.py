@@ -67,7 +67,7 @@ class Rendered(Generic[View]):
         now = [x.data for x in self._tensors]
         try:  # storages change places: nothing is written that a graph may still need
             _put(self._tensors, self._start)
-            return self.representation.render(view)
+            return self.representation.render(view).clone()  # it may be a parameter itself
         finally:
             _put(self._tensors, now)
 

@@ -32,6 +32,7 @@ class ParamGroup:
     filter_update: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
+@runtime_checkable
 class ImageSpec(Protocol):
     """Which images a prior takes, and where: a Prior is one."""
 
@@ -81,7 +82,7 @@ class Representation(Protocol[View]):
         ...
 
     def fingerprint(self) -> dict[str, str]:
-        """What a resumed run must find unchanged, by name: see cpds.rendered.fingerprint."""
+        """What a resumed run must find unchanged, by name: see cpds.fingerprint."""
         ...
 
 

@@ -31,6 +31,13 @@ def comparison(images: Sequence[Images]) -> bytes:
     return png(side_by_side([to_pil(image) for image in images]))
 
 
+def log_images(images: Sequence[Images], step: int) -> None:
+    """Source, edit and gradient in a row, in TensorBoard."""
+    from nerfstudio.utils import writer  # which cannot be the first of nerfstudio's modules to be imported
+
+    writer.put_image("source | edit | gradient", torch.cat(list(images), 3)[0].permute(1, 2, 0), step)
+
+
 def progress(count: int, what: str) -> tqdm[int]:
     """0 ... count - 1, with a bar on standard error that tells the rate and the time left."""
     return tqdm(range(count), desc=what, unit="view", dynamic_ncols=True)

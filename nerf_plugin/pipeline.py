@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from nerfstudio.utils import writer
 from PIL import Image
 from torch import Tensor
 
@@ -25,7 +24,7 @@ from cpds.types import Images, Latents
 from nerf_plugin.base_run import RunStart
 from nerf_plugin.bounds import HOLD_AT, EditBounds, outside_psnr
 from nerf_plugin.controls import PromptField
-from nerf_plugin.outputs import comparison, gradient_image, save
+from nerf_plugin.outputs import comparison, gradient_image, log_images, save
 from nerf_plugin.region import Region
 from nerf_plugin.rendering import seeded
 from nerf_plugin.scene_pipeline import ScenePipeline, ScenePipelineConfig
@@ -171,5 +170,4 @@ class CpdsPipeline(ScenePipeline):
         self.comparison_view.show(comparison(images[:2]))
         if logged:
             save(self.run.folder / "comparisons" / f"{done + 1:06d}.png", comparison(images))
-            row = torch.cat(images, 3)[0].permute(1, 2, 0)
-            writer.put_image("source | edit | gradient", row, self.run.first + done)
+            log_images(images, self.run.first + done)

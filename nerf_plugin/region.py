@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cpds.config import require
 from representations.splats.config import SHAPES, is_region
-from representations.splats.scene import inside
+from representations.splats.region import inside
 
 Points = Float[Tensor, "*n 3"]
 

@@ -16,7 +16,7 @@ from cpds.errors import InputError
 from nerf_plugin.base_run import parse_dataset
 from nerf_plugin.exits import exit_on_input_error
 from nerf_plugin.rendering import camera_at
-from representations.cameras import OPENGL
+from representations.pinhole import OPENGL
 from representations.splats.rasterise import rasteriser_for
 
 MIN_POINTS = 4  # each takes its size from its three neighbours

@@ -4,45 +4,45 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from cpds.config import require
+from cpds.config import require, require_choices
 
 GroupName = Literal["points", "fills", "strokes", "widths", "opacities", "gradients"]
 GROUPS: tuple[GroupName, ...] = get_args(GroupName)
-COLOURS: tuple[GroupName, ...] = ("fills", "strokes", "gradients")
-Choice = Literal["points", "fills", "strokes", "widths", "opacities", "gradients", "colours", "all"]
+COLORS: tuple[GroupName, ...] = ("fills", "strokes", "gradients")
+Choice = Literal["points", "fills", "strokes", "widths", "opacities", "gradients", "colors", "colours", "all"]
 
 
 @dataclass(frozen=True)
 class Style:
-    """A way of drawing (VectorFusion, Jain 2023; PDS, Koo 2024): what may change, and what both prompts say of it."""
+    """A style of drawing (VectorFusion, Jain 2023; PDS, Koo 2024): what may change, and what ends both prompts."""
 
     optimize: tuple[Choice, ...]
     suffix: str
 
 
 STYLES = {
-    "none": Style(("points", "colours", "widths"), ""),
+    "none": Style(("points", "colors", "widths"), ""),
     "iconography": Style(
-        ("points", "colours"),
+        ("points", "colors"),
         ", minimal flat 2d vector icon, lineal color, on a white background, trending on artstation",
     ),
-    "pixelart": Style(("colours",), ", pixel art, trending on artstation"),
+    "pixelart": Style(("colors",), ", pixel art, trending on artstation"),
 }
 
 
 @dataclass(frozen=True)
 class SvgConfig:
-    """What of a document may change, and how it is looked at."""
+    """What of a document may change, and how it is rendered."""
 
     style: Literal["none", "iconography", "pixelart"] = "none"
-    """iconography (points and colours) and pixelart (colours alone) also say so in both prompts."""
+    """iconography (points and colors) and pixelart (colors alone) also add their style to both prompts."""
     optimize: tuple[Choice, ...] = ()
-    """What may change; colours are fills, strokes and gradients. Default: as the style says, without one all but the
+    """What may change; colors are fills, strokes and gradients. Default: as the style has it, without one all but the
     opacities: what is opaque stays so."""
     only: tuple[str, ...] = ()
     """Only elements with one of these ids or classes, and what they hold: '#face', '.skin', or the bare name."""
     background: tuple[float, float, float] | None = None
-    """Background of the page while it is looked at, RGB in 0 ... 1; it is not written into the file. Default: the
+    """Background of the page while it is edited, RGB in 0 ... 1; it is not written into the file. Default: the
     document's own background-color, else white."""
     resolution: int | None = None
     """Shorter side while editing, in px. Default: what the prior was trained on."""
@@ -52,10 +52,16 @@ class SvgConfig:
     """Canvas px by which a curve's handles are shortened after each step while they cross."""
 
     def __post_init__(self) -> None:
+        require_choices(self)
+        for choice in self.optimize:
+            known = choice in get_args(Choice)
+            require(known, f"optimize must be of {', '.join((*GROUPS, 'colors', 'all'))}, got {choice!r}")
+        spelled: tuple[Choice, ...] = tuple("colors" if choice == "colours" else choice for choice in self.optimize)
+        object.__setattr__(self, "optimize", spelled)
         require(0 <= self.smoothness < math.inf, f"smoothness must be >= 0 and finite, got {self.smoothness}")
         require(0 <= self.uncross < math.inf, f"uncross must be >= 0 and finite, got {self.uncross}")
-        ground = all(0 <= c <= 1 for c in self.background or ())
-        require(ground, f"background must be three numbers in 0 ... 1, got {self.background}")
+        valid = all(0 <= c <= 1 for c in self.background or ())
+        require(valid, f"background must be three numbers in 0 ... 1, got {self.background}")
         require(self.resolution is None or self.resolution >= 16, f"resolution must be >= 16 px, got {self.resolution}")
 
     @property
@@ -63,7 +69,7 @@ class SvgConfig:
         """The parameter groups that may change."""
         chosen = set(self.optimize or STYLES[self.style].optimize)
         chosen |= set(GROUPS) if "all" in chosen else set()
-        chosen |= set(COLOURS) if "colours" in chosen else set()
+        chosen |= set(COLORS) if "colors" in chosen else set()
         return tuple(g for g in GROUPS if g in chosen)
 
     @property

@@ -12,17 +12,18 @@ import numpy as np
 
 from cpds.config import require
 from cpds.errors import InputError
-from svg.bindings import draws
-from svg.model import IDENTITY, Group, Parameter
+from svg.bindings import bindings
+from svg.model import IDENTITY, Group, Parameter, draws
 from svg.parse.builder import Builder
 from svg.parse.clips import outline_box
 from svg.parse.context import Context, start
 from svg.parse.css import Cascade
-from svg.parse.parameters import Ledger
-from svg.parse.use_expansion import check_repeats
-from svg.parse.values import RGB, Box, colour, fit, length, view_box
+from svg.parse.parameters import ParameterTable
+from svg.parse.transforms import Box, fit, view_box
+from svg.parse.use_expansion import check_use_expansion
+from svg.parse.values import RGB, color, length
 from svg.parse.writer import Writer
-from svg.parse.xml import Tree, read_file, read_tree, tag, unpacked
+from svg.parse.xml import Tree, is_packed, read_file, read_tree, tag, unpacked
 
 MIN_SIDE, MAX_SIDE = 1e-3, 1e6  # px
 PLURALS = {"clip path of text": "clip paths of text", "reference to another document": "references to other documents"}
@@ -38,6 +39,7 @@ class Document:
     parameters: dict[str, Parameter]  # every key that `root` uses, and no other
     notes: list[str]  # what is not edited, as "2 text elements"
     background: RGB  # of the page: the root's background-color on white
+    packed: bool  # read from gzip, as .svgz files are
     _tree: Tree = field(repr=False)
     _writer: Writer = field(repr=False)
 
@@ -50,16 +52,17 @@ class Document:
     def parse(cls, data: bytes, name: str = "the SVG") -> Document:
         """Read a document from its bytes, gzip or not; `name` is what messages call it."""
         tree = read_tree(unpacked(data, name), name)
-        check_repeats(tree, name)
+        check_use_expansion(tree, name)
         cascade = Cascade(tree)
         size, box = _page(tree.root, name)
         page = size or (100.0, 100.0)
         builder = Builder(tree, cascade, page, name)
-        root, parameters = builder.build(_inside(tree.root, page, box))
+        root = builder.build(_inside(tree.root, page, box))
         if size is None:  # as large as what it draws
-            page = _extent(root, builder.ledger, name)
+            page = _extent(root, builder.table, name)
             builder = Builder(tree, cascade, page, name)
-            root, parameters = builder.build(_inside(tree.root, (100.0, 100.0), None))
+            root = builder.build(_inside(tree.root, (100.0, 100.0), None))
+        parameters = builder.table.used(bindings(root))
         notes = [f"{n} {kind if n == 1 else PLURALS.get(kind, kind + 's')}" for kind, n in builder.notes.items()]
         notes += _left_alone(tree)
         if not any(parameter.group for parameter in parameters.values()):
@@ -68,8 +71,8 @@ class Document:
                 f"{name} draws no shape that can be edited{has}: give a drawing made of paths or basic shapes"
             )
         commands = {draw.geometry.key: draw.geometry.commands for draw in draws(root)}
-        writer = Writer(tree, cascade, builder.ledger, commands, max(page))
-        return cls(*page, root, parameters, notes, _background(tree, cascade), tree, writer)
+        writer = Writer(tree, cascade, builder.table, commands, max(page))
+        return cls(*page, root, parameters, notes, _background(tree, cascade), is_packed(data), tree, writer)
 
     def warning(self) -> str | None:
         """What is drawn but not edited, and what was missing, as one sentence; or None."""
@@ -93,7 +96,7 @@ class Document:
         """The same document with other numbers for these parameters; as XML, even if it was read from gzip.
 
         Only attributes and properties whose numbers change are touched; without changes these are the bytes that were
-        read. Numbers are rounded to 1e-3 px of a page 1024 px or four times its size, colours to 8 bits. ValueError
+        read. Numbers are rounded to 1e-3 px of a page 1024 px or four times its size, colors to 8 bits. ValueError
         names the key of a value that is unknown, of another shape, infinite, or a constant's.
         """
         return self._writer.write(self.parameters, values)
@@ -111,7 +114,7 @@ class Document:
 
 
 def _page(root: Any, name: str) -> tuple[tuple[float, float] | None, Box | None]:
-    """The page's size in px (None: nothing says it) and the view box; InputError for sizes that cannot be."""
+    """The page's size in px (None: it is not given) and the view box; InputError for sizes that cannot be."""
     text = root.get("viewBox")
     box = view_box(text) if text is not None else None
     if text is not None:
@@ -120,20 +123,20 @@ def _page(root: Any, name: str) -> tuple[tuple[float, float] | None, Box | None]
         require(fine, f"{name} has viewBox {text[:60]!r}: {advice}")
     sides: list[float | None] = []
     for i, side in enumerate(("width", "height")):
-        said = (root.get(side) or "").strip()
-        value = length(said, box[2 + i] if box else math.nan) if said != "auto" else None
+        given = (root.get(side) or "").strip()
+        value = length(given, box[2 + i] if box else math.nan) if given != "auto" else None
         value = None if value is not None and math.isnan(value) else value
         require(
             value is None or 0 < value <= MAX_SIDE,
-            f"{name} has {side} {said[:60]!r}: give 0 < {side} <= {MAX_SIDE:.0f} px",
+            f"{name} has {side} {given[:60]!r}: give 0 < {side} <= {MAX_SIDE:.0f} px",
         )
         sides.append(value)
     width, height = sides
     if box is not None:
-        # a side that is not said follows the other one, or both the view box
-        whole = width is None and height is None
-        found_width = width or (box[2] if whole else (height or 0.0) * box[2] / box[3])
-        found_height = height or (box[3] if whole else (width or 0.0) * box[3] / box[2])
+        # a side that is not given follows the other one, or both the view box
+        neither = width is None and height is None
+        found_width = width or (box[2] if neither else (height or 0.0) * box[2] / box[3])
+        found_height = height or (box[3] if neither else (width or 0.0) * box[3] / box[2])
         low, high = sorted((found_width, found_height))
         require(
             low >= MIN_SIDE and high <= MAX_SIDE,
@@ -151,20 +154,20 @@ def _inside(root: Any, page: tuple[float, float], box: Box | None) -> Context:
 
 
 def _background(tree: Tree, cascade: Cascade) -> RGB:
-    """The root's background-color, or a background that is a colour alone, as browsers lay it on a white page."""
+    """The root's background-color, or a background that is a color alone, as browsers lay it on a white page."""
     for name in ("background-color", "background"):
-        said = cascade(tree.root).get(name)
-        if said is not None and (found := colour(said.value)):
+        declaration = cascade(tree.root).get(name)
+        if declaration is not None and (found := color(declaration.value)):
             (r, g, b), alpha = found
             return (1 - alpha * (1 - r), 1 - alpha * (1 - g), 1 - alpha * (1 - b))
     return (1.0, 1.0, 1.0)
 
 
-def _extent(root: Group, ledger: Ledger, name: str) -> tuple[float, float]:
+def _extent(root: Group, table: ParameterTable, name: str) -> tuple[float, float]:
     """Right and bottom of everything drawn, the page of a document that does not say its size (as in resvg)."""
     right = bottom = 0.0
     for draw in draws(root):
-        box = outline_box(draw, IDENTITY, ledger.parameters)
+        box = outline_box(draw, IDENTITY, table.parameters)
         right, bottom = max(right, box[2]), max(bottom, box[3])
     fine = 0 < right <= MAX_SIDE and 0 < bottom <= MAX_SIDE
     require(fine, f"{name} says no size and draws nothing of a size: give it a viewBox")

@@ -6,15 +6,14 @@ changed numbers back where they came from.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
+from svg.affine import IDENTITY, Affine2D
 from svg.config import GroupName
-
-Matrix = tuple[float, float, float, float, float, float]  # a b c d e f: x' = a x + c y + e, y' = b x + d y + f
-IDENTITY: Matrix = (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
 
 Kind = Literal["path", "rect", "circle", "ellipse", "line"]
 # how many points each command of a Geometry takes, all absolute
@@ -26,7 +25,7 @@ class Parameter:
     """Numbers of one property, and the element that owns it.
 
     value: path geometry (n, 2); rect (6,) x y width height rx ry; circle (3,) cx cy r; ellipse (4,) cx cy rx ry;
-    line (4,) x1 y1 x2 y2; colour (3,) sRGB in [0, 1]; opacity, width, stop offset (); linear gradient (4,) x1 y1 x2 y2;
+    line (4,) x1 y1 x2 y2; color (3,) sRGB in [0, 1]; opacity, width, stop offset (); linear gradient (4,) x1 y1 x2 y2;
     radial gradient (6,) cx cy r fx fy fr. Geometry is in the owner's user units.
     """
 
@@ -48,14 +47,14 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Solid:
-    """One colour."""
+    """One color."""
 
     key: str
 
 
 @dataclass(frozen=True)
 class Stop:
-    """A gradient's stop: keys of offset (), colour (3,) and opacity ()."""
+    """A gradient's stop: keys of offset (), color (3,) and opacity ()."""
 
     offset: str
     color: str
@@ -70,13 +69,13 @@ class Gradient:
     key: str  # its geometry
     stops: tuple[Stop, ...]  # one or more
     units: Literal["objectBoundingBox", "userSpaceOnUse"] = "objectBoundingBox"
-    matrix: Matrix = IDENTITY  # gradientTransform
+    matrix: Affine2D = IDENTITY  # gradientTransform
     spread: Literal["pad", "reflect", "repeat"] = "pad"
 
 
 @dataclass(frozen=True)
 class Texture:
-    """A pattern, which is not edited: a page as in Fixed that it covers, on and around the outline as it was read."""
+    """A pattern, which is not edited: a page as in StaticPart that it covers, where the outline was at first."""
 
     svg: bytes
 
@@ -103,7 +102,7 @@ class Draw:
     """One outline, filled and stroked. `matrix` leads from its user units to the page's px."""
 
     geometry: Geometry
-    matrix: Matrix
+    matrix: Affine2D
     fill: Paint | None = None
     fill_opacity: str | None = None  # None: 1
     fill_rule: Literal["nonzero", "evenodd"] = "nonzero"
@@ -120,7 +119,7 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class Fixed:
+class StaticPart:
     """A part of the page that is not edited, for resvg to draw: an SVG with this alone and the page as its view box.
 
     Its root says no size, so that the page fills whatever size it is drawn at (preserveAspectRatio none).
@@ -134,6 +133,24 @@ class Fixed:
 class Group:
     """Drawn on a layer of its own where it has an opacity or a clip."""
 
-    children: tuple[Group | Draw | Fixed, ...]
+    children: tuple[Node, ...]
     opacity: str | None = None
     clip: Clip | None = None
+
+
+Node = Group | Draw | StaticPart
+
+
+def nodes(*roots: Node) -> Iterator[Node]:
+    """The nodes and all that they hold, in paint order; documents may nest deeper than Python calls do."""
+    todo = list(reversed(roots))
+    while todo:
+        node = todo.pop()
+        yield node
+        if isinstance(node, Group):
+            todo.extend(reversed(node.children))
+
+
+def draws(*roots: Node) -> Iterator[Draw]:
+    """Everything that is drawn with numbers, in paint order."""
+    return (node for node in nodes(*roots) if isinstance(node, Draw))

@@ -1,32 +1,22 @@
-"""What an edit of a document will change and how long it will take, for people who are about to start it."""
+"""What an edit of a document will change, for people who are about to start it."""
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-from svg.bindings import draws
+from svg.affine import Affine2D
 from svg.config import SvgConfig
 from svg.document import Document
-from svg.image import chosen
+from svg.model import StaticPart, draws, nodes
 from svg.parse.clips import outline_box
-
-if TYPE_CHECKING:
-    from cpds.config import EditConfig
-    from cpds.editor import EditState
-    from cpds.guidance import StepResult
-    from cpds.priors.base import Prior
-    from svg.image import SvgImage
+from svg.selection import chosen
 
 LARGE_SHAPES, LARGE_POINTS = 1000, 20_000  # from which on an edit may take long
-SLOW = 5.0  # s: a step that takes so long is measured once
 NAMES = {  # group -> what one and several of its parameters are called
     "points": ("outline", "outlines"),
-    "fills": ("fill colour", "fill colours"),
-    "strokes": ("stroke colour", "stroke colours"),
+    "fills": ("fill color", "fill colors"),
+    "strokes": ("stroke color", "stroke colors"),
     "widths": ("stroke width", "stroke widths"),
     "opacities": ("opacity", "opacities"),
     "gradients": ("gradient number", "gradient numbers"),
@@ -50,7 +40,7 @@ class Summary:
         members = chosen(document, config)
         keys = {p.key for group in members.values() for p in group}
         staying = Counter(p.group or "constants" for p in document.parameters.values() if p.key not in keys)
-        view = (size[1] / document.width, 0.0, 0.0, size[0] / document.height, 0.0, 0.0)
+        view = Affine2D.scaling(size[1] / document.width, size[0] / document.height)
         tiny, shapes = 0, list(draws(document.root))
         for draw in shapes:
             left, top, right, bottom = outline_box(draw, view, document.parameters)
@@ -66,7 +56,7 @@ class Summary:
     def lines(self) -> list[str]:
         """Sentences for people."""
         height, width = self.size
-        found = [f"{self.shapes} shapes, of which {self.points} points may change, looked at in {width}x{height} px"]
+        found = [f"{self.shapes} shapes, of which {self.points} points may change, rendered at {width}x{height} px"]
         if self.tiny:
             found.append(f"{self.tiny} shapes are smaller than a pixel there: the prior hardly sees them")
         found.append(f"may change: {_counted(self.changing)}")
@@ -85,41 +75,9 @@ def _plural(n: int, one: str, many: str) -> str:
     return f"{n} {one if n == 1 else many}"
 
 
-class _Enough(Exception):
-    pass
+def text_is_lost(document: Document) -> bool:
+    """Whether resvg draws nothing of a text of the document."""
+    from svg.raster import resvg
 
-
-@dataclass
-class _Clock:
-    """A callback that ends a run after its second step, or after a slow first one."""
-
-    seconds: list[float] = field(default_factory=list)
-
-    def started(self, state: EditState) -> None:
-        self.began = time.perf_counter()
-
-    def stepped(self, state: EditState, terms: StepResult) -> None:
-        self.seconds.append(time.perf_counter() - self.began)
-        if len(self.seconds) == 2 or self.seconds[0] > SLOW:
-            raise _Enough
-        self.began = time.perf_counter()
-
-    def finished(self, state: EditState) -> None:
-        pass
-
-
-def measured_step(scene: SvgImage, prior: Prior, prompts: tuple[str, str], config: EditConfig) -> float:
-    """Seconds of one step, measured on `scene`, which has moved afterwards. The first, which warms up, counts least."""
-    from cpds.editor import run, start
-
-    clock = _Clock()
-    with suppress(_Enough):
-        run(start(scene, prior, *prompts, config), [clock])
-    return clock.seconds[-1]
-
-
-def estimate(seconds: float, steps: int) -> str:
-    """A sentence about a run of so many steps."""
-    whole = seconds * steps
-    shown = f"{whole:.0f} s" if whole < 100 else f"{whole / 60:.0f} min" if whole < 6000 else f"{whole / 3600:.1f} h"
-    return f"about {shown}: {steps} steps of {seconds:.2g} s, as measured on this machine just now"
+    texts = (n for n in nodes(document.root) if isinstance(n, StaticPart) and "text" in n.name)
+    return any(not resvg.draw(text.svg, 64, 64).any() for text in texts)

@@ -26,12 +26,13 @@ from transformers import (
 
 from cpds.apps.cli.main import main
 from cpds.callbacks import MetricsLog
-from cpds.editor import EditState
 from cpds.guidance import StepResult
 from cpds.priors.base import Prior
 from cpds.priors.load import load_prior
 from cpds.priors.unet import UNetPrior
+from cpds.rendered import fingerprint
 from cpds.representation import ParamGroup
+from cpds.state import EditState
 
 pytest_plugins = ["scenes"]
 
@@ -167,29 +168,38 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Plain:
-    """Representation without any rendering: named tensors whose sum is the latent, and a fixed source."""
+    """Representation in latent space without any rendering: named tensors whose sum is the latent, and its source."""
 
-    def __init__(self, source: Tensor, **parts: Tensor) -> None:
-        self.source = source
+    preset = "cpds"
+
+    def __init__(self, source: Tensor, prior: Prior | None = None, **parts: Tensor) -> None:
+        self.source, self.prior = source, prior
         self.parts = {k: v.clone().requires_grad_() for k, v in (parts or {"latent": source}).items()}
 
-    def sample_view(self, *, generator: torch.Generator) -> None:
+    def sample_view(self, step: int, generator: torch.Generator) -> None:
         return None
 
-    def latents(self, prior: Prior, view: None) -> Tensor:
+    def latents(self, view: None = None) -> Tensor:
         return torch.stack(list(self.parts.values())).sum(0)
 
-    def source_latents(self, prior: Prior, view: None) -> Tensor:
+    def source_latents(self, view: None = None) -> Tensor:
         return self.source
 
+    def render(self, view: None = None) -> Tensor:
+        assert self.prior is not None
+        return self.prior.decode(self.latents())
+
     def param_groups(self) -> list[ParamGroup]:
-        return [ParamGroup(name, [x]) for name, x in self.parts.items()]
+        return [ParamGroup(name, [x], 0.1) for name, x in self.parts.items()]
 
     def project(self) -> None:
         pass
 
-    def preview(self, prior: Prior) -> Tensor:
-        return prior.decode(self.latents(prior, None).detach())
+    def preview(self) -> Tensor:
+        return self.render().detach()
+
+    def fingerprint(self) -> dict[str, str]:
+        return fingerprint(source=self.source)
 
 
 def randn(seed: int, *shape: int) -> Tensor:
@@ -206,8 +216,8 @@ class Recorder:
     def started(self, state: EditState) -> None:
         pass
 
-    def stepped(self, state: EditState, terms: StepResult) -> None:
-        self.notes.append(self.note(state, terms))
+    def stepped(self, state: EditState, result: StepResult) -> None:
+        self.notes.append(self.note(state, result))
 
     def finished(self, state: EditState) -> None:
         pass
@@ -272,8 +282,8 @@ def pressed(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Any]:
     def press(at: int) -> Iterator[None]:
         stepped = MetricsLog.stepped
 
-        def and_press(self: MetricsLog, state: EditState, terms: StepResult) -> None:
-            stepped(self, state, terms)
+        def and_press(self: MetricsLog, state: EditState, result: StepResult) -> None:
+            stepped(self, state, result)
             if state.step == at:
                 os.kill(os.getpid(), signal.SIGINT)
 

@@ -1,4 +1,4 @@
-"""The edit loop under a prior whose score is known in closed form, and its optimizers, step sizes and resuming."""
+"""The edit loop under a prior whose score is known in closed form, and its optimizers, learning rates and resuming."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -46,19 +46,19 @@ class GaussianPrior:
         return latents[:, [0, 1, 1]].clamp(0, 1)
 
     def embed(self, prompts: Sequence[str]) -> Conditioning:
-        return Conditioning(torch.tensor([[MEANS[p]] for p in prompts]))
+        return Conditioning({"embeds": torch.tensor([[MEANS[p]] for p in prompts])})
 
-    def denoise(self, x_t: Tensor, t: Tensor, text: Conditioning, *, tap: bool = False) -> Prediction:
+    def denoise(self, x_t: Tensor, t: Tensor, conditioning: Conditioning, *, tap: bool = False) -> Prediction:
         alpha, factor = (x.float().view(-1, 1, 1, 1) for x in self.gain(t))
         self.calls_left -= 1
         broken = torch.nan if self.calls_left < 0 else 1.0
         features = (torch.tanh(x_t), torch.sin(3 * x_t[..., 1:])) if tap else ()
-        return Prediction(broken * factor * (x_t - alpha * text.embeds[:, 0, :, None, None]), features)
+        return Prediction(broken * factor * (x_t - alpha * conditioning["embeds"][:, 0, :, None, None]), features)
 
 
 def moved(picture: Plain) -> Tensor:
     """Δz = z_tgt - z_src."""
-    return (picture.latents(GaussianPrior(), None) - picture.source).detach()
+    return (picture.latents() - picture.source).detach()
 
 
 def pull_and_rest(prior: GaussianPrior, config: GuidanceConfig, t: int) -> tuple[float, Tensor]:
@@ -93,7 +93,7 @@ def test_every_step_moves_by_the_known_amount(
 ) -> None:
     prior, picture, lr = GaussianPrior(schedule), Plain(randn(0, *SHAPE)), 0.1
     guidance = GuidanceConfig(method, guidance_scale=2.0, timesteps=timesteps, **settings)
-    recorder = Recorder(lambda _, terms: (int(terms.metrics["timestep"]), moved(picture)))
+    recorder = Recorder(lambda _, result: (int(result.metrics["timestep"]), moved(picture)))
     edit(picture, prior, "source", "target", EditConfig(guidance, 12, lr=lr, lr_scaling="none"), [recorder])
     expected = torch.zeros(SHAPE)
     for t, got in recorder.notes:
@@ -117,8 +117,8 @@ def test_edit_converges_to_the_known_fixed_point(method: Any, settings: dict[str
     prior, picture = GaussianPrior(), Plain(randn(0, *SHAPE))
     guidance = GuidanceConfig(method, guidance_scale=2.0, t_min=0.3, t_max=0.3, **settings)
     k, rest = pull_and_rest(prior, guidance, 300)
-    lr, final = (0.3 / k, None) if optimizer == "sgd" else (0.5, 1e-4)
-    edit(picture, prior, "source", "target", EditConfig(guidance, 350, optimizer, lr, "none", final))
+    lr, decay = (0.3 / k, 1.0) if optimizer == "sgd" else (0.5, 2e-4)
+    edit(picture, prior, "source", "target", EditConfig(guidance, 350, optimizer, lr, "none", decay))
     torch.testing.assert_close(moved(picture), rest.expand(SHAPE), rtol=1e-3, atol=2e-3)
 
 
@@ -126,7 +126,7 @@ def test_sds_forgets_the_source() -> None:
     """E[direction] = (1 - ā) g (z - mean of the guided Gaussian): small steps over many draws go there."""
     prior, picture = GaussianPrior(), Plain(randn(0, *SHAPE))
     guidance = GuidanceConfig("sds", guidance_scale=2.0, t_min=0.5, t_max=0.5)
-    edit(picture, prior, "source", "target", EditConfig(guidance, 400, lr=0.3, lr_final=0.01, lr_scaling="none"))
+    edit(picture, prior, "source", "target", EditConfig(guidance, 400, lr=0.3, lr_decay=1 / 30))
     uncond = torch.tensor(MEANS[""])
     mean = uncond + 2 * (torch.tensor(MEANS["target"]) - uncond)
     torch.testing.assert_close(picture.parts["latent"].detach(), mean.view(1, -1, 1, 1).expand(SHAPE), rtol=0, atol=0.4)
@@ -140,35 +140,36 @@ def test_sds_forgets_the_source() -> None:
     ],
 )
 @pytest.mark.parametrize(
-    ("lr", "lr_final", "steps"),
+    ("lr", "lr_decay", "steps"),
     [
-        (1e-3, None, 4),
-        (1e-3, 1e-5, 9),  # falls
-        (1e-5, 1e-3, 3),  # rises
-        (1e-3, 1e-5, 1),  # a single step takes lr
+        (1e-3, 1.0, 4),
+        (1e-3, 0.01, 9),  # falls
+        (1e-5, 100.0, 3),  # rises
+        (1e-3, 0.01, 1),  # a single step takes lr
+        (None, 0.5, 4),  # the group's own
     ],
 )
-def test_step_sizes_follow_the_closed_form(
-    lr_scaling: Any, factor: float, lr: float, lr_final: float | None, steps: int
+def test_learning_rates_follow_the_closed_form(
+    lr_scaling: Any, factor: float, lr: float | None, lr_decay: float, steps: int
 ) -> None:
-    ratio = 1.0 if lr_final is None or steps == 1 else (lr_final / lr) ** (1 / (steps - 1))
+    ratio = 1.0 if steps == 1 else lr_decay ** (1 / (steps - 1))
     recorder = Recorder(lambda state, _: state.optimizer.param_groups[0]["lr"])
-    config = EditConfig(GuidanceConfig("dds"), steps, lr=lr, lr_final=lr_final, lr_scaling=lr_scaling)
+    config = EditConfig(GuidanceConfig("dds"), steps, lr=lr, lr_decay=lr_decay, lr_scaling=lr_scaling)
     edit(Plain(randn(0, *SHAPE)), GaussianPrior(), "source", "target", config, [recorder])
-    assert recorder.notes == pytest.approx([factor * lr * ratio**i for i in range(steps)])
+    assert recorder.notes == pytest.approx([factor * (lr or 0.1) * ratio**i for i in range(steps)])
 
 
-def test_groups_have_their_own_step_sizes() -> None:
+def test_groups_have_their_own_learning_rates() -> None:
     z = randn(0, *SHAPE)
-    picture = Plain(z, points=z / 2, colours=z / 4, rest=z / 4)
+    picture = Plain(z, points=z / 2, colors=z / 4, rest=z / 4)
     before = {k: v.detach().clone() for k, v in picture.parts.items()}
-    group_lrs = {"colours": 0.05, "points": 0.002}
+    group_lrs = {"colors": 0.05, "points": 0.002}
     config = EditConfig(GuidanceConfig("dds"), 1, lr=0.01, lr_scaling="none", group_lrs=group_lrs)
     edit(picture, GaussianPrior(), "source", "target", config)
     step = {k: v.detach() - before[k] for k, v in picture.parts.items()}
     assert float(step["rest"].abs().min()) > 0
     # the latent is their sum, so that all three have one gradient
-    torch.testing.assert_close(step["colours"], 5 * step["rest"], rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(step["colors"], 5 * step["rest"], rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(step["points"], 0.2 * step["rest"], rtol=1e-3, atol=1e-5)
 
 
@@ -181,7 +182,7 @@ def test_divergence_leaves_the_last_good_parameters(method: Any, optimizer: Any)
     with pytest.raises(EditDiverged, match=r"step 4 gave NaN or infinite values and was not applied: lower lr"):
         edit(broken, GaussianPrior(broken_from=3 * calls), "source", "target", config, [recorder])
     good, states = Plain(randn(0, *SHAPE)), []
-    keep = Recorder(lambda _state, _terms: states.append(good.parts["latent"].detach().clone()))
+    keep = Recorder(lambda _state, _result: states.append(good.parts["latent"].detach().clone()))
     edit(good, GaussianPrior(), "source", "target", config, [keep])
     assert recorder.notes == [1, 2, 3]
     assert torch.equal(broken.parts["latent"].detach(), states[2])
@@ -190,15 +191,15 @@ def test_divergence_leaves_the_last_good_parameters(method: Any, optimizer: Any)
 def test_overflow_leaves_the_last_good_parameters() -> None:
     """A finite loss and gradient, but a second step that is not."""
     picture, seen = Plain(randn(0, *SHAPE)), []
-    keep = Recorder(lambda _state, _terms: seen.append(picture.parts["latent"].detach().clone()))
-    config = EditConfig(GuidanceConfig("dds", w_direction=1e9), 2, lr=1e-3, lr_final=9e31, lr_scaling="none")
+    keep = Recorder(lambda _state, _result: seen.append(picture.parts["latent"].detach().clone()))
+    config = EditConfig(GuidanceConfig("dds", w_direction=1e9), 2, lr=1e26, lr_decay=1e6, lr_scaling="none")
     with pytest.raises(EditDiverged, match="step 2 gave NaN or infinite values"):
         edit(picture, GaussianPrior(), "source", "target", config, [keep])
     assert torch.equal(picture.parts["latent"].detach(), seen[0])
     assert bool(torch.isfinite(seen[0]).all())
 
 
-def test_step_sizes_of_groups_that_are_not_there_are_refused() -> None:
+def test_learning_rates_of_groups_that_are_not_there_are_refused() -> None:
     config = EditConfig(GuidanceConfig("dds"), 1, group_lrs={"latent": 0.1, "points": 0.1})
     with pytest.raises(InputError, match="group_lrs names points, but what is edited has latent"):
         edit(Plain(randn(0, *SHAPE)), GaussianPrior(), "source", "target", config)
@@ -209,7 +210,7 @@ class Stop(Exception):
 
 
 def stop_after(step: int) -> Recorder:
-    def note(state: Any, _terms: object) -> None:
+    def note(state: Any, _result: object) -> None:
         if state.step == step:
             raise Stop
 
@@ -236,13 +237,13 @@ def test_resumed_edit_ends_with_identical_parameters(
     guidance = GuidanceConfig(
         "cpds", w_cut=3.0, n_patches=6, patch_selector=selector, selector_every=2, timesteps="non-increasing"
     )
-    config = EditConfig(guidance, 7, optimizer, 0.02, "none", lr_final=0.01, group_lrs={"colours": 0.03}, seed=3)
+    config = EditConfig(guidance, 7, optimizer, 0.02, "none", lr_decay=0.5, group_lrs={"colors": 0.03}, seed=3)
     z = randn(0, 1, 4, 8, 8)
 
     def fresh() -> Plain:
-        return Plain(z, points=z / 2, colours=z / 2)
+        return Plain(z, points=z / 2, colors=z / 2)
 
-    unbroken, resumed, log, log_resumed = fresh(), fresh(), *(Recorder(lambda _, terms: terms.metrics) for _ in "ab")
+    unbroken, resumed, log, log_resumed = fresh(), fresh(), *(Recorder(lambda _, result: result.metrics) for _ in "ab")
     edit(unbroken, prior, "a bird", "a fish", config, [log])
     state = start(fresh(), prior, "a bird", "a fish", config)
     with pytest.raises(Stop):
@@ -275,7 +276,7 @@ def test_parameters_are_projected_after_every_step() -> None:
                 self.parts["latent"].clamp_(-0.1, 0.1)
 
     picture = Boxed(torch.zeros(SHAPE))
-    largest = Recorder(lambda _state, _terms: float(picture.parts["latent"].detach().abs().max()))
+    largest = Recorder(lambda _state, _result: float(picture.parts["latent"].detach().abs().max()))
     config = EditConfig(GuidanceConfig("dds"), 3, lr=1.0, lr_scaling="none")
     edit(picture, GaussianPrior(), "source", "target", config, [largest])
     assert largest.notes == pytest.approx([0.1, 0.1, 0.1])

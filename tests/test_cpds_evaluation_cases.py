@@ -1,4 +1,4 @@
-"""Data sets: every layout read, every problem named before any work."""
+"""Data sets: every layout is read, every problem is named before any work."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from cpds.errors import InputError
-from cpds.evaluation.cases import EMOJI_EDIT, from_runs, load_cases
+from cpds.evaluation import cases as evaluation_cases
+from cpds.evaluation.cases import CLASSIFIER, EMOJI_EDIT, classifier_file, from_runs, load_cases, select
 from cpds.images import open_image
 
 
@@ -31,22 +32,24 @@ def manifest(folder: Path, *rows: Any) -> Path:
 
 
 def test_a_manifest_with_everything(tmp_path: Path) -> None:
-    for name in ("a", "b", "truth"):
+    for name in ("a", "b", "ground_truth"):
         save(tmp_path / f"{name}.png")
     mask = Image.new("L", (32, 24))
     mask.paste(255, (0, 0, 16, 24))
     mask.save(tmp_path / "mask.png")
-    full = row("b", mask="mask.png", truth="truth.png", split="dev", tags=["x"], expect={"concept": "dog"})
-    path = manifest(tmp_path, row("a"), full)
+    line = row(
+        "b", mask="mask.png", ground_truth="ground_truth.png", split="dev", tags=["x"], expect={"concept": "dog"}
+    )
+    path = manifest(tmp_path, row("a"), line)
     assert load_cases(path) == load_cases(tmp_path)
-    plain, whole = load_cases(path)
+    plain, full = load_cases(path)
     assert (plain.id, plain.source, plain.prompt, plain.target_prompt) == ("a", tmp_path / "a.png", "a cat", "a dog")
     assert plain.open_mask(open_image(plain.source)) is None
     assert plain.open_ground_truth() is None
-    got = whole.open_mask(open_image(whole.source))
+    got = full.open_mask(open_image(full.source))
     assert got is not None
     assert got.sum() == 16 * 24
-    assert (whole.tags, whole.expect) == (("x",), {"concept": "dog"})
+    assert (full.tags, full.expect) == (("x",), {"concept": "dog"})
     assert [c.id for c in load_cases(path, "dev")] == ["b"]
 
 
@@ -85,7 +88,7 @@ PROBLEMS = {
     r"a: source: \S*text.png is not a picture": [row(source="text.png")],
     r"a: source: picture \S*tiny.png is 8x8 px: it must be at least 16x16": [row(source="tiny.png")],
     "a: mask is 16x16 px but the source 32x24": [row(mask="small.png")],
-    "a: truth is 16x16 px but the source 32x24": [row(truth="small.png")],
+    "a: ground_truth is 16x16 px but the source 32x24": [row(ground_truth="small.png")],
 }
 
 
@@ -125,8 +128,34 @@ def test_places_without_data(tmp_path: Path, where: str, message: str) -> None:
 
 def test_an_unknown_split_is_named(tmp_path: Path) -> None:
     save(tmp_path / "a.png")
-    with pytest.raises(InputError, match="holds no case of split 'tset': check --split"):
+    with pytest.raises(InputError, match="holds no case of split 'tset': check its spelling"):
         load_cases(manifest(tmp_path, row()), "tset")
+
+
+def test_cases_are_selected_evenly_and_by_tag(tmp_path: Path) -> None:
+    rows = [row(f"{i}", source="a.png", tags=["even" if i % 2 == 0 else "odd"]) for i in range(9)]
+    save(tmp_path / "a.png")
+    cases = load_cases(manifest(tmp_path, *rows))
+    assert select(cases) == cases
+    assert [c.id for c in select(cases, limit=3)] == ["0", "3", "6"]
+    assert [c.id for c in select(cases, tag="odd", limit=9)] == ["1", "3", "5", "7"]
+    with pytest.raises(InputError, match="no case has the tag 'old': there are even, odd"):
+        select(cases, tag="old")
+
+
+def test_the_classifier_beside_a_manifest_is_preferred(tmp_path: Path) -> None:
+    path = manifest(tmp_path, row())
+    assert classifier_file(path) == classifier_file("emoji-edit") == EMOJI_EDIT / CLASSIFIER
+    (tmp_path / CLASSIFIER).touch()
+    assert classifier_file(path) == classifier_file(tmp_path) == tmp_path / CLASSIFIER
+
+
+def test_without_a_checkout_it_is_said_where_emoji_edit_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation_cases, "EMOJI_EDIT", tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"not installed with the package: get the folder benchmarks/emoji_edit of"):
+        load_cases("emoji-edit")
+    with pytest.raises(InputError, match=r"put classifier\.safetensors from the folder benchmarks/emoji_edit of"):
+        classifier_file(manifest(tmp_path, row(expect={"concept": "dog"})))
 
 
 # ---- PIE-Bench
@@ -176,7 +205,7 @@ def test_damaged_pie_bench(tmp_path: Path, changes: dict[str, Any], message: str
         load_cases(pie(tmp_path, **changes))
 
 
-def test_runs_beyond_the_picture_are_cut() -> None:
+def test_runs_beyond_the_image_are_cut() -> None:
     assert torch.equal(from_runs((25, 99), 5, 6), from_runs((25, 5), 5, 6))
     assert from_runs((14, 1), 5, 6)[0, 0, 2, 2] == 1
 
@@ -184,7 +213,7 @@ def test_runs_beyond_the_picture_are_cut() -> None:
 # ---- emoji-edit
 
 
-def test_emoji_edit_is_whole_and_half_of_it_is_held_out() -> None:
+def test_emoji_edit_is_complete_and_half_of_it_is_held_out() -> None:
     cases = load_cases("emoji-edit")
     splits = {s: [c for c in cases if c.split == s] for s in ("test", "validation", "demo")}
     assert len(splits["test"]) >= 240
@@ -197,16 +226,16 @@ def test_emoji_edit_is_whole_and_half_of_it_is_held_out() -> None:
     assert size < 8 * 2**20
 
 
-def test_the_truth_of_emoji_edit_differs_inside_the_mask_alone() -> None:
+def test_the_ground_truth_of_emoji_edit_differs_inside_the_mask_alone() -> None:
     for case in load_cases("emoji-edit")[::17]:
-        source, truth = open_image(case.source), case.open_ground_truth()
-        assert truth is not None
+        source, ground_truth = open_image(case.source), case.open_ground_truth()
+        assert ground_truth is not None
         mask = case.open_mask(source)
         assert mask is not None
         outside = (mask == 0).expand_as(source)
         assert outside.any()
-        assert (source - truth)[outside].abs().max() < 1.5 / 255
-        assert (source - truth).abs().max() > 0.1
+        assert (source - ground_truth)[outside].abs().max() < 1.5 / 255
+        assert (source - ground_truth).abs().max() > 0.1
 
 
 def test_pairs_called_held_out_are_what_the_prior_never_saw() -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from cpds.evaluation.metrics import mse, psnr, self_similarity, ssim, structure_distance
 
 
-def pictures(seed: int, n: int = 2) -> Tensor:
+def random_images(seed: int, n: int = 2) -> Tensor:
     return randn(seed, n, 3, 20, 24).sigmoid()
 
 
@@ -19,7 +19,7 @@ def halves() -> Tensor:
 
 
 def test_mse_counts_only_what_weighs() -> None:
-    a, b = pictures(0), pictures(1)
+    a, b = random_images(0), random_images(1)
     got = mse(a, b, halves())
     assert torch.allclose(got[0], (a[0, :, :, 12:] - b[0, :, :, 12:]).square().mean())
     assert torch.allclose(got[1], (a[1] - b[1]).square().mean())
@@ -36,7 +36,7 @@ def test_psnr_of_a_constant_offset() -> None:
 
 def test_nothing_to_count_is_an_error() -> None:
     with pytest.raises(ValueError, match="at least one pixel"):
-        mse(pictures(0), pictures(1), torch.zeros(2, 1, 20, 24))
+        mse(random_images(0), random_images(1), torch.zeros(2, 1, 20, 24))
 
 
 def naive_ssim(x: Tensor, y: Tensor) -> float:
@@ -51,7 +51,7 @@ def naive_ssim(x: Tensor, y: Tensor) -> float:
 
 
 def test_ssim_of_one_window() -> None:
-    a, b = pictures(0, 1), pictures(1, 1)
+    a, b = random_images(0, 1), random_images(1, 1)
     weight = torch.zeros(1, 1, 20, 24)
     weight[..., 9, 13] = 1
     want = sum(naive_ssim(a[0, c, 4:15, 8:19], b[0, c, 4:15, 8:19]) for c in range(3)) / 3

@@ -1,4 +1,4 @@
-"""Networks that judge: tiny ones with random weights, against naive computations and the libraries' own parts."""
+"""Networks of the metrics: tiny ones with random weights, against naive computations and the libraries' own parts."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from cpds.evaluation.networks import CLIP, IMAGENET, ClipScore, DinoStructure, L
 CPU = torch.device("cpu")
 
 
-def pictures(seed: int, n: int = 2, side: int = 64) -> Tensor:
+def random_images(seed: int, n: int = 2, side: int = 64) -> Tensor:
     return randn(seed, n, 3, side, side).sigmoid()
 
 
@@ -26,7 +26,7 @@ def test_lpips_is_what_the_parts_of_torchmetrics_compute(weights: Path, tmp_path
     net, layers = alexnet(), [1, 4, 7, 9, 11]
     folder = Path(theirs.__file__).parent / "lpips_models"
     heads = torch.load(folder / "alex.pth", map_location="cpu", weights_only=True)
-    a, b = pictures(0), pictures(1)
+    a, b = random_images(0), random_images(1)
     want = torch.zeros(2)
     x, y = (theirs.ScalingLayer()(2 * p - 1) for p in (a, b))
     for i, layer in enumerate(net):
@@ -50,7 +50,7 @@ def test_lpips_says_which_file_it_needs(tmp_path: Path, content: bytes | None, s
         Lpips.load(path)
 
 
-def test_lpips_takes_pictures_of_any_size(weights: Path) -> None:
+def test_lpips_takes_images_of_any_size(weights: Path) -> None:
     a, b = randn(0, 1, 3, 16, 40).sigmoid(), randn(1, 1, 3, 16, 40).sigmoid()
     net = Lpips.load(weights)
     assert float(net(a, a)) == 0
@@ -63,9 +63,9 @@ def test_lpips_refuses_weights_of_another_network(tmp_path: Path) -> None:
         Lpips.load(tmp_path / "other.safetensors")
 
 
-def test_structure_on_the_prior_is_zero_for_the_same_picture_alone(prior) -> None:
+def test_structure_on_the_prior_is_zero_for_the_same_image_alone(prior) -> None:
     structure = PriorStructure(prior)
-    a, b = pictures(0, 2, 32), pictures(1, 2, 32)
+    a, b = random_images(0, 2, 32), random_images(1, 2, 32)
     assert torch.equal(structure(a, a), torch.zeros(2))
     both, alone = structure(a, b), torch.cat([structure(a[i : i + 1], b[i : i + 1]) for i in range(2)])
     assert (both > 0).all()
@@ -75,7 +75,7 @@ def test_structure_on_the_prior_is_zero_for_the_same_picture_alone(prior) -> Non
 
 
 def test_dino_structure_compares_the_last_layers_keys(vit: Path) -> None:
-    a, b = pictures(0), pictures(1)
+    a, b = random_images(0), random_images(1)
     net = ViTModel.from_pretrained(vit).eval()
     keys = []
     for x in (a, b):
@@ -88,7 +88,7 @@ def test_dino_structure_compares_the_last_layers_keys(vit: Path) -> None:
 
 
 def test_clip_score_is_a_cosine(clip: Path) -> None:
-    images, texts = pictures(0), ["a cat", "a big red dog"]
+    images, texts = random_images(0), ["a cat", "a big red dog"]
     score = ClipScore(str(clip), CPU)
     got = score(images, texts)
     for i, text in enumerate(texts):
@@ -101,7 +101,7 @@ def test_clip_score_is_a_cosine(clip: Path) -> None:
         assert float(got[i]) == pytest.approx(100 * float(torch.cosine_similarity(seen, read)), abs=1e-3)
 
 
-@pytest.mark.parametrize(("make", "flag"), [(ClipScore, "--clip"), (DinoStructure, "--dino")])
-def test_models_that_cannot_be_had_are_named(tmp_path: Path, make: type, flag: str) -> None:
-    with pytest.raises(InputError, match=f"{flag} '.*nothing' is neither a local folder nor a name"):
+@pytest.mark.parametrize(("make", "field"), [(ClipScore, "clip"), (DinoStructure, "dino")])
+def test_models_that_cannot_be_had_are_named(tmp_path: Path, make: type, field: str) -> None:
+    with pytest.raises(InputError, match=f"^{field} '.*nothing' is neither a local folder nor a name"):
         make(str(tmp_path / "nothing"), CPU)

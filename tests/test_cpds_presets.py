@@ -1,4 +1,4 @@
-"""Published presets: their numbers, and one step of each on pictures against the published code's formula."""
+"""Published presets: their numbers, and one step of each on images against the published code's formula."""
 
 from dataclasses import asdict, fields, replace
 from typing import Any
@@ -18,11 +18,11 @@ from cpds.priors.unet import UNetPrior
 
 # What the papers and their code say, in their own numbers; what they do not know (ours) is off.
 OFF = {"w_proximity": 0, "normalize_gradient": False, "timesteps": "uniform", "negative_prompt": "", "w_direction": 1}
-SGD = {"optimizer": "sgd", "lr_scaling": "area", "num_inference_steps": 200, "lr_final": None, "group_lrs": {}}
+SGD = {"optimizer": "sgd", "lr_scaling": "area", "num_inference_steps": 200, "lr_decay": 1, "group_lrs": {}}
 MIDDLE = {"guidance_scale": 7.5, "t_min": 0.05, "t_max": 0.95}
 CONTRAST = {"w_cut": 3, "patch_size": (1, 2), "n_patches": 256, "temperature": 0.07, "patch_selector": "random"}
 POSTERIOR = {"method": "pds", "stride": 2, "w_identity": 1, "t_min": 0.02, "t_max": 0.98, "lr_scaling": "none"}
-SPLATS = {"xyz": 1.6e-4, "colour": 2.5e-3, "opacity": 0.05, "scale": 0.005, "rotation": 1e-3}
+SPLATS = {"xyz": 1.6e-4, "color": 2.5e-3, "opacity": 0.05, "scale": 0.005, "rotation": 1e-3}
 
 PUBLISHED: dict[str, dict[str, Any]] = {
     "dds-paper": {"method": "dds", "lr": 0.1, **SGD, **MIDDLE},
@@ -30,22 +30,22 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "cpds-reference": {"method": "cpds", "lr": 0.8, **SGD, **MIDDLE, **CONTRAST, "stride": 1},
     "pds-paper": {
         **POSTERIOR,
-        **{"optimizer": "adamw", "lr": 0.1, "lr_final": None, "group_lrs": {}},
+        **{"optimizer": "adamw", "lr": 0.1, "lr_decay": 1, "group_lrs": {}},
         **{"num_inference_steps": 500, "guidance_scale": 50},
     },
     "pds-nerf-paper": {
         **POSTERIOR,
-        **{"optimizer": "adam", "lr": 1e-2, "lr_final": 1e-3, "group_lrs": {}},
+        **{"optimizer": "adam", "lr": 1e-2, "lr_decay": 0.1, "group_lrs": {}},
         **{"num_inference_steps": 30_000, "guidance_scale": 100},
     },
     "pds-splats-paper": {
         **POSTERIOR,
-        **{"optimizer": "adam", "lr_final": None, "group_lrs": SPLATS},  # lr is for groups that are not named
+        **{"optimizer": "adam", "lr_decay": 1, "group_lrs": SPLATS},  # lr is for groups that are not named
         **{"num_inference_steps": 30_000, "guidance_scale": 100},
     },
     "pds-svg-paper": {
         **POSTERIOR,
-        **{"optimizer": "adam", "lr": 0.01, "lr_final": None, "group_lrs": {"points": 0.8}},  # lr: colours
+        **{"optimizer": "adam", "lr": 0.01, "lr_decay": 1, "group_lrs": {"points": 0.8}},  # lr: colors
         **{"num_inference_steps": 1000, "guidance_scale": 100, "t_min": 0.1},
     },
 }
@@ -139,8 +139,8 @@ def test_one_step_is_that_of_the_published_code(
 
 
 @pytest.mark.parametrize("lr_scaling", ["none", "area"])
-def test_the_anchor_keeps_its_weight_under_area_scaling(prior: UNetPrior, lr_scaling: Any) -> None:
-    """SGD moves by lr w_proximity dz / (1 + |dz|²)² more with the anchor than without, however the score is scaled."""
+def test_the_proximity_loss_keeps_its_weight_under_area_scaling(prior: UNetPrior, lr_scaling: Any) -> None:
+    """SGD moves by lr w_proximity dz / (1 + |dz|²)² more with the loss than without, however the score is scaled."""
     z_src, z_tgt = randn(0, 1, 4, 8, 8), randn(1, 1, 4, 8, 8)
     ends = []
     for w_proximity in (0.0, 2.0):

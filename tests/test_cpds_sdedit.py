@@ -11,7 +11,7 @@ from cpds.schedule import NoiseSchedule
 from cpds.sdedit import sdedit
 
 CPU = torch.device("cpu")
-TEXT, UNCOND = Conditioning(torch.ones(1, 1, 1)), Conditioning(torch.zeros(1, 1, 1))
+PROMPT, NULL = (Conditioning({"embeds": torch.full((1, 1, 1), x)}) for x in (1.0, 0.0))
 
 
 @dataclass
@@ -34,9 +34,11 @@ class Points:
 
     decode = embed = encode
 
-    def denoise(self, x_t: torch.Tensor, t: torch.Tensor, text: Conditioning, *, tap: bool = False) -> Prediction:
+    def denoise(
+        self, x_t: torch.Tensor, t: torch.Tensor, conditioning: Conditioning, *, tap: bool = False
+    ) -> Prediction:
         self.seen.append(int(t[0]))
-        clean = torch.where(text.embeds.view(-1, 1, 1, 1) > 0, self.guided, self.unguided)
+        clean = torch.where(conditioning["embeds"].view(-1, 1, 1, 1) > 0, self.guided, self.unguided)
         alpha, sigma = (x[t].to(x_t).view(-1, 1, 1, 1) for x in (self.schedule.alpha, self.schedule.sigma))
         return Prediction((x_t - alpha * clean) / sigma)
 
@@ -44,7 +46,7 @@ class Points:
 def refined(prior: Points, latents: torch.Tensor, **changes: float) -> torch.Tensor:
     settings = {"guidance_scale": 1.0, "steps": 10, "skip": 0.5} | changes
     generator = torch.Generator().manual_seed(0)
-    return sdedit(prior, latents, TEXT, UNCOND, generator=generator, **settings)  # pyright: ignore[reportArgumentType]
+    return sdedit(prior, latents, PROMPT, NULL, generator=generator, **settings)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("schedule", [NoiseSchedule.scaled_linear(), NoiseSchedule.flow()])
@@ -75,7 +77,9 @@ def test_skip_is_the_share_left_out(steps: int, skip: float, left: int) -> None:
 
 def test_the_more_is_skipped_the_closer_to_the_source() -> None:
     class Nothing(Points):
-        def denoise(self, x_t: torch.Tensor, t: torch.Tensor, text: Conditioning, *, tap: bool = False) -> Prediction:
+        def denoise(
+            self, x_t: torch.Tensor, t: torch.Tensor, conditioning: Conditioning, *, tap: bool = False
+        ) -> Prediction:
             return Prediction(torch.zeros_like(x_t))
 
     prior, source = Nothing(torch.zeros(1), torch.zeros(1)), randn(3, 1, 4, 3, 3)

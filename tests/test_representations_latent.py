@@ -105,7 +105,7 @@ def test_latent_and_result_sizes(
 ) -> None:
     image = LatentImage(noise(height, width), prior, LatentImageConfig(resolution))
     assert image.z.shape == (1, 4, *latent)
-    assert image.preview(prior).shape == (1, 3, height, width)
+    assert image.preview().shape == (1, 3, height, width)
 
 
 # ---- what stays
@@ -113,8 +113,8 @@ def test_latent_and_result_sizes(
 
 def test_without_an_edit_every_pixel_is_the_sources(prior: UNetPrior) -> None:
     source = noise(37, 45)
-    assert torch.equal(LatentImage(source, prior).preview(prior), source)
-    through = LatentImage(source, prior, LatentImageConfig(keep_unchanged=False)).preview(prior)
+    assert torch.equal(LatentImage(source, prior).preview(), source)
+    through = LatentImage(source, prior, LatentImageConfig(keep_unchanged=False)).preview()
     assert not torch.allclose(through, source, atol=0.01)  # the autoencoder loses some
 
 
@@ -127,7 +127,7 @@ def test_only_touched_pixels_leave_the_source(prior: UNetPrior, monkeypatch: pyt
     image = LatentImage(source, prior, LatentImageConfig(96))
     with torch.no_grad():
         image.z[..., :2, :2] = 1 - image.z[..., :2, :2].clamp(0, 1).round()  # a corner, by at least a half
-    after = image.preview(prior)
+    after = image.preview()
     untouched = (after == source).all(1)[0]
     assert bool(untouched[20:].all())
     assert bool(untouched[:, 20:].all())
@@ -157,12 +157,12 @@ def test_outside_the_mask_nothing_moves(prior: UNetPrior, optimizer: str, keep_u
     image = LatentImage(source, prior, LatentImageConfig(None, keep_unchanged), mask)
     config = EditConfig(GuidanceConfig("dds"), 3, optimizer, 20.0, "none")  # pyright: ignore[reportArgumentType]
     edit(image, prior, "a cat", "a dog", config)
-    after, outside = image.preview(prior), (mask == 0).expand(-1, 3, -1, -1)
+    after, outside = image.preview(), (mask == 0).expand(-1, 3, -1, -1)
     assert torch.equal(after[outside], source[outside])
     assert not torch.equal(after[~outside], source[~outside])
     # a cell may move if any of its pixels may
     scale_y, scale_x, cell = image.size[0] / 41, image.size[1] / 66, image.size[0] // image.z.shape[-2]
-    moved = (image.latents(prior, None) != image.source_latents(prior, None)).any(1)[0]
+    moved = (image.latents() != image.source_latents()).any(1)[0]
     for y, x in moved.nonzero().tolist():
         assert 10 * scale_y - 1 < (y + 1) * cell
         assert y * cell < 30 * scale_y + 1
@@ -177,8 +177,8 @@ def test_mask_of_ones_is_no_mask_and_of_zeros_no_edit(prior: UNetPrior) -> None:
     plain, ones, zeros = (LatentImage(source, prior, None, mask) for mask in masks)
     for image in (plain, ones, zeros):
         edit(image, prior, "a cat", "a dog", ROUGH)
-    torch.testing.assert_close(ones.preview(prior), plain.preview(prior))
-    assert torch.equal(zeros.preview(prior), source)
+    torch.testing.assert_close(ones.preview(), plain.preview())
+    assert torch.equal(zeros.preview(), source)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -190,7 +190,7 @@ def test_grey_lets_its_share_of_the_edit_through(prior: UNetPrior, optimizer: st
     def edited(mask: Tensor | None) -> Tensor:
         image = LatentImage(source, prior, LatentImageConfig(None, keep_unchanged), mask)
         edit(image, prior, "a cat", "a dog", config)
-        return image.preview(prior) - source
+        return image.preview() - source
 
     white = edited(None)
     assert white.abs().mean() > 0.05
@@ -207,7 +207,7 @@ def test_latent_cells_under_a_nearly_black_mask_hardly_move(prior: UNetPrior) ->
     def moved(value: float) -> Tensor:
         image = LatentImage(source, prior, mask=torch.full((1, 1, 32, 32), value))
         edit(image, prior, "a cat", "a dog", config)
-        return (image.latents(prior, None) - image.source_latents(prior, None)).detach()
+        return (image.latents() - image.source_latents()).detach()
 
     free = moved(1.0)
     assert torch.equal(moved(FREE), free)
@@ -221,11 +221,11 @@ def test_latent_cells_under_a_nearly_black_mask_hardly_move(prior: UNetPrior) ->
 def test_source_latents_never_move(prior: UNetPrior) -> None:
     source = noise(32, 40)
     image = LatentImage(source, prior)
-    before = image.source_latents(prior, None).clone()
+    before = image.source_latents().clone()
     torch.testing.assert_close(before, prior.encode(source))  # at the prior's own size: nothing is resampled
     edit(image, prior, "a cat", "a dog", ROUGH)
-    assert torch.equal(image.source_latents(prior, None), before)
-    assert not image.source_latents(prior, None).requires_grad
+    assert torch.equal(image.source_latents(), before)
+    assert not image.source_latents().requires_grad
     assert not torch.equal(image.z, before)
 
 
@@ -251,7 +251,7 @@ def test_open_and_save(prior: UNetPrior, picture: Path, tmp_path: Path) -> None:
     edit(image, prior, "a cat", "a dog", ROUGH)
     image.save(str(tmp_path / "edited.png"), prior)
     saved = open_image(tmp_path / "edited.png")
-    torch.testing.assert_close(saved, image.preview(prior), atol=0.5 / 255 + 1e-6, rtol=0)
+    torch.testing.assert_close(saved, image.preview(), atol=0.5 / 255 + 1e-6, rtol=0)
     assert not torch.equal(saved, open_image(picture))
     with pytest.raises(InputError, match=r"gone\.png does not exist"):
         LatentImage.open(tmp_path / "gone.png", prior)
@@ -263,7 +263,7 @@ def test_open_with_a_mask(prior: UNetPrior, picture: Path, tmp_path: Path) -> No
     half.save(tmp_path / "mask.png")
     masked = LatentImage.open(str(picture), prior, mask=str(tmp_path / "mask.png"))
     edit(masked, prior, "a cat", "a dog", ROUGH)
-    after, source = masked.preview(prior), open_image(picture)
+    after, source = masked.preview(), open_image(picture)
     assert torch.equal(after[..., 20:], source[..., 20:])
     assert not torch.equal(after[..., :20], source[..., :20])
     half.resize((20, 28)).save(tmp_path / "small.png")
@@ -298,7 +298,7 @@ def test_a_saved_edit_keeps_alpha_and_profile(prior: UNetPrior, tmp_path: Path) 
         assert saved.getchannel("A").tobytes() == alpha.tobytes()
         assert saved.info["icc_profile"] == icc.rgb_profile()
         assert saved.tobytes() != source.tobytes()
-    shown, edited = open_source(tmp_path / "dog.png").image, image.preview(prior)
+    shown, edited = open_source(tmp_path / "dog.png").image, image.preview()
     opaque, clear = (torch.from_numpy(np.asarray(alpha) == value).expand(1, 3, -1, -1) for value in (255, 0))
     assert (shown - edited)[opaque].abs().max() < 4 / 255  # it looks over white as it was edited
     assert bool((edited[clear] == 1).all())  # and before/after shows no more than the result does
@@ -337,7 +337,7 @@ def test_pictures_edited_at_once_come_out_as_if_alone(prior: UNetPrior, method: 
     def edited(i: slice) -> Tensor:
         image = LatentImage(torch.cat(pictures)[i], prior, mask=masks[i])
         edit(image, prior, prompts[i], targets[i], config)
-        return image.preview(prior)
+        return image.preview()
 
     together = edited(slice(0, 3))
     alone = torch.cat([edited(slice(i, i + 1)) for i in range(3)])

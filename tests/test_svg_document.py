@@ -10,15 +10,14 @@ import pytest
 from PIL import Image
 
 from cpds.errors import InputError
-from svg.bindings import draws
 from svg.document import Document
-from svg.model import POINTS, Clip, Draw, Fixed, Gradient, Group, Matrix, Paint, Texture
+from svg.model import POINTS, Affine2D, Clip, Draw, Gradient, Group, Paint, StaticPart, Texture, draws
 from svg.parse.paths import arc, path_text, read_path
 
 resvg_py = pytest.importorskip("resvg_py")
 
 HEAD = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-COLOURS = ("fill", "stroke", "color", "stop-color")
+COLORS = ("fill", "stroke", "color", "stop-color")
 SHARES = ("opacity", "fill-opacity", "stroke-opacity", "stop-opacity")
 
 
@@ -30,7 +29,7 @@ def box(attributes: str) -> str:
     return f'<rect x="8" y="8" width="40" height="30" {attributes}/>'
 
 
-def picture(data: bytes, side: int = 128) -> np.ndarray:
+def image(data: bytes, side: int = 128) -> np.ndarray:
     """Premultiplied RGBA of resvg, 0 to 255."""
     png = resvg_py.svg_to_bytes(svg_string=data.decode(), width=side, height=side, dpi=96.0)
     rgba = np.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGBA")).astype(float)
@@ -61,8 +60,8 @@ class Redraw:
         self.defs.append(f'<{tag} id="r{self.count}" {attributes}>{body}</{tag}>')
         return f"url(#r{self.count})"
 
-    def node(self, node: Group | Draw | Fixed) -> str:
-        if isinstance(node, Fixed):
+    def node(self, node: Group | Draw | StaticPart) -> str:
+        if isinstance(node, StaticPart):
             data = base64.b64encode(node.svg).decode()
             size = f'width="{self.document.width}" height="{self.document.height}"'
             return f'<image {size} href="data:image/svg+xml;base64,{data}"/>'
@@ -113,15 +112,15 @@ class Redraw:
             said += f' stroke-dasharray="{" ".join(map(str, s.dashes)) or "none"}"'
         return said
 
-    def paint(self, paint: Paint | None, frame: Matrix) -> str:
+    def paint(self, paint: Paint | None, frame: Affine2D) -> str:
         if paint is None:
             return "none"
-        if isinstance(paint, Texture):  # the page's picture, as a pattern of one tile
+        if isinstance(paint, Texture):  # the page's image, as a pattern of one tile
             w, h = self.document.width, self.document.height
             a, b, c, d, e, f = frame
             back = " ".join(str(float(v)) for v in np.linalg.inv([[a, c, e], [b, d, f], [0, 0, 1]])[:2].T.ravel())
             said = f'patternUnits="userSpaceOnUse" width="{w}" height="{h}" patternTransform="matrix({back})"'
-            return self.define("pattern", said, self.node(Fixed(paint.svg, "pattern")))
+            return self.define("pattern", said, self.node(StaticPart(paint.svg, "pattern")))
         if not isinstance(paint, Gradient):
             return hexadecimal(self.value(paint.key))
         names = ("x1", "y1", "x2", "y2") if paint.kind == "linear" else ("cx", "cy", "r", "fx", "fy", "fr")
@@ -135,8 +134,8 @@ class Redraw:
         return self.define(f"{paint.kind}Gradient", said, body)
 
 
-def hexadecimal(colour: np.ndarray) -> str:
-    return "#" + "".join(f"{round(float(v) * 255):02x}" for v in colour)
+def hexadecimal(color: np.ndarray) -> str:
+    return "#" + "".join(f"{round(float(v) * 255):02x}" for v in color)
 
 
 def rounded(kind: str, v: np.ndarray) -> str:
@@ -240,7 +239,7 @@ print{*{fill:red}}</style><g>{BOX}class="k" id="i" fill="black" style="fill:blue
 {BOX}opacity="x" /><circle r="20" fill="red" opacity="40%" fill-opacity="50%"/>
 == fill-rule
 <path fill-rule="evenodd" d="M5 5h50v50h-50zM20 20h20v20h-20z"/>
-== colours with alpha
+== colors with alpha
 {BOX}fill="rgba(255,0,0,.5)" stroke="#00f8" stroke-width="5" fill-opacity=".7" />
 == transparent
 {BOX}fill="transparent" stroke="red" />
@@ -316,7 +315,7 @@ mask="url(#m)">{BOX}/></g>{BOX}transform="translate(30)" />
 == pattern
 <style>.d{fill:red}</style><pattern id="p" width="9" height="9" patternUnits="userSpaceOnUse"><circle class="d"
 r="6"/></pattern><g transform="scale(.8)">{BOX}fill="url(#p)" /></g><circle r="9"/>
-== patterns of every measure, moved, faint, on strokes and with colours to fall back on
+== patterns of every measure, moved, faint, on strokes and with colors to fall back on
 <pattern id="p" width=".2" height=".3"><circle r="6" fill="red"/></pattern><pattern id="q" width=".2" height=".2"
 patternContentUnits="objectBoundingBox"><path d="M0 0h.1v.1z" fill="blue"/></pattern><pattern id="r" width="5"
 height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(30)"><path d="M0 0h3v3z" fill="lime"/></pattern>
@@ -336,7 +335,7 @@ fill="lime"/></marker><clipPath id="c"><rect width="64" height="30"/></clipPath>
 stroke-width="3"><path id="p" d="M5 9h20v9l20 20" opacity=".5" stroke="red" clip-path="url(#c)"
 transform="rotate(9)"/><polyline points="5,40 20,50 30,40" fill="none"/></g><use href="#p" y="20"
 stroke="blue"/><rect width="9" height="9"/>
-== markers in the colours of their shape, or below it
+== markers in the colors of their shape, or below it
 <marker id="m" markerWidth="4" markerHeight="4"><rect width="3" height="3" fill="context-stroke"/></marker><marker
 id="n" markerWidth="4" markerHeight="4"><circle r="2" fill="lime"/></marker><g stroke="red" stroke-width="3"><path
 marker-end="url(#m)" style="marker-end:url(#m)" d="M5 5l30 30"/><path d="M5 40h30" paint-order="markers"
@@ -400,7 +399,7 @@ def perturbed(document: Document, seed: int = 0) -> dict[str, np.ndarray]:
         if parameter.group is None:
             continue
         new = v + rng.uniform(-1, 1, v.shape) * (0.01 + 0.05 * np.abs(v).max())
-        if name in COLOURS:
+        if name in COLORS:
             new = rng.integers(0, 256, 3) / 255
         elif name in SHARES:
             new = np.array(rng.uniform(0.1, 0.9))
@@ -423,7 +422,7 @@ def perturbed(document: Document, seed: int = 0) -> dict[str, np.ndarray]:
 def test_the_model_draws_what_resvg_draws(name: str) -> None:
     data = FILES[name]
     document = Document.parse(data)
-    assert psnr(picture(data), picture(Redraw(document).page())) > 42
+    assert psnr(image(data), image(Redraw(document).page())) > 42
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -437,7 +436,7 @@ def test_written_values_are_read_back_and_nothing_else_changes(name: str) -> Non
     assert list(again.parameters) == list(document.parameters)
     for key, parameter in again.parameters.items():
         wanted = values.get(key, document.parameters[key].value)
-        tolerance = 1 / 500 if parameter.property in COLOURS else 1e-3
+        tolerance = 1 / 500 if parameter.property in COLORS else 1e-3
         np.testing.assert_allclose(parameter.value, wanted, atol=tolerance, err_msg=key)
     untouched = [{k: v for k, v in e.attrib.items() if k not in WRITTEN} for e in document._tree.path]
     assert untouched == [{k: v for k, v in e.attrib.items() if k not in WRITTEN} for e in again._tree.path]
@@ -446,7 +445,7 @@ def test_written_values_are_read_back_and_nothing_else_changes(name: str) -> Non
 
 WRITTEN = {
     *("d points style x y width height rx ry cx cy r fx fy fr x1 y1 x2 y2 offset stroke-width".split()),  # noqa: SIM905
-    *COLOURS,
+    *COLORS,
     *SHARES,
 }
 
@@ -457,7 +456,7 @@ def test_rewriting_every_number_keeps_the_drawing(name: str, monkeypatch: pytest
     document = Document.parse(data)
     monkeypatch.setattr(type(document._writer), "differs", lambda *_: True)
     rewritten = document.write({k: p.value for k, p in document.parameters.items() if p.group})
-    assert psnr(picture(data), picture(rewritten)) > 42
+    assert psnr(image(data), image(rewritten)) > 42
 
 
 def deep(n: int) -> str:
@@ -474,9 +473,9 @@ BAD = {
     "empty": (b"  ", "is empty"),
     "not text": (svg("<desc>\xe9</desc>" + box("")).decode().encode("latin-1"), "not text in utf-8 from byte 112 on"),
     "not XML": (b"hello", "not well-formed XML"),
-    "PNG": (b"\x89PNG\r\n\x1a\n....", "is a PNG picture, not an SVG"),
+    "PNG": (b"\x89PNG\r\n\x1a\n....", "is a PNG image, not an SVG"),
     "PDF": (b"%PDF-1.4 ...", "is a PDF document, not an SVG"),
-    "packed PNG": (gzip.compress(b"\x89PNG\r\n\x1a\n...."), "is a PNG picture, not an SVG"),
+    "packed PNG": (gzip.compress(b"\x89PNG\r\n\x1a\n...."), "is a PNG image, not an SVG"),
     "packed twice": (gzip.compress(gzip.compress(svg(box("")))), "packed twice"),
     "HTML": (b"<!DOCTYPE html>\n<html><head><meta charset=utf-8></head>", "is an HTML page, not an SVG"),
     "undeclared entity": (svg("<desc>\n&nbsp;</desc>" + box("")), "uses the entity &nbsp; but .* \\(line 2\\)"),
@@ -592,7 +591,7 @@ CHANGES = [
     ('<circle cx="1in" r="10%"/>', "0:circle", np.array([9.5, 0, 6.4]), {'"1in"': '"9.5"', '%"': '%"'}),
     ('<path d="m0 0h9v9z"/>', "0:d", np.array([(0, 0), (9, 0), (9, 8.25)]), {"m0 0h9v9z": "M0 0L9 0L9 8.25Z"}),
     ('<polygon points="0 0 9 0 9 9"/>', "0:points", np.array([(0, 0), (9, 0), (9, 8)]), {"0 0 9 0 9 9": "0,0 9,0 9,8"}),
-    # alpha leaves the colour for the opacity
+    # alpha leaves the color for the opacity
     (
         '<path d="M0 0h9v9z" fill="rgba(0,0,255,.5)"/>',
         "0:fill",
@@ -649,7 +648,7 @@ def test_gradients_that_inherit_a_coordinate_keep_it() -> None:
 @pytest.mark.parametrize(
     ("body", "key"),
     [
-        # drawn in place and by use: its colour comes from two places
+        # drawn in place and by use: its color comes from two places
         ('<g fill="red"><circle id="c" r="8"/></g><use href="#c"/>', "0/0:fill"),
         # half of two different viewports
         (
@@ -743,7 +742,7 @@ def test_nothing_remote_reaches_resvg() -> None:
         '<filter id="f"><feImage href="file:///etc/passwd"/></filter><g filter="url(#f)"><image href="//x/y.png"/></g>'
     )
     fixed = Document.parse(svg(body + box(""))).root.children[0]
-    assert isinstance(fixed, Fixed)
+    assert isinstance(fixed, StaticPart)
     assert b"passwd" not in fixed.svg
     assert b"y.png" not in fixed.svg
 
@@ -761,11 +760,11 @@ def test_arcs_stay_on_their_ellipse(large: int, sweep: int) -> None:
     np.testing.assert_allclose(at, end)
     turn = np.radians(degrees)
     unit = np.array(points) @ np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) / [rx, ry]
-    # three points give the centre, all others must lie on the unit circle around it
+    # three points give the center, all others must lie on the unit circle around it
     a, b, c = unit[0], unit[len(unit) // 3], unit[-1]
-    centre = np.linalg.solve(2 * np.array([b - a, c - a]), [b @ b - a @ a, c @ c - a @ a])
-    np.testing.assert_allclose(np.linalg.norm(unit - centre, axis=1), 1, atol=3e-3)
-    angles = np.unwrap(np.arctan2(*(unit - centre).T[::-1]))
+    center = np.linalg.solve(2 * np.array([b - a, c - a]), [b @ b - a @ a, c @ c - a @ a])
+    np.testing.assert_allclose(np.linalg.norm(unit - center, axis=1), 1, atol=3e-3)
+    angles = np.unwrap(np.arctan2(*(unit - center).T[::-1]))
     assert (abs(angles[-1] - angles[0]) > np.pi) == bool(large)
     assert (angles[-1] > angles[0]) == bool(sweep)
 
@@ -786,7 +785,7 @@ def test_a_missing_namespace_is_added_in_memory_and_told(opening: str) -> None:
     assert document.write() == text.encode()
     assert document.write({"0:fill": RED}).decode() == text.replace("blue", "#ff0000")  # nothing that is not the user's
     if "xlink" not in opening:
-        assert psnr(picture(text.encode()), picture(Redraw(document).page())) > 42
+        assert psnr(image(text.encode()), image(Redraw(document).page())) > 42
     assert Document.parse(svg(box(""))).warning() is None
 
 
@@ -822,7 +821,7 @@ def test_the_roots_background(attributes: str, css: str, want: tuple[float, floa
     document = Document.parse(data)
     assert document.background == pytest.approx(want)
     if "background:" not in attributes:  # of the two, resvg knows background-color
-        over_white = picture(data)[0, 0, :3] + 255 - picture(data)[0, 0, 3]
+        over_white = image(data)[0, 0, :3] + 255 - image(data)[0, 0, 3]
         np.testing.assert_allclose(over_white / 255, want, atol=0.01)
 
 
@@ -845,4 +844,4 @@ def test_shapes_with_a_pattern_or_markers_keep_their_points_and_stroke(kind: str
     # the written file draws pattern and markers at the new points
     moved = document.parameters["1:d"].value + np.array([9.0, 4.0])
     again = svg(SHAPED[kind].replace("M5 5h30v30z", "M14 9h30v30z"))
-    assert psnr(picture(document.write({"1:d": moved})), picture(again)) > 50
+    assert psnr(image(document.write({"1:d": moved})), image(again)) > 50

@@ -87,9 +87,9 @@ def test_damaged_documents_are_drawn_or_refused(seed: int) -> None:
             continue
         read += 1
         values = {k: torch.from_numpy(p.value).requires_grad_() for k, p in document.parameters.items()}
-        picture = Raster(document.root, document.width, document.height).render(values, 24, 24)
-        assert torch.isfinite(picture).all(), data
-        picture.sum().backward()
+        image = Raster(document.root, document.width, document.height).render(values, 24, 24)
+        assert torch.isfinite(image).all(), data
+        image.sum().backward()
         for key, x in values.items():
             assert x.grad is None or torch.isfinite(x.grad).all(), (key, data)
         free = {k: p.value for k, p in document.parameters.items() if p.group}

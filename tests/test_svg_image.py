@@ -70,7 +70,7 @@ def test_it_is_a_representation_and_starts_as_the_document(document: Document, p
     assert isinstance(scene, Representation)
     assert not moved(scene)
     assert scene.svg() == PAGE
-    latents = scene.latents(prior, None)
+    latents = Rendered(scene, prior).latents(None)
     torch.testing.assert_close(latents, scene.source_latents(prior, None))
     latents.square().sum().backward()
     for group in scene.param_groups():
@@ -111,7 +111,7 @@ def test_points_move_in_canvas_pixels_whatever_the_scale(prior: UNetPrior) -> No
     ("chosen", "groups"),
     [
         (("points",), {"points"}),
-        (("colours",), {"fills", "strokes", "gradients"}),
+        (("colors",), {"fills", "strokes", "gradients"}),
         (("opacities", "widths"), {"opacities", "widths"}),
         (("all",), set(GROUPS)),
     ],
@@ -269,7 +269,7 @@ SHARED = {
 
 @pytest.mark.parametrize("name", SHARED)
 def test_the_written_file_shows_what_the_scene_shows(prior: UNetPrior, name: str) -> None:
-    """After a large move of everything: the file read anew is the picture of the run."""
+    """After a large move of everything: the file read anew is the image of the run."""
     scene = SvgImage(Document.parse(HEAD + SHARED[name].encode() + b"</svg>"), prior, SvgConfig(optimize=("all",)))
     shift(scene, 12.0)
     assert moved(scene)

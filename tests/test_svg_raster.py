@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from svg.document import Document
-from svg.model import IDENTITY, Clip, Draw, Fixed, Geometry, Gradient, Group, Matrix, Solid, Stop, Stroke
-from svg.raster.compose import Begin, End, Fill, Picture, compose
+from svg.model import IDENTITY, Affine2D, Clip, Draw, Geometry, Gradient, Group, Solid, StaticPart, Stop, Stroke
+from svg.raster.compose import Begin, End, Fill, Paste, compose
 from svg.raster.coverage import boxes_of, coverage
 from svg.raster.outlines import Outlines
 from svg.raster.page import Raster, over, render
@@ -38,8 +38,8 @@ def resvg(body: str, side: int = 128, defs: str = "") -> np.ndarray:
 
 
 def ours(root: Group, values: dict[str, Tensor], side: int = 128) -> np.ndarray:
-    picture = over(Raster(root, 64.0, 64.0).render(values, side, side)[None], torch.ones(3, 1, 1))[0]
-    return picture.permute(1, 2, 0).numpy()
+    image = over(Raster(root, 64.0, 64.0).render(values, side, side)[None], torch.ones(3, 1, 1))[0]
+    return image.permute(1, 2, 0).numpy()
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
@@ -65,12 +65,12 @@ def draw(**changes: object) -> Draw:
     ("matrix", "text"),
     [
         (IDENTITY, ""),
-        ((0.5, 0.3, -0.2, 0.9, 10.0, -3.0), "matrix(.5 .3 -.2 .9 10 -3)"),  # skewed
-        ((-1.0, 0.0, 0.0, 1.0, 64.0, 0.0), "matrix(-1 0 0 1 64 0)"),  # mirrored: the winding turns round
-        ((4.0, 0.0, 0.0, 4.0, -100.0, -60.0), "matrix(4 0 0 4 -100 -60)"),  # mostly off the page
+        (Affine2D(0.5, 0.3, -0.2, 0.9, 10.0, -3.0), "matrix(.5 .3 -.2 .9 10 -3)"),  # skewed
+        (Affine2D(-1.0, 0.0, 0.0, 1.0, 64.0, 0.0), "matrix(-1 0 0 1 64 0)"),  # mirrored: the winding turns round
+        (Affine2D(4.0, 0.0, 0.0, 4.0, -100.0, -60.0), "matrix(4 0 0 4 -100 -60)"),  # mostly off the page
     ],
 )
-def test_fills_look_as_resvg_draws_them(rule: str, matrix: Matrix, text: str) -> None:
+def test_fills_look_as_resvg_draws_them(rule: str, matrix: Affine2D, text: str) -> None:
     again = "M30 12C52 -6 82 44 80 59Q42 74 52 34L30 54"
     body = f'<path d="{BLOB}Z{again}" fill-rule="{rule}" transform="{text}" {FILL}/>'
     twice = torch.cat([POINTS, POINTS + number(22, 4)])
@@ -87,7 +87,7 @@ def test_fills_look_as_resvg_draws_them(rule: str, matrix: Matrix, text: str) ->
 def test_strokes_look_as_resvg_draws_them(cap: str, join: str, closed: bool, width: float) -> None:
     stroke = Stroke(Solid("s"), "so", "w", cap, join)  # pyright: ignore[reportArgumentType]
     geometry = Geometry("path", "d", "MCQLZ" if closed else "MCQL")
-    matrix = (0.8, 0.1, -0.3, 0.6, 12.0, 5.0)
+    matrix = Affine2D(0.8, 0.1, -0.3, 0.6, 12.0, 5.0)
     body = (
         f'<path d="{BLOB}{"Z" * closed}" {FILL} {STROKE} stroke-width="{width}" stroke-linecap="{cap}" '
         f'stroke-linejoin="{join}" transform="matrix(.8 .1 -.3 .6 12 5)"/>'
@@ -144,9 +144,9 @@ STOP_TEXT = (
 
 
 def stops() -> dict[str, Tensor]:
-    colours = {"c0": number(1, 0, 0), "c1": number(0, 0.8, 0), "c2": number(0, 0.2, 1)}
+    colors = {"c0": number(1, 0, 0), "c1": number(0, 0.8, 0), "c2": number(0, 0.2, 1)}
     offsets = {"o0": number(0.1), "o1": number(0.5), "o2": number(0.9)}
-    return colours | offsets | {"a0": number(1.0), "a1": number(0.4), "a2": number(1.0)}
+    return colors | offsets | {"a0": number(1.0), "a1": number(0.4), "a2": number(1.0)}
 
 
 @pytest.mark.parametrize("spread", ["pad", "reflect", "repeat"])
@@ -162,14 +162,14 @@ def stops() -> dict[str, Tensor]:
 def test_gradients_look_as_resvg_draws_them(
     kind: str, numbers: tuple[float, ...], units: str, text: str, spread: str
 ) -> None:
-    gradient = Gradient(kind, "g", STOPS, units, (0.9, 0.2, -0.1, 0.8, 0.05, 0.02), spread)  # pyright: ignore[reportArgumentType]
+    gradient = Gradient(kind, "g", STOPS, units, Affine2D(0.9, 0.2, -0.1, 0.8, 0.05, 0.02), spread)  # pyright: ignore[reportArgumentType]
     defs = (
         f'<{kind}Gradient id="g" gradientUnits="{units}" {text} spreadMethod="{spread}" '
         f'gradientTransform="matrix(.9 .2 -.1 .8 .05 .02)">{STOP_TEXT}</{kind}Gradient>'
     )
     body = f'<path d="{BLOB}" fill="url(#g)" fill-opacity=".7" transform="rotate(10)"/>'
     c, s = math.cos(math.radians(10)), math.sin(math.radians(10))
-    root = Group((draw(fill=gradient, matrix=(c, s, -s, c, 0.0, 0.0)),))
+    root = Group((draw(fill=gradient, matrix=Affine2D(c, s, -s, c, 0.0, 0.0)),))
     assert psnr(ours(root, values(g=number(*numbers)) | stops()), resvg(body, defs=defs)) > 37
 
 
@@ -193,16 +193,16 @@ def test_a_group_fades_and_is_clipped_as_a_whole() -> None:
 
 def test_an_empty_clip_hides_all_and_an_empty_page_is_transparent() -> None:
     assert ours(Group((Group((draw(),), clip=Clip(())),)), values()).min() == 1
-    picture = Raster(Group(()), 64.0, 64.0).render({}, 8, 9)
-    assert picture.shape == (4, 8, 9)
-    assert not picture.any()
+    image = Raster(Group(()), 64.0, 64.0).render({}, 8, 9)
+    assert image.shape == (4, 8, 9)
+    assert not image.any()
 
 
 def test_a_fixed_part_is_drawn_in_its_place() -> None:
     page = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64" preserveAspectRatio="none">'
     svg = page + b'<rect width="32" height="64" fill="red"/></svg>'
     over_it = Draw(Geometry("rect", "r"), IDENTITY, Solid("f"))
-    found = ours(Group((Fixed(svg, "image"), over_it)), values(r=number(0, 0, 64, 32, 0, 0)), 64)
+    found = ours(Group((StaticPart(svg, "image"), over_it)), values(r=number(0, 0, 64, 32, 0, 0)), 64)
     np.testing.assert_allclose(found[40, 10], (1, 0, 0), atol=1e-3)
     np.testing.assert_allclose(found[10, 10], (0.2, 0.5, 0.9), atol=1e-3)
     np.testing.assert_allclose(found[40, 50], (1, 1, 1), atol=1e-3)
@@ -224,7 +224,7 @@ def scene() -> tuple[Group, dict[str, Tensor]]:
     radial = Gradient("radial", "rad", STOPS, "userSpaceOnUse")
     stroke = Stroke(radial, "so", "w", "round", "round")
     sharp = Stroke(Solid("s"), "so", "w2", "square", "miter")
-    turned = (0.8, 0.3, -0.2, 0.9, 2.0, 1.0)
+    turned = Affine2D(0.8, 0.3, -0.2, 0.9, 2.0, 1.0)
     root = Group(
         (
             draw(fill=linear, stroke=stroke, matrix=turned),
@@ -329,7 +329,7 @@ def test_composition_and_its_gradient_are_those_of_plain_operations() -> None:
     def some(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator, dtype=torch.float64).requires_grad_()
 
-    cells, colours, opacities = some(2 * 20 + 12), some(3, 4), some(2)
+    cells, colors, opacities = some(2 * 20 + 12), some(3, 4), some(2)
     clip, fixed = some(5, 6).detach(), some(5, 6, 4).detach()
     rows = [(0, 5), (20, 5), (40, 4)]
     box, small = (1, 0, 4, 4), (2, 1, 3, 3)
@@ -337,13 +337,13 @@ def test_composition_and_its_gradient_are_those_of_plain_operations() -> None:
         Fill(0, box),
         Begin(),
         Fill(1, box, clip=clip),
-        Picture(fixed, clip),
+        Paste(fixed, clip),
         Fill(2, small, opacity=0),
         End(1, clip),
         Fill(2, small, map=0),
     ]
     maps = [some(3, 3, 4)]
-    found = compose((5, 6), tape, rows, cells, colours, opacities, maps)
+    found = compose((5, 6), tape, rows, cells, colors, opacities, maps)
 
     def placed(shape: int, where: tuple[int, int, int, int]) -> Tensor:
         x, y, w, h = where
@@ -355,19 +355,19 @@ def test_composition_and_its_gradient_are_those_of_plain_operations() -> None:
         return source + below * (1 - source[..., 3:])
 
     def solid(shape: int, where: tuple[int, int, int, int], factor: Tensor) -> Tensor:
-        alpha = placed(shape, where) * colours[shape, 3] * factor
-        return torch.cat([alpha * colours[shape, :3], alpha], -1)
+        alpha = placed(shape, where) * colors[shape, 3] * factor
+        return torch.cat([alpha * colors[shape, :3], alpha], -1)
 
     one, shown = torch.ones(1, dtype=torch.float64), clip[..., None]
     page = solid(0, box, one)
     layer = on(on(solid(1, box, shown), fixed * shown), solid(2, small, opacities[0]))
     page = on(page, layer * opacities[1] * shown)
     own = torch.nn.functional.pad(maps[0], (0, 0, 2, 1, 1, 1))
-    alpha = placed(2, small) * own[..., 3:] * colours[2, 3]
+    alpha = placed(2, small) * own[..., 3:] * colors[2, 3]
     want = on(page, torch.cat([alpha * own[..., :3], alpha], -1))
     torch.testing.assert_close(found, want)
     weight = torch.randn(5, 6, 4, generator=generator, dtype=torch.float64)
-    inputs = [cells, colours, opacities, *maps]
+    inputs = [cells, colors, opacities, *maps]
     ours_grads = torch.autograd.grad((found * weight).sum(), inputs)
     for a, b in zip(ours_grads, torch.autograd.grad((want * weight).sum(), inputs), strict=True):
         torch.testing.assert_close(a, b)

@@ -11,7 +11,20 @@ import torch
 from torch import Tensor
 
 from cpds.errors import InputError, MissingExtra
-from svg.model import IDENTITY, Clip, Draw, Fixed, Geometry, Gradient, Group, Solid, Stop, Stroke, Texture
+from svg.model import (
+    IDENTITY,
+    Affine2D,
+    Clip,
+    Draw,
+    Geometry,
+    Gradient,
+    Group,
+    Solid,
+    StaticPart,
+    Stop,
+    Stroke,
+    Texture,
+)
 from svg.raster.diffvg import MOST_OVERLAPS, DiffvgRaster
 from svg.raster.page import Raster
 
@@ -20,8 +33,8 @@ def number(*x: float) -> Tensor:
     return torch.tensor(x[0] if len(x) == 1 else x, dtype=torch.float64)
 
 
-SKEWED = (0.8, 0.3, -0.2, 0.9, 2.1, 1.2)
-TURNED = (0.8, 0.3, -0.3, 0.8, 12.1, 1.2)  # circles stay circles
+SKEWED = Affine2D(0.8, 0.3, -0.2, 0.9, 2.1, 1.2)
+TURNED = Affine2D(0.8, 0.3, -0.3, 0.8, 12.1, 1.2)  # circles stay circles
 STOPS = (Stop("o0", "c0", "a0"), Stop("o1", "c1", "a1"), Stop("o2", "c2", "a2"))
 VALUES = {
     "d": number(8, 8, 30, -10, 60, 40, 58, 55, 20, 70, 30, 30, 8, 50).view(7, 2),  # MCQL
@@ -47,9 +60,9 @@ OPEN, SHUT = Geometry("path", "d", "MCQL"), Geometry("path", "d", "MCQLZ")
 CIRCLE = Geometry("circle", "k")
 BLUE, RED = Solid("blue"), Solid("red")
 ROUND = Stroke(RED, "most", "w", "round", "round")
-LINEAR = Gradient("linear", "linear", STOPS, "userSpaceOnUse", (0.9, 0.2, -0.1, 0.8, 0.05, 0.02))
-FITTED = Gradient("linear", "fitted", STOPS, "objectBoundingBox", (0.9, 0.2, -0.1, 0.8, 0.05, 0.02))
-RADIAL = Gradient("radial", "radial", STOPS, "userSpaceOnUse", (1.0, 0.0, 0.0, 0.6, 0.0, 9.0))
+LINEAR = Gradient("linear", "linear", STOPS, "userSpaceOnUse", Affine2D(0.9, 0.2, -0.1, 0.8, 0.05, 0.02))
+FITTED = Gradient("linear", "fitted", STOPS, "objectBoundingBox", Affine2D(0.9, 0.2, -0.1, 0.8, 0.05, 0.02))
+RADIAL = Gradient("radial", "radial", STOPS, "userSpaceOnUse", Affine2D(1.0, 0.0, 0.0, 0.6, 0.0, 9.0))
 
 SCENES = {
     "fill": [Draw(OPEN, SKEWED, BLUE, "half")],
@@ -73,18 +86,18 @@ MATTERS = {"d", "back", "star", "round", "sharp", "e", "k", "blue", "red", "half
 SIDE = 96
 
 
-def group(*children: Group | Draw | Fixed) -> Group:
+def group(*children: Group | Draw | StaticPart) -> Group:
     return Group(children)
 
 
 def looked_at(raster: Raster | DiffvgRaster) -> tuple[Tensor, dict[str, Tensor]]:
-    """A picture, and the gradients of a smooth measure of it."""
+    """A image, and the gradients of a smooth measure of it."""
     leaves = {k: v.clone().requires_grad_() for k, v in VALUES.items()}
-    picture = raster.render(leaves, SIDE, SIDE)
+    image = raster.render(leaves, SIDE, SIDE)
     ramp = torch.linspace(0, 3, SIDE)
     weight = torch.stack([torch.sin((k + 2) * ramp)[:, None] * torch.cos((k + 1.5) * ramp)[None] for k in range(4)])
-    (picture * weight).sum().backward()
-    return picture.detach(), {k: v.grad for k, v in leaves.items() if v.grad is not None}
+    (image * weight).sum().backward()
+    return image.detach(), {k: v.grad for k, v in leaves.items() if v.grad is not None}
 
 
 @pytest.fixture
@@ -102,7 +115,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.mark.usefixtures("built")
 @pytest.mark.parametrize("scene", SCENES)
-def test_the_picture_and_its_gradients_are_those_of_our_rasteriser(scene: str) -> None:
+def test_the_picture_and_its_gradients_are_those_of_our_rasterizer(scene: str) -> None:
     root = group(*SCENES[scene])
     ours, want = looked_at(Raster(root, 64.0, 64.0))
     theirs, found = looked_at(DiffvgRaster(root, 64.0, 64.0, samples=6))
@@ -111,7 +124,7 @@ def test_the_picture_and_its_gradients_are_those_of_our_rasteriser(scene: str) -
     assert set(found) == set(want)
     for key in set(want) & MATTERS:
         a, b = want[key].flatten(), found[key].flatten()
-        if key == "radial":  # theirs shares the centre's pull with the focus
+        if key == "radial":  # theirs shares the center's pull with the focus
             a, b = (torch.cat([x[:2] + x[3:5], x[2:3]]) for x in (a, b))
         # their strokes' gradient knows neither caps nor joins nor that an outline's outer side is the longer one
         stroked = "stroke" in scene or scene == "line"
@@ -127,9 +140,9 @@ def test_an_edge_between_two_pixels_counts_once() -> None:
     """The area of a rectangle of whole pixels grows by its other side."""
     numbers = {k: v.clone().requires_grad_() for k, v in (VALUES | {"sharp": number(20, 3, 30, 24, 0, 0)}).items()}
     page = DiffvgRaster(group(Draw(Geometry("rect", "sharp"), IDENTITY, BLUE, "half")), 64.0, 64.0)
-    picture = page.render(numbers, 64, 64)
-    assert float(picture[3].detach().sum()) == pytest.approx(0.6 * 30 * 24, rel=0.01)
-    picture[3].sum().backward()
+    image = page.render(numbers, 64, 64)
+    assert float(image[3].detach().sum()) == pytest.approx(0.6 * 30 * 24, rel=0.01)
+    image[3].sum().backward()
     assert numbers["sharp"].grad is not None
     torch.testing.assert_close(numbers["sharp"].grad, 0.6 * number(0, 0, 24, 30, 0, 0), atol=1.5, rtol=0)
 
@@ -162,7 +175,7 @@ def test_a_crowd_is_refused_before_it_ends_the_process() -> None:
     DiffvgRaster(group(*circles[1:]), 64.0, 64.0).render(VALUES, 16, 16)
     with pytest.raises(InputError, match="256 shapes that overlap"):
         DiffvgRaster(group(*circles), 64.0, 64.0).render(VALUES, 16, 16)
-    apart = replace(circles[0], matrix=(0.2, 0.0, 0.0, 0.2, 50.0, 50.0))
+    apart = replace(circles[0], matrix=Affine2D(0.2, 0.0, 0.0, 0.2, 50.0, 50.0))
     DiffvgRaster(group(*circles[1:], apart), 64.0, 64.0).render(VALUES, 16, 16)
 
 
@@ -173,7 +186,7 @@ def test_a_crowd_is_refused_before_it_ends_the_process() -> None:
         ([Group((Draw(OPEN, IDENTITY, BLUE),), clip=Clip(()))], ["clip paths"]),
         ([Group((Draw(OPEN, IDENTITY, BLUE), Draw(CIRCLE, IDENTITY)), "half")], []),  # one of them draws nothing
         ([Group((Draw(SHUT, IDENTITY, BLUE, stroke=ROUND),), "half")], ["group opacity over several shapes"]),
-        ([Fixed(b"", "<text>")], ["<text> (drawn by resvg)"]),
+        ([StaticPart(b"", "<text>")], ["<text> (drawn by resvg)"]),
         ([Draw(Geometry("circle", "k"), IDENTITY, Texture(b""))], ["patterns (drawn by resvg)"]),
         ([Draw(SHUT, IDENTITY, stroke=replace(ROUND, dashes=(3.0, 2.0)))], ["dashes"]),
         ([Draw(SHUT, IDENTITY, stroke=replace(ROUND, join="miter"))], ["miter line joins"]),
@@ -182,14 +195,14 @@ def test_a_crowd_is_refused_before_it_ends_the_process() -> None:
         ([Draw(Geometry("line", "e"), IDENTITY, stroke=Stroke(RED, "most", "w", "square"))], ["square line caps"]),
         ([Draw(CIRCLE, IDENTITY, stroke=Stroke(RED, "most", "w"))], []),  # neither ends nor corners
         ([Draw(CIRCLE, SKEWED, stroke=ROUND)], ["strokes that a transform stretches"]),
-        ([Draw(CIRCLE, (2.0, 0.0, 0.0, 1.0, 0.0, 0.0), stroke=ROUND)], ["strokes that a transform stretches"]),
-        ([Draw(CIRCLE, (0.0, 2.0, 2.0, 0.0, 0.0, 0.0), stroke=ROUND)], []),  # mirrored
+        ([Draw(CIRCLE, Affine2D(2.0, 0.0, 0.0, 1.0, 0.0, 0.0), stroke=ROUND)], ["strokes that a transform stretches"]),
+        ([Draw(CIRCLE, Affine2D(0.0, 2.0, 2.0, 0.0, 0.0, 0.0), stroke=ROUND)], []),  # mirrored
         ([Draw(CIRCLE, IDENTITY, stroke=replace(ROUND, paint=LINEAR))], ["strokes with a gradient"]),
         ([Draw(CIRCLE, IDENTITY, replace(LINEAR, spread="reflect"))], ["gradients with spreadMethod reflect"]),
         ([Draw(CIRCLE, SKEWED, RADIAL)], ["slanted radial gradients"]),
         ([Draw(CIRCLE, SKEWED, LINEAR)], []),
         ([Draw(CIRCLE, TURNED, replace(RADIAL, units="objectBoundingBox"))], ["slanted radial gradients"]),
-        ([Draw(CIRCLE, (0.0, 2.0, 3.0, 0.0, 0.0, 0.0), replace(RADIAL, units="objectBoundingBox"))], []),
+        ([Draw(CIRCLE, Affine2D(0.0, 2.0, 3.0, 0.0, 0.0, 0.0), replace(RADIAL, units="objectBoundingBox"))], []),
         (  # all of it, each once
             [
                 Group((Draw(OPEN, IDENTITY, BLUE),), clip=Clip(())),
@@ -200,27 +213,27 @@ def test_a_crowd_is_refused_before_it_ends_the_process() -> None:
     ],
 )
 def test_what_diffvg_cannot_draw_is_named_before_work_starts(
-    children: list[Group | Draw | Fixed], said: Sequence[str]
+    children: list[Group | Draw | StaticPart], said: Sequence[str]
 ) -> None:
     if not said:
         DiffvgRaster(group(*children), 64.0, 64.0)
         return
     with pytest.raises(InputError) as caught:
         DiffvgRaster(group(*children), 64.0, 64.0)
-    assert str(caught.value) == f"diffvg cannot draw {', '.join(said)}: leave --rasterizer at torch"
+    assert str(caught.value) == f"diffvg cannot draw {', '.join(said)}: leave rasterizer at torch"
 
 
 @pytest.mark.usefixtures("stand_in")
 @pytest.mark.parametrize("numbers", [(30, 30, 30, 34, 30, 0), (30, 30, 30, 30, 30, 2)])
 def test_a_focal_point_is_refused_by_its_numbers(numbers: tuple[float, ...]) -> None:
     page = DiffvgRaster(group(*SCENES["radial"]), 64.0, 64.0)
-    with pytest.raises(InputError, match="focal point or circle: leave --rasterizer at torch"):
+    with pytest.raises(InputError, match="focal point or circle: leave rasterizer at torch"):
         page.render(VALUES | {"radial": number(*numbers)}, 8, 8)
 
 
 def test_without_diffvg_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydiffvg", None)
-    with pytest.raises(MissingExtra, match=r"build it from its source \(https.*leave --rasterizer at torch"):
+    with pytest.raises(MissingExtra, match=r"build it from its source \(https.*leave rasterizer at torch"):
         DiffvgRaster(group(), 64.0, 64.0)
 
 
@@ -231,5 +244,5 @@ def test_a_build_without_cuda_says_so(stand_in: ModuleType) -> None:
     stand_in.RenderFunction = SimpleNamespace(serialize_scene=lambda *_: [], apply=fails)  # pyright: ignore[reportAttributeAccessIssue]
     stand_in.Path = stand_in.ShapeGroup = lambda *a, **k: SimpleNamespace(shape_ids=torch.zeros(1, dtype=torch.int32))  # pyright: ignore[reportAttributeAccessIssue]
     stand_in.set_device = lambda _: None  # pyright: ignore[reportAttributeAccessIssue]
-    with pytest.raises(InputError, match="without CUDA: give --device cpu"):
+    with pytest.raises(InputError, match="without CUDA: set device to cpu"):
         DiffvgRaster(group(*SCENES["fill"]), 64.0, 64.0).render(VALUES, 8, 8)

@@ -3,10 +3,12 @@
 A manifest has one JSON object a line; paths are relative to its folder:
 
     {"id": "cat-1", "source": "cat.png", "prompt": "a cat", "target_prompt": "a dog",
-     "mask": "cat-mask.png", "truth": "dog.png", "split": "test", "tags": ["animal"], "expect": {"concept": "dog-face"}}
+     "mask": "cat-mask.png", "ground_truth": "dog.png", "split": "test", "tags": ["animal"],
+     "expect": {"concept": "dog-face"}}
 
-The first four are needed. `mask`: white may change; `truth`: the picture that the edit should give; `expect`: what the
-judge should see in the result. Everything wrong with a data set is said at once, before any work.
+The first four are needed. `mask`: white may change; `ground_truth`: the image that the edit should give; `expect`: the
+classes that the icon classifier should predict for the result. All problems of a data set are reported at once, before
+any work.
 """
 
 import hashlib
@@ -22,48 +24,51 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cpds.config import require
 from cpds.errors import InputError
 from cpds.images import open_image
 from cpds.masks import open_mask, read_mask
 from cpds.types import Images
 
 EMOJI_EDIT = Path(__file__).parents[2] / "benchmarks" / "emoji_edit"  # in a checkout: it is no part of the package
+CLASSIFIER = "classifier.safetensors"  # in a data set's folder: weights of the icon classifier
 NEEDED = ("id", "source", "prompt", "target_prompt")
-COLUMNS = (*NEEDED, "mask", "truth", "split", "tags", "expect")
+FILES = ("source", "mask", "ground_truth")
+COLUMNS = (*NEEDED, "mask", "ground_truth", "split", "tags", "expect")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One edit to make and how to judge it."""
+    """One edit to make, and what its result is compared with."""
 
     id: str
     source: Path
     prompt: str
     target_prompt: str
-    mask: Path | tuple[int, ...] | None = None  # a picture, or PIE-Bench's runs: start, length, start, length, ...
-    truth: Path | None = None
+    mask: Path | tuple[int, ...] | None = None  # a file, or PIE-Bench's runs: start, length, start, length, ...
+    ground_truth: Path | None = None
     split: str = "test"
     tags: tuple[str, ...] = ()
     expect: Mapping[str, str] = field(default_factory=dict)
     size: tuple[int, int] = (0, 0)  # px, width and height of the source as it is opened
 
     def digest(self) -> str:
-        """Changes with anything that decides the edit or its figures."""
+        """Changes with anything that decides the edit or its metrics."""
         texts = [self.prompt, self.target_prompt, dict(self.expect), self.mask if isinstance(self.mask, tuple) else ()]
         found = hashlib.sha256(json.dumps(texts, sort_keys=True).encode())
-        for file in (self.source, self.mask, self.truth):
+        for file in (self.source, self.mask, self.ground_truth):
             found.update(b"|" + (file.read_bytes() if isinstance(file, Path) else b""))
         return found.hexdigest()[:16]
 
     def open_mask(self, like: Images) -> Float[Tensor, "1 1 H W"] | None:
-        """1 where the picture `like` may change."""
+        """1 where the image `like` may change."""
         if isinstance(self.mask, tuple):
             return from_runs(self.mask, *like.shape[-2:])
         return None if self.mask is None else open_mask(self.mask, like).round()
 
     def open_ground_truth(self) -> Images | None:
         """What the edit should give."""
-        return None if self.truth is None else open_image(self.truth)
+        return None if self.ground_truth is None else open_image(self.ground_truth)
 
 
 def from_runs(runs: tuple[int, ...], height: int, width: int) -> Float[Tensor, "1 1 H W"]:
@@ -82,7 +87,27 @@ def load_cases(where: str | Path, split: str | None = None) -> list[Case]:
 
     `split` keeps the cases of that split. Raises InputError with every problem found.
     """
+    path = dataset_file(where)
+    problems: list[str] = []
+    read = read_pie if path.name == "mapping_file.json" else read_manifest
+    cases = read(path, problems)
+    cases = [case for case in cases if split in (None, case.split)]
+    cases = check(cases, problems)
+    if problems:
+        raise InputError("\n  ".join([f"{path} cannot be used, fix these:", *problems]))
+    if not cases:
+        raise InputError(f"{path} holds no case" + (f" of split {split!r}: check its spelling" if split else ""))
+    return cases
+
+
+def dataset_file(where: str | Path) -> Path:
+    """The file that lists a data set's cases; InputError where there is none."""
     path = EMOJI_EDIT if str(where) == "emoji-edit" else Path(where)
+    if path == EMOJI_EDIT and not path.is_dir():
+        raise InputError(
+            "the data set emoji-edit is not installed with the package: get the folder benchmarks/emoji_edit of CPDS's "
+            "repository and give its path instead of emoji-edit"
+        )
     if os.path.isdir(path):  # False, unlike Path.is_dir, for a name too long
         found = [path / name for name in ("manifest.jsonl", "mapping_file.json") if (path / name).is_file()]
         if not found:
@@ -90,16 +115,28 @@ def load_cases(where: str | Path, split: str | None = None) -> list[Case]:
         path = found[0]
     if not os.path.isfile(path):
         raise InputError(f"there is no data set {where}: give emoji-edit, a manifest.jsonl or a PIE-Bench folder")
-    problems: list[str] = []
-    read = read_pie if path.name == "mapping_file.json" else read_manifest
-    cases = read(path, problems)
-    cases = [case for case in cases if split in (None, case.split)]
-    cases = check(cases, problems)
-    if problems:
-        raise InputError("\n  ".join([f"{path} cannot be used, mend these:", *problems]))
-    if not cases:
-        raise InputError(f"{path} holds no case" + (f" of split {split!r}: check --split" if split else ""))
-    return cases
+    return path
+
+
+def classifier_file(where: str | Path) -> Path:
+    """Weights of the icon classifier: in the data set's folder, else emoji-edit's; InputError where there are none."""
+    found = [f for f in (dataset_file(where).with_name(CLASSIFIER), EMOJI_EDIT / CLASSIFIER) if f.is_file()]
+    if not found:
+        raise InputError(
+            f"the cases say what classes to expect, but the icon classifier's weights are not there: put {CLASSIFIER} "
+            "from the folder benchmarks/emoji_edit of CPDS's repository beside the manifest"
+        )
+    return found[0]
+
+
+def select(cases: list[Case], tag: str | None = None, limit: int | None = None) -> list[Case]:
+    """The cases with a tag; of these at most `limit`, spread evenly. InputError where none is left."""
+    require(limit is None or limit >= 1, f"limit must be >= 1, got {limit}")
+    tags = sorted({tag for case in cases for tag in case.tags})
+    cases = [case for case in cases if tag is None or tag in case.tags]
+    require(bool(cases), f"no case has the tag {tag!r}: there are {', '.join(tags) or 'none'}")
+    count = min(limit or len(cases), len(cases))
+    return [cases[i * len(cases) // count] for i in range(count)]
 
 
 def read_manifest(path: Path, problems: list[str]) -> list[Case]:
@@ -110,7 +147,7 @@ def read_manifest(path: Path, problems: list[str]) -> list[Case]:
             continue
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict):
             problems.append(f"line {number} is no JSON object")
@@ -118,7 +155,7 @@ def read_manifest(path: Path, problems: list[str]) -> list[Case]:
         row = {column: value for column, value in row.items() if value is not None}
         wrong = [f"unknown column {c!r}" for c in row if c not in COLUMNS]
         wrong += [f"{c} must be a text that is not empty" for c in NEEDED if not is_text(row.get(c))]
-        wrong += [f"{c} must be a text" for c in ("mask", "truth", "split") if c in row and not is_text(row[c])]
+        wrong += [f"{c} must be a text" for c in ("mask", "ground_truth", "split") if c in row and not is_text(row[c])]
         tags, expect = row.get("tags", []), row.get("expect", {})
         if not (isinstance(tags, list) and all(map(is_text, tags))):
             wrong.append("tags must be a list of texts")
@@ -127,7 +164,7 @@ def read_manifest(path: Path, problems: list[str]) -> list[Case]:
         if wrong:
             problems += [f"line {number}: {w}" for w in wrong]
             continue
-        files = {c: path.parent / row[c] for c in ("source", "mask", "truth") if c in row}
+        files = {c: path.parent / row[c] for c in FILES if c in row}
         texts = {c: row[c] for c in ("id", "prompt", "target_prompt", "split") if c in row}
         cases.append(Case(**texts, **files, tags=tuple(tags), expect=expect))
     return cases
@@ -136,9 +173,9 @@ def read_manifest(path: Path, problems: list[str]) -> list[Case]:
 def read_pie(path: Path, problems: list[str]) -> list[Case]:
     """PIE-Bench (Ju 2024): mapping_file.json beside annotation_images/; edited words stand in [brackets]."""
     try:
-        table = json.loads(path.read_text())
+        table = json.loads(path.read_text("utf-8"))
         rows = list(table.items())
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         problems.append("it is no JSON object")
         return []
     cases = []
@@ -191,8 +228,8 @@ def check(cases: list[Case], problems: list[str]) -> list[Case]:
 def check_files(case: Case, problems: list[str]) -> tuple[int, int]:
     """Size of the source; every file of the case is opened, for a damaged one should not stop a long run."""
     sizes: dict[str, tuple[int, int]] = {}
-    for role, file in {"source": case.source, "mask": case.mask, "truth": case.truth}.items():
-        if isinstance(file, Path):
+    for role in FILES:
+        if isinstance(file := getattr(case, role), Path):
             try:
                 height, width = (read_mask if role == "mask" else open_image)(file).shape[-2:]
                 sizes[role] = width, height

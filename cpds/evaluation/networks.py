@@ -1,6 +1,6 @@
-"""Networks that judge pictures for the field's metrics: LPIPS, CLIP score, DINO's structure distance.
+"""Networks of the field's metrics: LPIPS, CLIP score, DINO's structure distance.
 
-Their weights are the user's: from the hub, or a local file or folder. Loaded only where an evaluation asks for them.
+Their weights come from the hub, or from a local file or folder, and are loaded only where an evaluation asks for them.
 """
 
 import os
@@ -40,7 +40,7 @@ def standardised(images: Images, mean: tuple[float, ...], std: tuple[float, ...]
 class Lpips(nn.Module):
     """LPIPS v0.1 with AlexNet (Zhang 2018): squared differences of unit-length features, weighed by learnt heads."""
 
-    SMALLEST = 32  # px, sides that its layers can pool; smaller pictures are enlarged
+    SMALLEST = 32  # px, sides that its layers can pool; smaller images are enlarged
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,11 @@ class Lpips(nn.Module):
 
     @classmethod
     def load(cls, features: Path | None = None) -> "Lpips":
-        """AlexNet's convolutions from `features` (torchvision's names; .pth or .safetensors), else by download."""
+        """AlexNet's convolutions from `features` (torchvision's names; .pth or .safetensors).
+
+        Without: from the file that $CPDS_ALEXNET names, else by download. InputError where they cannot be had.
+        """
+        features = features or (Path(os.environ["CPDS_ALEXNET"]) if os.environ.get("CPDS_ALEXNET") else None)
         torchmetrics_functional("learned_perceptual_image_patch_similarity")  # its package brings the heads
         net = cls()
         try:
@@ -138,10 +142,10 @@ class DinoStructure:
     """Structure distance on the keys of the last layer of a DINO ViT, all tokens, at 224 px (Splice, Tumanyan 2022)."""
 
     def __init__(self, name: str, device: torch.device) -> None:
-        self.net = from_hub("AutoModel", name, "--dino").to(device)
+        self.net = from_hub("AutoModel", name, "dino").to(device)
         keys = [m for n, m in self.net.named_modules() if n.rsplit(".", 1)[-1] in ("key", "k_proj")]
         if not keys:
-            raise InputError(f"--dino {name!r} has no attention keys: give a ViT such as facebook/dino-vitb8")
+            raise InputError(f"dino {name!r} has no attention keys: give a ViT such as facebook/dino-vitb8")
         self.last, self.side = keys[-1], 224
 
     @torch.no_grad()
@@ -159,11 +163,11 @@ class DinoStructure:
 
 
 class ClipScore:
-    """100 x cosine of a picture's and a text's CLIP embeddings (Hessel 2021, without the factor 2.5 and the clamp)."""
+    """100 x cosine of an image's and a text's CLIP embeddings (Hessel 2021, without the factor 2.5 and the clamp)."""
 
     def __init__(self, name: str, device: torch.device) -> None:
-        self.net = from_hub("CLIPModel", name, "--clip").to(device)
-        self.tokenizer = from_hub("AutoTokenizer", name, "--clip")
+        self.net = from_hub("CLIPModel", name, "clip").to(device)
+        self.tokenizer = from_hub("AutoTokenizer", name, "clip")
         self.side = self.net.config.vision_config.image_size
 
     @torch.no_grad()
@@ -173,18 +177,18 @@ class ClipScore:
         return 100 * (normalize(out.image_embeds, dim=1) * normalize(out.text_embeds, dim=1)).sum(1)
 
 
-def from_hub(kind: str, name: str, flag: str) -> Any:
-    """A transformers model or tokenizer by hub name or local folder; InputError where it cannot be had."""
+def from_hub(kind: str, name: str, field: str) -> Any:
+    """A transformers model or tokenizer by hub name or local folder. InputError, naming `field`, if it is missing."""
     import transformers
 
     from cpds.priors.unet import quieten
 
     quieten()
-    offline = os.path.isdir(name) or only_cached(name, "config.json", f"{flag} {name!r}")
+    offline = os.path.isdir(name) or only_cached(name, "config.json", f"{field} {name!r}")
     try:
         loaded = getattr(transformers, kind).from_pretrained(name, local_files_only=offline)
     except Exception as err:  # the library raises a dozen kinds
         raise InputError(
-            f"{flag} {name!r} cannot be loaded: give a hub name or a local folder ({reason(err)})"
+            f"{field} {name!r} cannot be loaded: give a hub name or a local folder ({reason(err)})"
         ) from err
     return loaded.eval().requires_grad_(False) if isinstance(loaded, nn.Module) else loaded

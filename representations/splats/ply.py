@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cpds.errors import InputError
 from cpds.runs import write_atomic
-from representations.splats.harmonics import DEGREES, bases
+from representations.splats.harmonics import DEGREES, num_bases
 
 TYPES = {
     **dict.fromkeys(("char", "int8"), "i1"),
@@ -53,7 +53,7 @@ class Gaussians:
     @property
     def degree(self) -> int:
         """Of the spherical harmonics."""
-        return next(d for d in DEGREES if bases(d) == self.rest.shape[1] + 1)
+        return next(d for d in DEGREES if num_bases(d) == self.rest.shape[1] + 1)
 
 
 def rest_columns(k: int) -> list[str]:
@@ -146,7 +146,9 @@ class SplatFile:
             )
         if not len(self.vertices):
             raise InputError(f"{path} holds no gaussians: export the scene again")
-        if self.k not in [bases(d) - 1 for d in DEGREES] or len(rest) != sum(n.startswith("f_rest_") for n in names):
+        if self.k not in [num_bases(d) - 1 for d in DEGREES] or len(rest) != sum(
+            n.startswith("f_rest_") for n in names
+        ):
             count = sum(n.startswith("f_rest_") for n in names)
             raise InputError(f"{path} has {count} properties f_rest_*: there must be 0, 9, 24 or 45 (degree 0 … 3)")
         for column in (n for columns in self.columns.values() for n in columns):

@@ -1,4 +1,4 @@
-"""Gaussians as a pinhole camera sees them (EWA splatting, Zwicker 2001), with gsplat's conventions."""
+"""Gaussians as a pinhole camera sees them (EWA splatting, Zwicker 2001), with gsplat's names and conventions."""
 
 from dataclasses import dataclass
 
@@ -11,24 +11,24 @@ Quats = Float[Tensor, "n 4"]  # w x y z, of any length > 0
 
 @dataclass(frozen=True)
 class Projected:
-    """What c cameras see of n gaussians; px, with pixel centres at halves. Values where `radii` is 0 mean nothing."""
+    """n gaussians before c cameras; px, with pixel centres at halves. Where `radii` is 0 the others mean nothing."""
 
     means2d: Float[Tensor, "c n 2"]
     depths: Float[Tensor, "c n"]  # along the optical axis
-    covariances: Float[Tensor, "c n 3"]  # xx, xy, yy; px²
-    determinants: Float[Tensor, "c n"]  # of the covariances
+    cov2d: Float[Tensor, "c n 3"]  # xx, xy, yy after the widening by eps2d; px²
+    det: Float[Tensor, "c n"]  # of cov2d
     compensations: Float[Tensor, "c n"]  # sqrt(det before / det after widening), in [0, 1]
     radii: Int[Tensor, "c n"]  # px; 0 where culled
 
     @property
     def conics(self) -> Float[Tensor, "c n 3"]:
-        """The inverse covariances: xx, xy, yy."""
-        xx, xy, yy = self.covariances.unbind(-1)
-        det = torch.where(self.radii > 0, self.determinants, 1.0)
+        """The inverse of cov2d: xx, xy, yy."""
+        xx, xy, yy = self.cov2d.unbind(-1)
+        det = torch.where(self.radii > 0, self.det, 1.0)
         return torch.stack([yy, -xy, xx], -1) / det[..., None]
 
 
-def rotations(quats: Quats) -> Float[Tensor, "n 3 3"]:
+def quat_to_rotmat(quats: Quats) -> Float[Tensor, "n 3 3"]:
     """Rotation matrices of quaternions, which are normalised first."""
     w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
     rows = [
@@ -39,59 +39,68 @@ def rotations(quats: Quats) -> Float[Tensor, "n 3 3"]:
     return torch.stack(rows, -1).unflatten(-1, (3, 3))
 
 
-def centres(viewmats: Float[Tensor, "c 4 4"]) -> Float[Tensor, "c 3"]:
-    """Where the cameras stand, in world coordinates."""
-    return torch.linalg.inv(viewmats)[:, :3, 3]
-
-
 def project(
     means: Float[Tensor, "n 3"],
     quats: Quats,
     scales: Float[Tensor, "n 3"],
     viewmats: Float[Tensor, "c 4 4"],
-    intrinsics: Float[Tensor, "c 3 3"],
+    Ks: Float[Tensor, "c 3 3"],
     size: tuple[int, int],
     planes: tuple[float, float],
     eps2d: float,
     radius_clip: float,
 ) -> Projected:
-    """Project by the local affine approximation; `size` is (width, height) px, `planes` (near, far).
+    """cov2d = J W Sigma W^T J^T + eps2d 1 with Sigma = R S S^T R^T (3DGS, Kerbl 2023, Eqs. 5 and 6).
 
-    J W Sigma W^T J^T + eps2d 1, where Sigma = R S S^T R^T and J is the projection's Jacobian at the mean, taken at most
-    15 % of the picture outside of it (3DGS, Kerbl 2023).
+    J is the projection's Jacobian at the mean, W the rotation of a viewmat. `size` is (width, height) px, `planes`
+    (near, far). gsplat multiplies the covariance out; here its root M = R S is projected, which costs less and keeps
+    the digits of gaussians as thin as needles.
     """
-    turn = viewmats[:, :3, :3]
-    seen = torch.einsum("cij,nj->cni", turn, means) + viewmats[:, None, :3, 3]
-    depths = seen[..., 2]
-    ahead = (depths > planes[0]) & (depths < planes[1])
-    x, y, z = seen[..., 0], seen[..., 1], torch.where(ahead, depths, 1.0)
-    fx, fy, cx, cy = (intrinsics[:, i, j, None] for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
+    W, t = viewmats[:, :3, :3], viewmats[:, :3, 3]
+    means_c = means @ W.mT + t[:, None]
+    x, y, depths = means_c.unbind(-1)
+    in_range = (depths > planes[0]) & (depths < planes[1])
+    z = torch.where(in_range, depths, 1.0)
+    fx, fy, cx, cy = (Ks[:, i, j, None] for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
     means2d = torch.stack([fx * x / z + cx, fy * y / z + cy], -1)
 
-    spread = torch.einsum("cij,njk->cnik", turn, rotations(quats) * scales[:, None, :])  # a root of W Sigma W^T
-    sx, sy = (
-        torch.minimum(torch.maximum(t / z, -(c / f + 0.15 * side / f)), (side - c) / f + 0.15 * side / f)
-        for t, f, c, side in ((x, fx, cx, size[0]), (y, fy, cy, size[1]))
-    )
-    across = (fx / z)[..., None] * (spread[..., 0, :] - sx[..., None] * spread[..., 2, :])
-    down = (fy / z)[..., None] * (spread[..., 1, :] - sy[..., None] * spread[..., 2, :])
-    xx, xy, yy = ((a * b).sum(-1) for a, b in ((across, across), (across, down), (down, down)))
+    M = quat_to_rotmat(quats) * scales[:, None]
+    WM = (W @ M.transpose(0, 1).flatten(1)).unflatten(-1, (-1, 3))  # c 3 n 3: all gaussians side by side
+    tx, ty = _slope(x / z, fx, cx, size[0]), _slope(y / z, fy, cy, size[1])
+    # J = [[fx / z, 0, -fx tx / z], [0, fy / z, -fy ty / z]], two thirds of it not zero
+    JWM_x = (fx / z)[..., None] * (WM[:, 0] - tx[..., None] * WM[:, 2])
+    JWM_y = (fy / z)[..., None] * (WM[:, 1] - ty[..., None] * WM[:, 2])
+    xx, xy, yy = ((a * b).sum(-1) for a, b in ((JWM_x, JWM_x), (JWM_x, JWM_y), (JWM_y, JWM_y)))
     # Lagrange's identity: xx yy - xy² by differences would lose the digits of needles
-    before = torch.linalg.cross(across, down).square().sum(-1)
-    after = before + eps2d * (xx + yy) + eps2d**2
-    xx, yy = xx + eps2d, yy + eps2d
-    compensations = (before / after.clamp(min=1e-20)).clamp(min=1e-12).sqrt()
-
-    with torch.no_grad():
-        middle = (xx + yy) / 2
-        radii = (3 * (middle + (middle * middle - after).clamp(min=0.01).sqrt()).sqrt()).ceil()
-        radii = torch.where(ahead & (after > 0) & (radii > radius_clip) & within(means2d, radii, size), radii, 0)
-        # what lies just before the camera may be larger than an int holds
-        radii = radii.clamp(max=2**30).int()
-    return Projected(means2d, depths, torch.stack([xx, xy, yy], -1), after, compensations, radii)
+    det_orig = torch.linalg.cross(JWM_x, JWM_y).square().sum(-1)
+    det = det_orig + eps2d * (xx + yy) + eps2d**2
+    cov2d = torch.stack([xx + eps2d, xy, yy + eps2d], -1)
+    compensations = (det_orig / det.clamp(min=1e-20)).clamp(min=1e-12).sqrt()
+    radii = _radii(cov2d, det)
+    visible = in_range & (det > 0) & (radii > radius_clip) & in_image(means2d, radii, size)
+    # what lies just before the camera may be larger than an int holds
+    radii = torch.where(visible, radii, 0).clamp(max=2**30).int()
+    return Projected(means2d, depths, cov2d, det, compensations, radii)
 
 
-def within(means2d: Float[Tensor, "c n 2"], radii: Float[Tensor, "c n"], size: tuple[int, int]) -> Bool[Tensor, "c n"]:
-    """Whether the squares about the means reach into the picture."""
-    side = means2d.new_tensor(size)
-    return ((means2d + radii[..., None] > 0) & (means2d - radii[..., None] < side)).all(-1)
+def _slope(
+    t: Float[Tensor, "c n"], f: Float[Tensor, "c 1"], c: Float[Tensor, "c 1"], side: int
+) -> Float[Tensor, "c n"]:
+    """x / z or y / z, at most 15 % of the image outside of it, where the affine approximation would be far off."""
+    return torch.minimum(torch.maximum(t, -(c / f + 0.15 * side / f)), (side - c) / f + 0.15 * side / f)
+
+
+@torch.no_grad()
+def _radii(cov2d: Float[Tensor, "c n 3"], det: Float[Tensor, "c n"]) -> Float[Tensor, "c n"]:
+    """3 standard deviations along the longer axis, rounded up; px."""
+    b = (cov2d[..., 0] + cov2d[..., 2]) / 2
+    return (3 * (b + (b * b - det).clamp(min=0.01).sqrt()).sqrt()).ceil()
+
+
+@torch.no_grad()
+def in_image(
+    means2d: Float[Tensor, "c n 2"], radii: Float[Tensor, "c n"], size: tuple[int, int]
+) -> Bool[Tensor, "c n"]:
+    """Whether the squares about the means reach into the image."""
+    corner = means2d.new_tensor(size)
+    return ((means2d + radii[..., None] > 0) & (means2d - radii[..., None] < corner)).all(-1)

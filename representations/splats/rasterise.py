@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from representations.splats.compositing import composite
-from representations.splats.harmonics import bases, colours
-from representations.splats.projection import Quats, centres, project
+from representations.splats.harmonics import num_bases, sh_colors
+from representations.splats.projection import Quats, project
 from representations.splats.tiles import cells_of, tile_ranges
 
 MODES = ("RGB", "D", "ED", "RGB+D", "RGB+ED")
@@ -70,35 +70,38 @@ def rasterization(
         raise ValueError(f"render_mode must be one of {', '.join(MODES)}, got {render_mode!r}")
     if rasterize_mode not in ("classic", "antialiased"):
         raise ValueError(f"rasterize_mode must be classic or antialiased, got {rasterize_mode!r}")
-    size, wanted = (width, height), render_mode.replace("ED", "D")
-    seen = project(means, quats, scales, viewmats, Ks, size, (near_plane, far_plane), eps2d, radius_clip=radius_clip)
-    visible = opacities * seen.compensations if rasterize_mode == "antialiased" else opacities.expand_as(seen.depths)
-    features = _features(colors, means, viewmats, sh_degree) if "RGB" in wanted else seen.depths[..., :0, None]
-    if "D" in wanted:
-        depth = torch.where(seen.radii > 0, seen.depths, 0)[..., None]
-        features = torch.cat([features, depth], -1) if "RGB" in wanted else depth
+    size, channels = (width, height), render_mode.replace("ED", "D")
+    projected = project(means, quats, scales, viewmats, Ks, size, (near_plane, far_plane), eps2d, radius_clip)
+    if rasterize_mode == "antialiased":
+        opacities = opacities * projected.compensations
+    else:
+        opacities = opacities.expand_as(projected.depths)
+    features = _features(colors, means, viewmats, sh_degree) if "RGB" in channels else projected.depths[..., :0, None]
+    if "D" in channels:
+        depth = torch.where(projected.radii > 0, projected.depths, 0)[..., None]
+        features = torch.cat([features, depth], -1) if "RGB" in channels else depth
 
     side = CELL if tile_size % CELL == 0 else tile_size
-    cells = cells_of(seen, visible, size, tile_size, side)
-    conics = seen.conics
-    drawn = composite(seen.means2d, conics, visible, features, cells, absgrad)[:, :height, :width]
-    render, alphas = drawn[..., :-1], drawn[..., -1:]
+    cells = cells_of(projected, opacities, size, tile_size, side)
+    conics = projected.conics
+    sums = composite(projected.means2d, conics, opacities, features, cells, absgrad)[:, :height, :width]
+    render, alphas = sums[..., :-1], sums[..., -1:]
     if backgrounds is not None:
-        ground = torch.nn.functional.pad(backgrounds, (0, render.shape[-1] - backgrounds.shape[-1]))
-        render = render + (1 - alphas) * ground[:, None, None]
+        padded = torch.nn.functional.pad(backgrounds, (0, render.shape[-1] - backgrounds.shape[-1]))
+        render = render + (1 - alphas) * padded[:, None, None]
     if "ED" in render_mode:
         render = torch.cat([render[..., :-1], render[..., -1:] / alphas.clamp(min=1e-10)], -1)
 
-    low, high = tile_ranges(seen, size, tile_size)
+    tile_min, tile_max = tile_ranges(projected, size, tile_size)
     meta = {
         "camera_ids": None,
         "gaussian_ids": None,
-        "radii": seen.radii,
-        "means2d": seen.means2d,
-        "depths": seen.depths,
+        "radii": projected.radii,
+        "means2d": projected.means2d,
+        "depths": projected.depths,
         "conics": conics,
-        "opacities": visible,
-        "tiles_per_gauss": (high - low).prod(-1).int(),
+        "opacities": opacities,
+        "tiles_per_gauss": (tile_max - tile_min).prod(-1).int(),
         "tile_width": -(-width // tile_size),
         "tile_height": -(-height // tile_size),
         "tile_size": tile_size,
@@ -109,18 +112,23 @@ def rasterization(
     return render, alphas, meta
 
 
-def _features(colors: Tensor, means: Tensor, viewmats: Tensor, sh_degree: int | None) -> Float[Tensor, "c n d"]:
+def _features(
+    colors: Float[Tensor, "..."],
+    means: Float[Tensor, "n 3"],
+    viewmats: Float[Tensor, "c 4 4"],
+    sh_degree: int | None,
+) -> Float[Tensor, "c n d"]:
     """What is composited, for every camera."""
     count = len(means)
     if sh_degree is None:
         if colors.shape[-2:-1] != (count,) or colors.dim() not in (2, 3):
             raise ValueError(f"colors must be (n, d) or (c, n, d) with n = {count}, got {tuple(colors.shape)}")
         return colors.expand(len(viewmats), -1, -1)
-    needed = bases(sh_degree)
+    needed = num_bases(sh_degree)
     if colors.dim() not in (3, 4) or colors.shape[-3] != count or colors.shape[-1] != 3 or colors.shape[-2] < needed:
         raise ValueError(
             f"with sh_degree={sh_degree} colors must be (n, k, 3) or (c, n, k, 3) with n = {count} and k >= {needed}, "
             f"got {tuple(colors.shape)}"
         )
-    offsets = means - centres(viewmats)[:, None]
-    return colours(sh_degree, colors, offsets)
+    campos = torch.linalg.inv(viewmats)[:, None, :3, 3]
+    return sh_colors(sh_degree, colors, means - campos)

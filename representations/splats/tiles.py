@@ -1,29 +1,32 @@
-"""Which gaussians are composited where: lists, front to back, for square cells of the picture.
+"""Which gaussians are composited where: lists, front to back, for square cells of the image.
 
 The rule is gsplat's: a gaussian takes part in every tile that its 3-sigma square touches. The lists are finer (a tile
-is cut into cells) and leave out what could not reach alpha = 1/255 in a cell; neither changes a pixel.
+is cut into cells) and leave out what could not reach ALPHA_MIN in a cell; neither changes a pixel.
 """
 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from representations.splats.projection import Projected
 
-LEAST = 1 / 255  # alpha below this is skipped
+ALPHA_MIN = 1 / 255  # as in gsplat: a smaller alpha, less than a step of an 8-bit colour, is skipped
 
 
 @dataclass(frozen=True)
 class Cells:
-    """A grid of cells over c pictures, and each cell's gaussians as numbers in 0 … c n - 1, nearest first."""
+    """A grid of cells over c images, and each cell's gaussians as numbers in 0 … c n - 1, nearest first.
+
+    Those of cell i are flatten_ids[offsets[i] : offsets[i] + counts[i]].
+    """
 
     side: int  # px
-    grid: tuple[int, int, int]  # pictures, rows, columns
-    order: Int[Tensor, " pairs"]
-    start: Int[Tensor, " cells"]
-    count: Int[Tensor, " cells"]
+    grid: tuple[int, int, int]  # images, rows, columns
+    flatten_ids: Int[Tensor, " pairs"]
+    offsets: Int[Tensor, " cells"]
+    counts: Int[Tensor, " cells"]
 
     def corners(self, cells: Int[Tensor, " b"]) -> Int[Tensor, "b 2"]:
         """x, y of the upper left corners, px."""
@@ -31,55 +34,66 @@ class Cells:
         return torch.stack([cells % columns, cells // columns % rows], -1) * self.side
 
 
-def tile_ranges(seen: Projected, size: tuple[int, int], tile: int) -> tuple[Int[Tensor, "c n 2"], Int[Tensor, "c n 2"]]:
+def tile_ranges(
+    projected: Projected, size: tuple[int, int], tile: int
+) -> tuple[Int[Tensor, "c n 2"], Int[Tensor, "c n 2"]]:
     """First tile and the one after the last, in x and y, that each 3-sigma square touches; empty where culled."""
-    reach = seen.radii[..., None]
-    tiles = torch.tensor([-(-side // tile) for side in size], device=reach.device)
-    low = ((seen.means2d - reach) / tile).floor().clamp(min=0).minimum(tiles)
-    high = ((seen.means2d + reach) / tile).ceil().clamp(min=0).minimum(tiles)
-    return low.long(), torch.where(reach > 0, high, low).long()
+    radii = projected.radii[..., None]
+    tiles = torch.tensor([-(-side // tile) for side in size], device=radii.device)
+    tile_min = ((projected.means2d - radii) / tile).floor().clamp(min=0).minimum(tiles)
+    tile_max = ((projected.means2d + radii) / tile).ceil().clamp(min=0).minimum(tiles)
+    return tile_min.long(), torch.where(radii > 0, tile_max, tile_min).long()
 
 
 @torch.no_grad()
-def cells_of(seen: Projected, opacities: Float[Tensor, "c n"], size: tuple[int, int], tile: int, side: int) -> Cells:
-    """The lists for pictures of `size` (width, height) px; `side` divides `tile`."""
-    per = tile // side
-    cameras, count = seen.depths.shape
-    columns, rows = (-(-length // tile) * per for length in size)
-    low, high = (bound * per for bound in tile_ranges(seen, size, tile))
-    # alpha >= 1/255 lies in the ellipse d^T Sigma^-1 d <= 2 ln(255 o), whose box has the sides' roots of Sigma
-    power = 2 * (opacities / LEAST).clamp(min=1e-30).log()
-    extent = (power.clamp(min=0)[..., None] * seen.covariances[..., ::2]).sqrt() * 1.001 + 0.01
-    near = ((seen.means2d - extent - 0.5) / side).clamp(-1, 2**30).floor().long()
-    far = ((seen.means2d + extent + 0.5) / side).clamp(-1, 2**30).ceil().long()
-    low, high = low.maximum(near), high.minimum(far)
-    wide = (high - low).clamp(min=0)
-    total = torch.where((seen.radii > 0) & (power >= -1e-3), wide.prod(-1), 0).flatten()
+def cells_of(
+    projected: Projected, opacities: Float[Tensor, "c n"], size: tuple[int, int], tile: int, side: int
+) -> Cells:
+    """The lists for images of `size` (width, height) px; `side` divides `tile`."""
+    cells_per_tile = tile // side
+    cameras, n = projected.depths.shape
+    columns, rows = (-(-length // tile) * cells_per_tile for length in size)
+    low, high = (bound * cells_per_tile for bound in tile_ranges(projected, size, tile))
+    # alpha >= ALPHA_MIN lies in the ellipse d^T cov2d^-1 d <= 2 ln(opacity / ALPHA_MIN) = level, whose bounding box
+    # has the half sides sqrt(level cov2d_xx), sqrt(level cov2d_yy)
+    level = 2 * (opacities / ALPHA_MIN).clamp(min=1e-30).log()
+    extent = (level.clamp(min=0)[..., None] * projected.cov2d[..., ::2]).sqrt() * 1.001 + 0.01
+    first = ((projected.means2d - extent - 0.5) / side).clamp(-1, 2**30).floor().long()
+    last = ((projected.means2d + extent + 0.5) / side).clamp(-1, 2**30).ceil().long()
+    low, high = low.maximum(first), high.minimum(last)
+    span = (high - low).clamp(min=0)
+    cells_per_gauss = torch.where((projected.radii > 0) & (level >= -1e-3), span.prod(-1), 0).flatten()
 
-    nearest = seen.depths.flatten().argsort(stable=True)
-    nearest = nearest[total[nearest] > 0]
-    number = total[nearest]
-    owner = nearest.repeat_interleave(number)
-    nth = torch.arange(len(owner), device=owner.device) - (number.cumsum(0) - number).repeat_interleave(number)
-    width = wide.flatten(0, 1)[owner, 0]
-    column = low.flatten(0, 1)[owner, 0] + nth % width
-    row = low.flatten(0, 1)[owner, 1] + nth // width
-    owner, column, row = _reached(seen, power, side, owner, column, row)
-    cell = (owner // count * rows + row) * columns + column
-    cell, by_cell = cell.sort(stable=True)
-    held = torch.bincount(cell, minlength=cameras * rows * columns)
-    return Cells(side, (cameras, rows, columns), owner[by_cell], held.cumsum(0) - held, held)
+    # a pair for each gaussian and cell, by depth; a stable sort by cell then keeps that order within each cell
+    nearest = projected.depths.flatten().argsort(stable=True)
+    nearest = nearest[cells_per_gauss[nearest] > 0]
+    repeats = cells_per_gauss[nearest]
+    ids = nearest.repeat_interleave(repeats)
+    nth = torch.arange(len(ids), device=ids.device) - (repeats.cumsum(0) - repeats).repeat_interleave(repeats)
+    width = span.flatten(0, 1)[ids, 0]
+    column = low.flatten(0, 1)[ids, 0] + nth % width
+    row = low.flatten(0, 1)[ids, 1] + nth // width
+    kept = _intersects(projected, level, side, ids, column, row)
+    ids, column, row = ids[kept], column[kept], row[kept]
+    cell, by_cell = ((ids // n * rows + row) * columns + column).sort(stable=True)
+    counts = torch.bincount(cell, minlength=cameras * rows * columns)
+    return Cells(side, (cameras, rows, columns), ids[by_cell], counts.cumsum(0) - counts, counts)
 
 
-def _reached(
-    seen: Projected, power: Tensor, side: int, owner: Tensor, column: Tensor, row: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Those pairs whose cell has a point inside the gaussian's ellipse.
+def _intersects(
+    projected: Projected,
+    level: Float[Tensor, "c n"],
+    side: int,
+    ids: Int[Tensor, " pairs"],
+    column: Int[Tensor, " pairs"],
+    row: Int[Tensor, " pairs"],
+) -> Bool[Tensor, " pairs"]:
+    """Which pairs have a point of the cell (the rectangle of its pixel centres) inside the gaussian's ellipse.
 
     A quadratic form's minimum over a rectangle that does not hold its centre lies on the two edges that face it.
     """
-    mx, my = seen.means2d.flatten(0, 1)[owner].unbind(-1)
-    a, b, c = seen.conics.flatten(0, 1)[owner].unbind(-1)
+    mx, my = projected.means2d.flatten(0, 1)[ids].unbind(-1)
+    a, b, c = projected.conics.flatten(0, 1)[ids].unbind(-1)
     left, top = column * side + 0.5 - mx, row * side + 0.5 - my  # of the cell's pixel centres, from the mean
     right, bottom = left + (side - 1), top + (side - 1)
     x, y = (0.0 * left).clamp(left, right), (0.0 * top).clamp(top, bottom)  # the nearest point, axis by axis
@@ -89,5 +103,4 @@ def _reached(
         return a * u * u + 2 * b * u * v + c * v * v
 
     least = torch.minimum(form(x, on_x), form(on_y, y))
-    keep = least <= power.flatten()[owner] + 1e-3 * (1 + least.abs())
-    return owner[keep], column[keep], row[keep]
+    return least <= level.flatten()[ids] + 1e-3 * (1 + least.abs())

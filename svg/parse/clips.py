@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from cpds.config import require
-from svg.model import Clip, Draw, Geometry, Matrix, Parameter
+from svg.model import Affine2D, Clip, Draw, Geometry, Parameter
 from svg.parse.context import Context, start
 from svg.parse.css import Cascade
-from svg.parse.parameters import Ledger
+from svg.parse.parameters import ParameterTable
 from svg.parse.shapes import SHAPES, Shape, read_shape
-from svg.parse.values import inverse, invertible, product, reference, translation
+from svg.parse.values import reference
 from svg.parse.xml import Tree, describe, tag
 
 MAX_CHAIN = 50
@@ -22,15 +22,15 @@ NOTHING = Clip(())
 class Clips:
     """Reads clip paths. `count` is called for everything drawn."""
 
-    def __init__(self, tree: Tree, cascade: Cascade, ledger: Ledger, count: Callable[[], None]) -> None:
-        self.tree, self.cascade, self.ledger, self.count = tree, cascade, ledger, count
-        self._known: dict[tuple[Any, Matrix, tuple[float, float]], Clip] = {}
+    def __init__(self, tree: Tree, cascade: Cascade, table: ParameterTable, count: Callable[[], None]) -> None:
+        self.tree, self.cascade, self.table, self.count = tree, cascade, table, count
+        self._known: dict[tuple[Any, Affine2D, tuple[float, float]], Clip] = {}
         self._open: list[Any] = []
 
     def of(self, element: Any, context: Context, draws: Callable[[], list[Draw]]) -> Clip | None:
         """The clip of an element whose user space `context` describes. draws: what it draws, for its bounding box."""
-        said = self.cascade(element).get("clip-path")
-        path = self._target(said.value) if said else None
+        declaration = self.cascade(element).get("clip-path")
+        path = self._target(declaration.value) if declaration else None
         return None if path is None else self._read(path, context, draws)
 
     def has_text(self, value: str) -> bool:
@@ -48,7 +48,7 @@ class Clips:
 
     def _read(self, path: Any, context: Context, draws: Callable[[], list[Draw]]) -> Clip:
         """The clip path for one user space."""
-        if path in self._open:  # it clips itself: nothing can be said, nothing shows
+        if path in self._open:  # it clips itself: nothing shows
             return NOTHING
         require(
             len(self._open) < MAX_CHAIN, f"{describe(path)} begins a chain of clip paths that is too long: shorten it"
@@ -66,19 +66,19 @@ class Clips:
         own = around.within(self.cascade(path), path.attrib)
         inner = own
         if path.get("clipPathUnits") == "objectBoundingBox":
-            box = _box(boxed(), context.matrix, self.ledger.parameters)
+            box = _box(boxed(), context.matrix, self.table.parameters)
             if box is None:
                 return NOTHING
             for draw in draws():  # the file's clip would follow a shape that moves, and the drawn one does not
-                self.ledger.freeze(draw.geometry.key)
+                self.table.freeze(draw.geometry.key)
             left, top, right, bottom = box
-            inner = replace(own, matrix=product(own.matrix, (right - left, 0.0, 0.0, bottom - top, left, top)))
+            inner = replace(own, matrix=own.matrix @ Affine2D.onto_box(left, top, right - left, bottom - top))
         key = (path, inner.matrix, context.viewport)
         if key in self._known:
             return self._known[key]
         self._open.append(path)
         parts = []
-        if invertible(inner.matrix):
+        if inner.matrix.invertible:
             for child in path.iterchildren("*"):
                 parts += self._part(child, inner)
         outer = self.of(path, around, boxed)
@@ -100,26 +100,21 @@ class Clips:
             if tag(element) != "use":
                 return self._shape(chain)
             x, y = (context.measure(element.get(a, "0"), a) or 0.0 for a in "xy")
-            context = replace(context, matrix=product(context.matrix, translation(x, y)))
+            context = replace(context, matrix=context.matrix @ Affine2D.translation(x, y))
             element = self.tree.linked(element)
         return []
 
     def _shape(self, chain: list[tuple[Any, Context]]) -> list[tuple[Draw, Clip | None]]:
         """The shape at a chain's end, within the clips of the uses that lead to it."""
         element, context = chain[-1]
-        if context.said("visibility") in ("hidden", "collapse") or not invertible(context.matrix):
+        if context.computed("visibility") in ("hidden", "collapse") or not context.matrix.invertible:
             return []
-
-        def measured(name: str, axis: str) -> float | None:
-            text = element.get(name)
-            return None if text is None else context.measure(text, axis)
-
-        shape = read_shape(element, measured)
+        shape = read_shape(element, context.measure)
         if shape is None:
             return []
         self.count()
-        key = self.ledger.add(element, shape.property, shape.value, None)
-        rule = "evenodd" if context.said("clip-rule") == "evenodd" else "nonzero"
+        key = self.table.add(element, shape.property, shape.value, None)
+        rule = "evenodd" if context.computed("clip-rule") == "evenodd" else "nonzero"
         draw = Draw(Geometry(shape.kind, key, shape.commands), context.matrix, fill_rule=rule)
         clip: Clip | None = None
         for one, around in chain:
@@ -135,23 +130,23 @@ def both(clip: Clip | None, other: Clip | None) -> Clip | None:
 
 
 def _box(
-    draws: list[Draw], matrix: Matrix, parameters: Mapping[str, Parameter]
+    draws: list[Draw], matrix: Affine2D, parameters: Mapping[str, Parameter]
 ) -> tuple[float, float, float, float] | None:
     """The box of all outlines in the user space of `matrix`, or None where it has no area."""
     if not draws:
         return None
-    back = inverse(matrix)
+    back = matrix.inverse()
     table = np.array([outline_box(draw, back, parameters) for draw in draws])
     (left, top), (right, bottom) = table[:, :2].min(0), table[:, 2:].max(0)
     return (float(left), float(top), float(right), float(bottom)) if right > left and bottom > top else None
 
 
-def outline_box(draw: Draw, matrix: Matrix, parameters: Mapping[str, Parameter]) -> tuple[float, float, float, float]:
-    """The box around a drawn outline's own box, seen through a further matrix from page px (as resvg has it)."""
+def outline_box(draw: Draw, matrix: Affine2D, parameters: Mapping[str, Parameter]) -> tuple[float, float, float, float]:
+    """The box around a drawn outline's own box, under a further matrix from page px (as resvg has it)."""
     parameter = parameters[draw.geometry.key]
     shape = Shape(draw.geometry.kind, parameter.value, parameter.property, draw.geometry.commands)
     left, top, right, bottom = shape.bounds()
-    a, b, c, d, e, f = product(matrix, draw.matrix)
-    corners = [(a * x + c * y + e, b * x + d * y + f) for x in (left, right) for y in (top, bottom)]
+    to_there = matrix @ draw.matrix
+    corners = [to_there.apply(x, y) for x in (left, right) for y in (top, bottom)]
     (xs, ys) = zip(*corners, strict=True)
     return min(xs), min(ys), max(xs), max(ys)

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from svg.model import IDENTITY, Matrix
-from svg.parse.css import FONT_SIZES, INHERITED, Said
-from svg.parse.values import fit, length, product, transform, translation, view_box
+from svg.model import IDENTITY, Affine2D
+from svg.parse.css import FONT_SIZES, INHERITED, Declaration
+from svg.parse.transforms import about, fit, transform, view_box
+from svg.parse.values import length
 
 CONSTANT = "constant"  # the owner of what cannot be written without changing something else
 
@@ -23,21 +24,21 @@ class Context:
     """
 
     viewport: tuple[float, float]
-    matrix: Matrix = IDENTITY  # user units -> page px
+    matrix: Affine2D = IDENTITY  # user units -> page px
     style: Inherited = ()  # pyright: ignore[reportAssignmentType]
-    owner: Any = None  # of what nobody has said
+    owner: Any = None  # of what has no declaration
     font_size: float = 16.0
     uses: tuple[Any, ...] = ()  # the elements drawn through `use`, outermost first
 
-    def said(self, name: str, default: str = "") -> str:
-        """The text of a property here."""
+    def computed(self, name: str, default: str = "") -> str:
+        """A property's computed value here, as text."""
         return self.style[name][0] if name in self.style else default
 
     def owner_of(self, name: str) -> Any:
         """Where a property is written: None for the drawn element."""
         return self.style[name][1] if name in self.style else self.owner
 
-    def within(self, declared: Mapping[str, Said], attributes: Mapping[str, str]) -> "Context":
+    def within(self, declared: Mapping[str, Declaration], attributes: Mapping[str, str]) -> "Context":
         """The state of an element: its own properties and its transform."""
         style, font_size = self.style, self.font_size
         own = [(n, s.value) for n, s in declared.items() if n in INHERITED and s.value not in _INHERIT]
@@ -53,26 +54,28 @@ class Context:
                     style[name] = (value, None)
         inner = replace(self, style=style, font_size=font_size)
         matrix = self.element_matrix(declared, attributes, font_size)
-        return inner if matrix is IDENTITY else replace(inner, matrix=product(self.matrix, matrix))
+        return inner if matrix is IDENTITY else replace(inner, matrix=self.matrix @ matrix)
 
-    def element_matrix(self, declared: Mapping[str, Said], attributes: Mapping[str, str], font_size: float) -> Matrix:
+    def element_matrix(
+        self, declared: Mapping[str, Declaration], attributes: Mapping[str, str], font_size: float
+    ) -> Affine2D:
         """The transform of an element, by CSS or by attribute, about its transform-origin."""
         text = declared["transform"].value if "transform" in declared else attributes.get("transform")
         matrix = transform(text.strip()) if text else None
         if matrix is None or matrix == IDENTITY:
             return IDENTITY
-        said = declared.get("transform-origin")
-        if said is None:
+        declaration = declared.get("transform-origin")
+        if declaration is None:
             return matrix
         names = {"left": "0%", "top": "0%", "center": "50%", "right": "100%", "bottom": "100%"}
-        words = said.value.split()
+        words = declaration.value.split()
         if words[:1] in (["top"], ["bottom"]) or words[1:2] in (["left"], ["right"]):
             words[:2] = [*words[1:2], words[0]] if len(words) > 1 else ["center", words[0]]
         words = [names.get(word, word) for word in [*words, "center"][:2]]
         x, y = (length(w, v, font_size) for w, v in zip(words, self.viewport, strict=True))
         if x is None or y is None:
             return matrix
-        return product(translation(x, y), product(matrix, translation(-x, -y)))
+        return about(x, y, matrix)
 
     def given_to(self, owner: Any) -> "Context":
         """The same state, where what is inherited so far is written at `owner`."""
@@ -102,13 +105,13 @@ class Viewport:
         """The state inside, or None where nothing can be seen."""
         if self.width <= 0 or self.height <= 0:
             return None
-        matrix, size = translation(self.x, self.y), (self.width, self.height)
-        seen = view_box(box) if box else None
-        if seen is not None and (seen[2] <= 0 or seen[3] <= 0):
-            return None
-        if seen is not None:
-            matrix, size = product(matrix, fit(seen, *size, aspect)), (seen[2], seen[3])
-        return replace(context, matrix=product(context.matrix, matrix), viewport=size)
+        matrix, size = Affine2D.translation(self.x, self.y), (self.width, self.height)
+        shown = view_box(box) if box else None
+        if shown is not None:
+            if min(shown[2:]) <= 0:
+                return None
+            matrix, size = matrix @ fit(shown, *size, aspect), (shown[2], shown[3])
+        return replace(context, matrix=context.matrix @ matrix, viewport=size)
 
 
 def start(size: tuple[float, float]) -> Context:

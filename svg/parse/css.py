@@ -1,4 +1,4 @@
-"""The CSS cascade: which text each property of an element has, and where it was said."""
+"""The CSS cascade: which text each property of an element has, and where it was declared."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -30,12 +30,12 @@ def _measures(text: str) -> bool:
     return size is not None and 0 <= size <= values.LIMIT
 
 
-# properties whose invalid values are ignored, as if they were not said
+# properties whose invalid values are ignored, as if they were not declared
 VALID: dict[str, Callable[[str], object]] = {
     "fill": values.paint,
     "stroke": values.paint,
-    "color": values.colour,
-    "stop-color": lambda text: text.lower() == "currentcolor" or values.colour(text),
+    "color": values.color,
+    "stop-color": lambda text: text.lower() == "currentcolor" or values.color(text),
     "stroke-width": _measures,
     "font-size": lambda text: _measures(text) or text in FONT_SIZES,
     **{name: lambda text: values.fraction(text) is not None for name in ("opacity", "fill-opacity", "stroke-opacity")},
@@ -53,7 +53,7 @@ FONT_SIZES = {
 
 
 @dataclass(frozen=True)
-class Said:
+class Declaration:
     """The winning declaration of a property on an element."""
 
     value: str
@@ -99,48 +99,48 @@ def change_style(text: str, changes: Mapping[str, tuple[str, bool]]) -> str:
 
 
 class Cascade:
-    """The properties said on each element: presentation attributes, then style sheets, then the style attribute."""
+    """The properties declared on each element: presentation attributes, then style sheets, then the style attribute."""
 
     def __init__(self, tree: Tree) -> None:
-        self._said: dict[Any, dict[str, Said]] = {}
+        self._declared: dict[Any, dict[str, Declaration]] = {}
         self._sheets = _match_sheets(tree)
 
-    def __call__(self, element: Any) -> dict[str, Said]:
+    def __call__(self, element: Any) -> dict[str, Declaration]:
         """Property -> its winning declaration on this element itself (nothing is inherited here)."""
-        said = self._said.get(element)
-        if said is None:
-            said = self._said[element] = self._find(element)
-        return said
+        declaration = self._declared.get(element)
+        if declaration is None:
+            declaration = self._declared[element] = self._find(element)
+        return declaration
 
     def of_sheets(self, element: Any) -> list[tuple[str, str, bool]]:
-        """What style sheets say about an element, later ones winning: name, value, importance."""
+        """What style sheets declare for an element, later ones winning: name, value, importance."""
         return self._sheets.get(element, [])
 
-    def _find(self, element: Any) -> dict[str, Said]:
-        found: dict[str, Said] = {}
+    def _find(self, element: Any) -> dict[str, Declaration]:
+        found: dict[str, Declaration] = {}
         for name, value in element.attrib.items():
             if name in PRESENTATION or name == "marker":
-                _add(found, name, Said(value.strip(), "attribute"))
+                _add(found, name, Declaration(value.strip(), "attribute"))
         for name, value, important in self.of_sheets(element):
-            _add(found, name, Said(value, "sheet", important))
+            _add(found, name, Declaration(value, "sheet", important))
         if style := element.get("style"):
             for name, value, important in read_style(style):
-                _add(found, name, Said(value, "style", important))
+                _add(found, name, Declaration(value, "style", important))
         return found
 
 
-def _add(found: dict[str, Said], name: str, said: Said) -> None:
+def _add(found: dict[str, Declaration], name: str, declaration: Declaration) -> None:
     """Let a later declaration win, unless it is invalid or less important."""
-    if name == "marker" and said.source != "attribute":
+    if name == "marker" and declaration.source != "attribute":
         for place in ("marker-start", "marker-mid", "marker-end"):
-            _add(found, place, said)
+            _add(found, place, declaration)
         return
     old = found.get(name)
-    if old is not None and old.important and not said.important:
+    if old is not None and old.important and not declaration.important:
         return
     check = VALID.get(name)
-    if check is None or said.value in KEYWORDS or check(said.value):
-        found[name] = said
+    if check is None or declaration.value in KEYWORDS or check(declaration.value):
+        found[name] = declaration
 
 
 def _match_sheets(tree: Tree) -> dict[Any, list[tuple[str, str, bool]]]:
@@ -161,7 +161,7 @@ def _match_sheets(tree: Tree) -> dict[Any, list[tuple[str, str, bool]]]:
     for rule in tinycss2.parse_stylesheet("\n".join(texts), skip_comments=True, skip_whitespace=True):
         if rule.type != "qualified-rule":
             continue
-        said = [
+        declarations = [
             (item.lower_name, tinycss2.serialize(item.value).strip(), bool(item.important))
             for item in tinycss2.parse_blocks_contents(rule.content, skip_comments=True, skip_whitespace=True)
             if item.type == "declaration"
@@ -172,7 +172,7 @@ def _match_sheets(tree: Tree) -> dict[Any, list[tuple[str, str, bool]]]:
             continue
         for selector in selectors:
             if selector.pseudo_element is None:
-                matcher.add_selector(selector, said)
+                matcher.add_selector(selector, declarations)
     # the matcher wants a tree without comments and entities
     copies = {}
     for element in tree.path:
@@ -182,7 +182,7 @@ def _match_sheets(tree: Tree) -> dict[Any, list[tuple[str, str, bool]]]:
     wrapped = cssselect2.ElementWrapper.from_xml_root(copies[tree.root])
     found = {}
     for element, wrapper in zip(tree.path, wrapped.iter_subtree(), strict=True):
-        said = [item for *_, declared in matcher.match(wrapper) for item in declared]
-        if said:
-            found[element] = said
+        declarations = [item for *_, declared in matcher.match(wrapper) for item in declared]
+        if declarations:
+            found[element] = declarations
     return found

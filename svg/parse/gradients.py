@@ -2,10 +2,11 @@
 
 from typing import Any, Literal
 
-from svg.model import Gradient, Stop
+from svg.model import IDENTITY, Gradient, Stop
 from svg.parse.css import Cascade
-from svg.parse.parameters import Ledger
-from svg.parse.values import colour, fraction, invertible, length, scale, transform
+from svg.parse.parameters import ParameterTable
+from svg.parse.transforms import transform
+from svg.parse.values import color, fraction, length
 from svg.parse.xml import Tree, tag
 
 GRADIENTS = ("linearGradient", "radialGradient")
@@ -35,28 +36,28 @@ def geometry_source(chain: list[Any], name: str) -> Any:
 
 
 class Gradients:
-    """Reads gradients into the ledger."""
+    """Reads gradients into the table."""
 
-    def __init__(self, tree: Tree, cascade: Cascade, ledger: Ledger) -> None:
-        self.tree, self.cascade, self.ledger = tree, cascade, ledger
+    def __init__(self, tree: Tree, cascade: Cascade, table: ParameterTable) -> None:
+        self.tree, self.cascade, self.table = tree, cascade, table
 
     def read(self, element: Any, viewport: tuple[float, float], font_size: float, px: float) -> Gradient | None:
         """The gradient, or None where it has no stops. px: page px for a user unit of what it paints."""
         chain = gradient_chain(self.tree, element)
-        matrix = transform(_said(chain, "gradientTransform", ""))
+        matrix = transform(_attribute(chain, "gradientTransform", ""))
         box = in_box(chain)
         stops = self._stops(chain, px)
-        if not stops or (matrix is not None and not invertible(matrix)):
+        if not stops or (matrix is not None and not matrix.invertible):
             return None
         numbers = _geometry(chain, None if box else viewport, font_size)
-        matrix = matrix or (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
+        matrix = matrix or IDENTITY
         linear = tag(element) == "linearGradient"
         empty = numbers[:2] == numbers[2:] if linear else numbers[2] <= 0
-        if empty or len(stops) == 1:  # painted with the last stop's colour
+        if empty or len(stops) == 1:  # painted with the last stop's color
             stops = stops[-1:]
-        size = px * scale(matrix) * (max(viewport) if box else 1.0)
-        key = self.ledger.add(element, "gradient", numbers, None if len(stops) == 1 else "gradients", size)
-        spread = _said(chain, "spreadMethod", "pad")
+        size = px * matrix.scale * (max(viewport) if box else 1.0)
+        key = self.table.add(element, "gradient", numbers, None if len(stops) == 1 else "gradients", size)
+        spread = _attribute(chain, "spreadMethod", "pad")
         return Gradient(
             kind="linear" if linear else "radial",
             key=key,
@@ -75,35 +76,35 @@ class Gradients:
                     continue
                 offset = fraction(stop.get("offset", "0")) or 0.0
                 lowest = max(lowest, offset)
-                rgb, alpha = self._colour(stop)
-                said = self.cascade(stop).get("stop-opacity")
-                opacity = fraction(said.value) if said else None
+                rgb, alpha = self._color(stop)
+                declaration = self.cascade(stop).get("stop-opacity")
+                opacity = fraction(declaration.value) if declaration else None
                 opacity = 1.0 if opacity is None else opacity
-                add = self.ledger.add
+                add = self.table.add
                 keys = Stop(
                     add(stop, "offset", lowest, "gradients", 100 * px),
                     add(stop, "stop-color", rgb, "gradients"),
                     add(stop, "stop-opacity", opacity * alpha, "gradients"),
                 )
                 if alpha != 1:
-                    self.ledger.link(keys.color, keys.opacity)
+                    self.table.link(keys.color, keys.opacity)
                 stops.append(keys)
             if stops:
                 break
         return stops
 
-    def _colour(self, stop: Any) -> tuple[tuple[float, float, float], float]:
-        """A stop's colour and alpha."""
+    def _color(self, stop: Any) -> tuple[tuple[float, float, float], float]:
+        """A stop's color and alpha."""
         black = ((0.0, 0.0, 0.0), 1.0)
         name, at = "stop-color", stop
         while at is not None:
-            said = self.cascade(at).get(name)
-            if said is not None and said.value.lower() == "currentcolor":
+            declaration = self.cascade(at).get(name)
+            if declaration is not None and declaration.value.lower() == "currentcolor":
                 name = "color"
-                said = self.cascade(at).get(name)
-            if said is not None and said.value not in ("inherit", "unset", "revert"):
-                return colour(said.value) or black
-            if said is None and name == "stop-color":
+                declaration = self.cascade(at).get(name)
+            if declaration is not None and declaration.value not in ("inherit", "unset", "revert"):
+                return color(declaration.value) or black
+            if declaration is None and name == "stop-color":
                 return black
             at = at.getparent()
         return black
@@ -114,10 +115,10 @@ _SPREADS: dict[str, Literal["pad", "reflect", "repeat"]] = {"pad": "pad", "refle
 
 def in_box(chain: list[Any]) -> bool:
     """Whether a gradient's coordinates are fractions of the outline's box."""
-    return _said(chain, "gradientUnits", "") != "userSpaceOnUse"
+    return _attribute(chain, "gradientUnits", "") != "userSpaceOnUse"
 
 
-def _said(chain: list[Any], name: str, default: str) -> str:
+def _attribute(chain: list[Any], name: str, default: str) -> str:
     """An attribute of the first gradient in the chain that has it."""
     for element in chain:
         if (value := element.get(name)) is not None:

@@ -8,22 +8,22 @@ from svg.model import Draw, Geometry, Gradient, GroupName, Paint, Solid, Stroke,
 from svg.parse.context import CONSTANT, Context
 from svg.parse.css import Cascade
 from svg.parse.gradients import GRADIENTS, Gradients, gradient_chain, in_box
-from svg.parse.parameters import Ledger
+from svg.parse.parameters import ParameterTable
 from svg.parse.shapes import Shape
-from svg.parse.values import LIMIT, colour, fraction, number, paint, scale
+from svg.parse.values import LIMIT, color, fraction, number, paint
 from svg.parse.xml import Tree, tag
 
 Side = Literal["fill", "stroke"]
 TextureOf = Callable[[str, Shape, Context], Texture]
 
 
-class Painter:
-    """Reads paints into the ledger."""
+class PaintResolver:
+    """Reads paints into the table."""
 
-    def __init__(self, tree: Tree, cascade: Cascade, ledger: Ledger, texture: TextureOf) -> None:
+    def __init__(self, tree: Tree, cascade: Cascade, table: ParameterTable, texture: TextureOf) -> None:
         """texture: the pattern that a paint's text refers to, for the outline and the state that it is painted in."""
-        self.tree, self.cascade, self.ledger, self.texture = tree, cascade, ledger, texture
-        self.gradients = Gradients(tree, cascade, ledger)
+        self.tree, self.cascade, self.table, self.texture = tree, cascade, table, texture
+        self.gradients = Gradients(tree, cascade, table)
 
     def draw(self, element: Any, shape: Shape, context: Context, opacity: str | None) -> Draw | None:
         """A painted outline, or None where nothing of it can be seen.
@@ -39,17 +39,17 @@ class Painter:
                 fill = (fill[0], opacity)
             elif stroke is not None and self._is_one(stroke.opacity):
                 stroke = replace(stroke, opacity=opacity)
-        px = scale(context.matrix)
-        key = self.ledger.add(element, shape.property, shape.value, "points", px)
-        if shape.flat() and any(self._of_box(context.said(side)) for side in ("fill", "stroke")):
-            self.ledger.freeze(key)  # the gradient would appear as soon as the outline gets an area
-        order = context.said("paint-order").split()
+        px = context.matrix.scale
+        key = self.table.add(element, shape.property, shape.value, "points", px)
+        if shape.flat() and any(self._of_box(context.computed(side)) for side in ("fill", "stroke")):
+            self.table.freeze(key)  # the gradient would appear as soon as the outline gets an area
+        order = context.computed("paint-order").split()
         return Draw(
             geometry=Geometry(shape.kind, key, shape.commands),
             matrix=context.matrix,
             fill=fill[0] if fill else None,
             fill_opacity=fill[1] if fill else None,
-            fill_rule="evenodd" if context.said("fill-rule") == "evenodd" else "nonzero",
+            fill_rule="evenodd" if context.computed("fill-rule") == "evenodd" else "nonzero",
             stroke=stroke,
             stroke_first="stroke" in order
             and (order.index("stroke") < order.index("fill") if "fill" in order else True),
@@ -72,11 +72,11 @@ class Painter:
         return self.tree.ids.get(known.target[1:]) if known and known.target.startswith("#") else None
 
     def _is_one(self, key: str) -> bool:
-        return bool(self.ledger.parameters[key].value == 1)
+        return bool(self.table.parameters[key].value == 1)
 
     def _paint(self, element: Any, side: Side, shape: Shape, context: Context) -> tuple[Paint, str] | None:
         """A paint and the key of its opacity, or None for none."""
-        text = context.said(side) or ("black" if side == "fill" else "none")
+        text = context.computed(side) or ("black" if side == "fill" else "none")
         known = paint(text)
         if known is None or known.kind == "none":
             return None
@@ -105,31 +105,31 @@ class Painter:
         found = self.tree.ids.get(target[1:]) if target.startswith("#") else None
         if found is None or tag(found) not in GRADIENTS:
             return None
-        gradient = self.gradients.read(found, context.viewport, context.font_size, scale(context.matrix))
+        gradient = self.gradients.read(found, context.viewport, context.font_size, context.matrix.scale)
         flat = gradient is not None and gradient.units == "objectBoundingBox" and shape.flat()
         return None if flat else gradient
 
     def _solid(self, element: Any, side: Side, known: Any, context: Context) -> tuple[Paint, str]:
-        """A colour; its alpha becomes part of the opacity."""
+        """A color; its alpha becomes part of the opacity."""
         rgb, alpha, owner, name = known.rgb, known.alpha, context.owner_of(side), side
         if known.kind == "current":
-            rgb, alpha = colour(context.said("color") or "black") or ((0.0, 0.0, 0.0), 1.0)
+            rgb, alpha = color(context.computed("color") or "black") or ((0.0, 0.0, 0.0), 1.0)
             if owner is None and context.owner_of("color") is not None:
                 owner, name = context.owner_of("color"), "color"
         group: GroupName = "fills" if side == "fill" else "strokes"
-        # of a colour that nobody but this element's draws can hold, the alpha is written beside it
+        # of a color that nobody but this element's draws can hold, the alpha is written beside it
         beside = element if owner is None else None
         key = self._add(element, owner, name, rgb, group)
         opacity = self._number(element, f"{side}-opacity", context, "opacities", alpha, beside)
         if alpha != 1:
-            self.ledger.link(key, opacity)
+            self.table.link(key, opacity)
         return Solid(key), opacity
 
     def _number(
         self, element: Any, name: str, context: Context, group: GroupName, factor: float = 1.0, beside: Any = None
     ) -> str:
         """An inherited opacity times `factor`; owned by `beside` where the factor is not 1."""
-        value = fraction(context.said(name))
+        value = fraction(context.computed(name))
         owner = context.owner_of(name)
         if factor != 1 and beside is not None and owner is not CONSTANT:
             owner = beside
@@ -137,25 +137,27 @@ class Painter:
 
     def _add(self, element: Any, owner: Any, name: str, value: Any, group: GroupName, px: float = 1.0) -> str:
         if owner is CONSTANT:
-            return self.ledger.add(element, name, value, None, px)
-        return self.ledger.add(element if owner is None else owner, name, value, group, px)
+            return self.table.add(element, name, value, None, px)
+        return self.table.add(element if owner is None else owner, name, value, group, px)
 
     def _stroke(self, element: Any, shape: Shape, context: Context) -> Stroke | None:
-        painted = self._paint(element, "stroke", shape, context) if context.said("stroke", "none") != "none" else None
-        width = context.measure(context.said("stroke-width") or "1", "r")
+        painted = (
+            self._paint(element, "stroke", shape, context) if context.computed("stroke", "none") != "none" else None
+        )
+        width = context.measure(context.computed("stroke-width") or "1", "r")
         if painted is None or width is None or width <= 0:
             return None
         key = self._add(
-            element, context.owner_of("stroke-width"), "stroke-width", width, "widths", scale(context.matrix)
+            element, context.owner_of("stroke-width"), "stroke-width", width, "widths", context.matrix.scale
         )
-        limit = number(context.said("stroke-miterlimit"))
-        offset = context.measure(context.said("stroke-dashoffset") or "0", "r") or 0.0
+        limit = number(context.computed("stroke-miterlimit"))
+        offset = context.measure(context.computed("stroke-dashoffset") or "0", "r") or 0.0
         return Stroke(
             paint=painted[0],
             opacity=painted[1],
             width=key,
-            cap=_CAPS.get(context.said("stroke-linecap"), "butt"),
-            join=_JOINS.get(context.said("stroke-linejoin"), "miter"),
+            cap=_CAPS.get(context.computed("stroke-linecap"), "butt"),
+            join=_JOINS.get(context.computed("stroke-linejoin"), "miter"),
             miter_limit=4.0 if limit is None else max(limit, 1.0),
             dashes=_dashes(context),
             dash_offset=offset if abs(offset) <= LIMIT else 0.0,
@@ -168,7 +170,7 @@ _JOINS: dict[str, Literal["miter", "round", "bevel"]] = {"round": "round", "beve
 
 def _dashes(context: Context) -> tuple[float, ...]:
     """Lengths of dashes and gaps, in pairs; nothing for a solid line."""
-    text = context.said("stroke-dasharray", "none")
+    text = context.computed("stroke-dasharray", "none")
     found = [context.measure(part, "r") for part in text.replace(",", " ").split()]
     dashes = [float(v) for v in found if v is not None and 0 <= v <= LIMIT]
     if len(dashes) != len(found) or sum(dashes) <= 0:

@@ -13,15 +13,15 @@ from svg.parse.xml import Tree
 Numbers = np.ndarray | float | Sequence[float]
 
 
-class Ledger:
+class ParameterTable:
     """Collects parameters by key; numbers that differ from drawing to drawing become constants."""
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
         self.parameters: dict[str, Parameter] = {}
         self.scales: dict[str, float] = {}  # page px for a unit of the parameter, at most
-        self.partners: dict[str, set[str]] = defaultdict(set)  # a colour with alpha and the opacities that hold it
-        self._clashing: set[str] = set()
+        self.partners: dict[str, set[str]] = defaultdict(set)  # a color with alpha and the opacities that hold it
+        self._conflicting: set[str] = set()
         self._copies: dict[tuple[str, bytes], str] = {}
         self._free = 0
 
@@ -36,7 +36,7 @@ class Ledger:
             # one number in the file, several in the drawing (percentages, currentColor): nobody may change it
             self.freeze(key)
             return self._copy(key, array, owner, name)
-        elif old.group is None and group is not None and key not in self._clashing:
+        elif old.group is None and group is not None and key not in self._conflicting:
             self.parameters[key] = replace(old, group=group)
         self.scales[key] = max(self.scales.get(key, 0.0), scale)
         return key
@@ -44,27 +44,27 @@ class Ledger:
     def freeze(self, key: str) -> None:
         """Make a parameter a constant for good."""
         self.parameters[key] = replace(self.parameters[key], group=None)
-        self._clashing.add(key)
+        self._conflicting.add(key)
 
     def freeze_owned_by(self, elements: Collection[Any]) -> None:
         """Make every parameter of these elements a constant."""
         for key in [key for key, parameter in self.parameters.items() if parameter.owner in elements]:
             self.freeze(key)
 
-    def link(self, colour: str, opacity: str) -> None:
-        """Say that a colour's alpha is part of an opacity: either is only written together with the other."""
-        self.partners[colour].add(opacity)
-        self.partners[opacity].add(colour)
+    def link(self, color: str, opacity: str) -> None:
+        """Say that a color's alpha is part of an opacity: either is only written together with the other."""
+        self.partners[color].add(opacity)
+        self.partners[opacity].add(color)
 
-    def settle(self, used: set[str]) -> dict[str, Parameter]:
-        """The parameters among `used`; partners of a constant become constants."""
-        fixed = [key for key in self.partners if self.parameters[key].group is None or key not in used]
-        while fixed:
-            for partner in self.partners[fixed.pop()]:
+    def used(self, keys: Collection[str]) -> dict[str, Parameter]:
+        """The parameters with these keys, those that the drawing uses; partners of a constant become constants."""
+        constants = [key for key in self.partners if self.parameters[key].group is None or key not in keys]
+        while constants:
+            for partner in self.partners[constants.pop()]:
                 if self.parameters[partner].group is not None:
                     self.parameters[partner] = replace(self.parameters[partner], group=None)
-                    fixed.append(partner)
-        return {key: parameter for key, parameter in self.parameters.items() if key in used}
+                    constants.append(partner)
+        return {key: parameter for key, parameter in self.parameters.items() if key in keys}
 
     def _copy(self, key: str, array: np.ndarray, owner: Any, name: str) -> str:
         """The key of another value of a parameter, a constant."""

@@ -153,7 +153,7 @@ def arc(start: Point, radii: Point, degrees: float, large: bool, sweep: bool, en
     mx, my = (x1 + x2) / 2, (y1 + y2) / 2
 
     def place(p: float, q: float) -> Point:
-        """From the unit circle about the arc's centre to user space."""
+        """From the unit circle about the arc's center to user space."""
         p, q = rx * (p + cu), ry * (q + cv)
         return mx + c * p - s * q, my + s * p + c * q
 

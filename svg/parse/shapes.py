@@ -22,7 +22,8 @@ ATTRIBUTES = {
 SIZES = frozenset(("width", "height", "r", "rx", "ry"))
 
 Bounds = tuple[float, float, float, float]  # left, top, right, bottom
-Length = Callable[[str, str], float | None]  # attribute and axis (x, y or r) -> user units; None: absent, auto, wrong
+Measure = Callable[[str, str], float | None]  # text and axis (x, y or r) -> user units; None: auto, wrong
+Length = Callable[[str, str], float | None]  # the same of an attribute, by name; None where it is absent, too
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,13 @@ class Shape:
         return bool((points.max(0) - points.min(0)).min() <= 0)
 
 
-def read_shape(element: Any, length: Length) -> Shape | None:
+def read_shape(element: Any, measure: Measure) -> Shape | None:
     """The outline of a shape, or None where SVG draws nothing: no size, no data."""
+
+    def length(name: str, axis: str) -> float | None:
+        text = element.get(name)
+        return None if text is None else measure(text, axis)
+
     name = tag(element)
     if name == "path":
         commands, points = read_path(element.get("d", ""))

@@ -3,12 +3,16 @@
 import copy
 import re
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
-from svg.parse.context import Context
+from cpds.config import require
+from svg.model import StaticPart, Texture
+from svg.parse.context import Context, start
 from svg.parse.css import Cascade, change_style
 from svg.parse.shapes import Shape
-from svg.parse.values import plain, transform
+from svg.parse.transforms import transform
+from svg.parse.values import plain
 from svg.parse.xml import SVG, Tree, href, tag
 
 URLS = re.compile(r"""url\(\s*["']?#([^)"']+)["']?\s*\)""")
@@ -18,32 +22,41 @@ PLAIN_LINE = {"stroke-opacity": "1", "stroke-dasharray": "none", "stroke-linejoi
 PLAIN_LINE |= dict.fromkeys(("marker-start", "marker-mid", "marker-end"), "none")
 XML_SPACE = "{http://www.w3.org/XML/1998/namespace}space"
 
-Size = tuple[float, float]
+MAX_STATIC_BYTES = 200_000_000
 
 
-class Copier:
-    """Writes elements alone on a page of their own."""
+class StaticParts:
+    """Writes elements alone on a page of their own; `size` is the document's page, `name` what messages call it."""
 
-    def __init__(self, tree: Tree, cascade: Cascade) -> None:
-        self.tree, self.cascade = tree, cascade
+    def __init__(self, tree: Tree, cascade: Cascade, size: tuple[float, float], name: str) -> None:
+        self.tree, self.cascade, self.size, self.name = tree, cascade, size, name
         self.shown: set[Any] = set()  # every element that a page shows or refers to
+        self._bytes = 0
 
-    def page(self, elements: list[Any], context: Context, size: Size, outer: dict[Any, Context]) -> bytes:
-        """A page that stretches to any size (model.Fixed), with `elements` alone, placed and styled as `context` says.
+    @cached_property
+    def _around(self) -> dict[Any, Context]:
+        """The state around every element where it stands in the document."""
+        around = {self.tree.root: start(self.size)}
+        inside: dict[Any, Context] = {}
+        for element in self.tree.path:
+            if element is not self.tree.root:
+                around[element] = inside[element.getparent()]
+            inside[element] = around[element].within(self.cascade(element), {})
+        return around
 
-        outer: the state around each element of the document, for those that `elements` refer to.
-        """
+    def page(self, elements: list[Any], context: Context, name: str) -> StaticPart:
+        """`elements` alone, placed and styled as `context` says."""
         self.shown.update(part for element in elements for part in element.iter("*"))
-        return self._page([self._clone(e) for e in elements], elements, context, size, outer)
+        return StaticPart(self._page([self._clone(e) for e in elements], elements, context), name)
 
-    def markers(self, element: Any, context: Context, size: Size, outer: dict[Any, Context]) -> bytes:
-        """Such a page with an element's markers alone."""
+    def markers(self, element: Any, context: Context) -> StaticPart:
+        """An element's markers alone."""
         clone = self._clone(element)
         clone.set("style", change_style(clone.get("style", ""), {n: (v, True) for n, v in UNPAINTED.items()}))
-        return self._page([clone], [element], context, size, outer)
+        return StaticPart(self._page([clone], [element], context), "marker")
 
-    def texture(self, text: str, shape: Shape, context: Context, size: Size, outer: dict[Any, Context]) -> bytes:
-        """Such a page with the pattern that the paint `text` refers to, on and around a shape.
+    def texture(self, text: str, shape: Shape, context: Context) -> Texture:
+        """The pattern that the paint `text` refers to, on and around a shape.
 
         It is what the stroke of the shape's box would show, as wide as to cover all: a pattern is measured in the box
         of the outline without its stroke, and fills and strokes take the same place in it.
@@ -51,34 +64,42 @@ class Copier:
         from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
 
         left, top, right, bottom = shape.bounds()
-        reach = right - left + bottom - top + (context.measure(context.said("stroke-width") or "1", "r") or 0.0)
+        reach = right - left + bottom - top + (context.measure(context.computed("stroke-width") or "1", "r") or 0.0)
         line = {**UNPAINTED, "stroke": text, "stroke-width": f"{plain(2 * reach, 6)}px", **PLAIN_LINE}
         box = etree.Element(f"{{{SVG}}}path", d=f"M{left} {top}H{right}V{bottom}H{left}Z")
         box.set("style", ";".join(f"{name}:{value}" for name, value in line.items()))
-        return self._page([box], [box], context, size, outer)
+        return Texture(self._page([box], [box], context))
 
-    def _page(
-        self, clones: list[Any], elements: list[Any], context: Context, size: Size, outer: dict[Any, Context]
-    ) -> bytes:
-        """A page with `clones` of `elements`."""
+    def _page(self, clones: list[Any], elements: list[Any], context: Context) -> bytes:
+        """A page that stretches to any size (model.StaticPart) with `clones` of `elements`; InputError for too much."""
         from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
 
-        width, height = (plain(v, 6) for v in size)
+        width, height = (plain(v, 6) for v in self.size)
         root = etree.Element(f"{{{SVG}}}svg", nsmap={None: SVG})
         root.set("viewBox", f"0 0 {width} {height}")
         root.set("preserveAspectRatio", "none")
-        needed = self._needed(elements, context, outer)
+        needed = self._needed(elements, context)
         self.shown.update(part for element in needed for part in element.iter("*"))
         if needed:
             defs = etree.SubElement(root, f"{{{SVG}}}defs")
             for element in needed:
                 holder = etree.SubElement(defs, f"{{{SVG}}}g")
-                self._dress(holder, outer[element])
+                self._dress(holder, self._around[element])
                 holder.append(self._clone(element))
-        group = etree.SubElement(root, f"{{{SVG}}}g")
+        self._place(etree.SubElement(root, f"{{{SVG}}}g"), clones, elements[0], context)
+        svg = etree.tostring(root)
+        self._bytes += len(svg)
+        advice = "convert text to paths and patterns to shapes"
+        require(self._bytes <= MAX_STATIC_BYTES, f"{self.name} has too much that cannot be edited: {advice}")
+        return svg
+
+    def _place(self, group: Any, clones: list[Any], first: Any, context: Context) -> None:
+        """Put clones, the first of which is that of `first`, into a group in the state `context`, in its viewport."""
+        from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
+
         group.set("transform", f"matrix({' '.join(repr(v) for v in context.matrix)})")
         self._dress(group, context)
-        space = next((e.get(XML_SPACE) for e in _upwards(elements[0]) if e.get(XML_SPACE)), None)
+        space = next((e.get(XML_SPACE) for e in _upwards(first) if e.get(XML_SPACE)), None)
         if space:
             group.set(XML_SPACE, space)
         # percentages inside are of the viewport around
@@ -89,15 +110,14 @@ class Copier:
             for name in CONDITIONS:  # they hold, or nothing would be drawn
                 clone.attrib.pop(name, None)
             viewport.append(clone)
-        return etree.tostring(root)
 
     def _dress(self, holder: Any, context: Context) -> None:
         """Give a group the inherited properties."""
-        said = [f"{name}:{text}" for name, (text, _) in context.style.items() if text and not _remote(text)]
-        if said:
-            holder.set("style", ";".join(said))
+        style = [f"{name}:{text}" for name, (text, _) in context.style.items() if text and not _remote(text)]
+        if style:
+            holder.set("style", ";".join(style))
 
-    def _needed(self, elements: list[Any], context: Context, outer: dict[Any, Context]) -> list[Any]:
+    def _needed(self, elements: list[Any], context: Context) -> list[Any]:
         """The elements elsewhere in the document that these and the styles around them refer to, however indirectly."""
         inside = {e for element in elements for e in element.iter("*")}
         found: dict[Any, None] = {}
@@ -110,7 +130,7 @@ class Copier:
                 target = self.tree.ids.get(name)
                 if target is not None and target not in inside and target not in found:
                     found[target] = None
-                    todo.append((target, outer[target]))
+                    todo.append((target, self._around[target]))
         # an element inside another that is needed too comes with it
         return [e for e in found if not any(up in found for up in _upwards(e.getparent()))]
 
@@ -129,10 +149,11 @@ class Copier:
         clone = copy.deepcopy(element)
         clone.tail = None
         for old, new in zip(list(element.iter("*")), list(clone.iter("*")), strict=True):
-            said = self.cascade(old)
-            rules = {name for name, _, _ in self.cascade.of_sheets(old)}
-            written = {name: (said[name].value, False) for name in rules & said.keys() if said[name].source == "sheet"}
-            if "transform" in said and (matrix := transform(said["transform"].value)):  # resvg knows no px in it
+            declared = self.cascade(old)
+            from_sheets = {name for name, _, _ in self.cascade.of_sheets(old) if name in declared}
+            written = {n: (declared[n].value, False) for n in from_sheets if declared[n].source == "sheet"}
+            # resvg knows no px in transforms
+            if "transform" in declared and (matrix := transform(declared["transform"].value)):
                 text = f"matrix({' '.join(repr(v) for v in matrix)})"
                 new.set("transform", text)
                 written["transform"] = (text, False)

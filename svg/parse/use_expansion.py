@@ -9,10 +9,10 @@ from svg.parse.xml import MAX_DEPTH, Tree, tag
 
 MAX_DRAWN = 100_000
 CONTAINERS = frozenset(("svg", "g", "a", "switch", "use"))
-FIXED = {"text": "text element", "image": "image", "foreignObject": "foreign object"}
+STATIC = {"text": "text element", "image": "image", "foreignObject": "foreign object"}
 
 
-def check_repeats(tree: Tree, name: str) -> None:
+def check_use_expansion(tree: Tree, name: str) -> None:
     """InputError if `use` multiplies the drawing without end, before anything of it is drawn."""
     found: dict[Any, tuple[int, int]] = {}  # element -> things drawn, depth
     path: list[tuple[Any, Iterator[Any]]] = [(tree.root, _drawn_by(tree, tree.root))]
@@ -39,6 +39,17 @@ def check_repeats(tree: Tree, name: str) -> None:
     require(depth <= MAX_DEPTH, f"{name} nests elements more than {MAX_DEPTH} deep: flatten its groups")
 
 
+def reused(tree: Tree) -> set[Any]:
+    """The elements that a `use` draws and that may be drawn where they stand as well."""
+    found = set()
+    for element in tree.path:
+        if tag(element) == "use" and not any(tag(up) == "clipPath" for up in element.iterancestors()):
+            target = tree.linked(element)
+            if target is not None:
+                found.add(target)
+    return found
+
+
 def _drawn_by(tree: Tree, element: Any) -> Iterator[Any]:
     """The elements that are drawn with an element, if it is."""
     if tag(element) == "use":
@@ -47,5 +58,5 @@ def _drawn_by(tree: Tree, element: Any) -> Iterator[Any]:
             yield target
         return
     for child in element.iterchildren("*"):
-        if tag(child) in CONTAINERS or tag(child) in SHAPES or tag(child) in FIXED:
+        if tag(child) in CONTAINERS or tag(child) in SHAPES or tag(child) in STATIC:
             yield child

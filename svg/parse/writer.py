@@ -11,12 +11,12 @@ import numpy as np
 from svg.model import Parameter
 from svg.parse.css import Cascade, change_style, read_style
 from svg.parse.gradients import geometry_source, gradient_chain, gradient_texts
-from svg.parse.parameters import Ledger
+from svg.parse.parameters import ParameterTable
 from svg.parse.shapes import shape_attributes
 from svg.parse.values import plain
 from svg.parse.xml import MARKUP, Tree, tag
 
-COLOURS = frozenset(("fill", "stroke", "color", "stop-color"))
+COLORS = frozenset(("fill", "stroke", "color", "stop-color"))
 FRACTIONS = frozenset(("opacity", "fill-opacity", "stroke-opacity", "stop-opacity", "offset"))
 SHAPE_PROPERTIES = frozenset(("d", "points", "rect", "circle", "ellipse", "line"))
 ATTRIBUTE = re.compile(r"""\s+([^\s=/>]+)\s*=\s*("[^"]*"|'[^']*')""")
@@ -31,11 +31,13 @@ class Edit:
 
 
 class Writer:
-    """Writes values of a ledger's parameters into its document."""
+    """Writes values of a table's parameters into its document."""
 
-    def __init__(self, tree: Tree, cascade: Cascade, ledger: Ledger, commands: Mapping[str, str], size: float) -> None:
+    def __init__(
+        self, tree: Tree, cascade: Cascade, table: ParameterTable, commands: Mapping[str, str], size: float
+    ) -> None:
         """commands: of each path's key. size: the page's longer side in px."""
-        self.tree, self.cascade, self.ledger, self.commands = tree, cascade, ledger, commands
+        self.tree, self.cascade, self.table, self.commands = tree, cascade, table, commands
         self.zoom = max(4.0, 1024 / size)  # the largest size, relative to the page, at which errors stay below 1e-3 px
 
     def write(self, parameters: Mapping[str, Parameter], values: Mapping[str, np.ndarray]) -> bytes:
@@ -60,20 +62,20 @@ class Writer:
         self._take_offsets(changed)
         edits: dict[Any, Edit] = defaultdict(Edit)
         for key, new in changed.items():
-            self._edit(self.ledger.parameters[key], new, edits)
-        self._keep_heirs(changed, edits)
+            self._edit(self.table.parameters[key], new, edits)
+        self._keep_inherited(changed, edits)
         return self._patched(edits)
 
     def decimals(self, key: str) -> int:
         """Digits after the point that keep a coordinate's error below 1e-3 px."""
-        needed = 500 * self.ledger.scales.get(key, 1.0) * self.zoom
+        needed = 500 * self.table.scales.get(key, 1.0) * self.zoom
         return int(np.clip(np.ceil(np.log10(max(needed, 1.0))), 2, 9))
 
     def differs(self, old: Parameter, new: np.ndarray) -> bool:
         """Whether the new numbers are written differently from the old ones."""
         if np.array_equal(old.value, new):
             return False
-        if old.property in COLOURS:
+        if old.property in COLORS:
             return _hex(old.value) != _hex(new)
         digits = 5 if old.property in FRACTIONS else self.decimals(old.key)
         return any(
@@ -81,20 +83,20 @@ class Writer:
         )
 
     def _take_partners(self, key: str, changed: dict[str, np.ndarray]) -> None:
-        """A colour that has alpha is written with its opacity, and the other way round."""
+        """A color that has alpha is written with its opacity, and the other way round."""
         todo = [key]
         while todo:
-            for partner in self.ledger.partners.get(todo.pop(), ()):
+            for partner in self.table.partners.get(todo.pop(), ()):
                 if partner not in changed:
-                    changed[partner] = self.ledger.parameters[partner].value
+                    changed[partner] = self.table.parameters[partner].value
                     todo.append(partner)
 
     def _take_offsets(self, changed: dict[str, np.ndarray]) -> None:
         """Offsets that were raised to the one before are written when a neighbour's changes."""
-        gradients = {self.ledger.parameters[k].owner.getparent() for k in changed if k.endswith(":offset")}
+        gradients = {self.table.parameters[k].owner.getparent() for k in changed if k.endswith(":offset")}
         for stop in (s for gradient in gradients for s in gradient.iterchildren("*") if tag(s) == "stop"):
             key = f"{self.tree.path[stop]}:offset"
-            parameter = self.ledger.parameters.get(key)
+            parameter = self.table.parameters.get(key)
             if parameter is not None and key not in changed:
                 changed[key] = parameter.value
 
@@ -109,45 +111,45 @@ class Writer:
             edits[owner].attributes |= self._gradient(parameter, new)
         elif name == "offset":
             edits[owner].attributes["offset"] = plain(min(max(float(new), 0.0), 1.0), 5)
-        elif name in COLOURS:
-            self._say(owner, name, _hex(new), edits)
+        elif name in COLORS:
+            self._declare(owner, name, _hex(new), edits)
         elif name in FRACTIONS:
-            self._say(owner, name, plain(min(max(float(new), 0.0), 1.0), 5), edits)
+            self._declare(owner, name, plain(min(max(float(new), 0.0), 1.0), 5), edits)
         else:
-            self._say(owner, name, plain(max(float(new), 0.0), self.decimals(parameter.key)), edits)
+            self._declare(owner, name, plain(max(float(new), 0.0), self.decimals(parameter.key)), edits)
 
     def _gradient(self, parameter: Parameter, new: np.ndarray) -> dict[str, str]:
-        """The coordinates of a gradient that change; a focus follows its centre where it is left out."""
+        """The coordinates of a gradient that change; a focus follows its center where it is left out."""
         digits, names = self.decimals(parameter.key), gradient_texts([parameter.owner])
         texts = dict(zip(names, (plain(float(v), digits) for v in new), strict=True))
         before = dict(zip(names, (plain(float(v), digits) for v in parameter.value), strict=True))
         changed = {n for n in names if texts[n] != before[n]}
-        for centre, focus in (("cx", "fx"), ("cy", "fy")):
-            if changed & {centre, focus}:
-                changed |= {centre, focus}
+        for center, focus in (("cx", "fx"), ("cy", "fy")):
+            if changed & {center, focus}:
+                changed |= {center, focus}
         return {n: texts[n] for n in names if n in changed}
 
-    def _keep_heirs(self, changed: Mapping[str, np.ndarray], edits: dict[Any, Edit]) -> None:
+    def _keep_inherited(self, changed: Mapping[str, np.ndarray], edits: dict[Any, Edit]) -> None:
         """Gradients that inherit a coordinate which changes say their own from now on."""
-        for key, parameter in self.ledger.parameters.items():
+        for key, parameter in self.table.parameters.items():
             if parameter.property != "gradient" or "#" in key:
                 continue
             chain = gradient_chain(self.tree, parameter.owner)
             numbers = changed.get(key, parameter.value)
             above = [e for e in chain[1:] if tag(e) == tag(chain[0])]
             for name, value in zip(gradient_texts(chain), numbers, strict=True):
-                # a focus that nobody says follows the centre
+                # a focus that nobody says follows the center
                 wanted = {name, f"c{name[1]}"} if name in ("fx", "fy") else {name}
                 inherited = geometry_source(chain, name) is not chain[0]
                 if inherited and any(wanted & edits[e].attributes.keys() for e in above if e in edits):
                     edits[parameter.owner].attributes[name] = plain(float(value), self.decimals(key))
 
-    def _say(self, owner: Any, name: str, text: str, edits: dict[Any, Edit]) -> None:
-        """Change a property where it is said: in the style attribute, or in an attribute where nothing overrides it."""
-        said = self.cascade(owner).get(name)
+    def _declare(self, owner: Any, name: str, text: str, edits: dict[Any, Edit]) -> None:
+        """Change a property where it is declared: in the style attribute, or in one of its own that nothing overrides."""
+        declaration = self.cascade(owner).get(name)
         own = any(n == name for n, _, _ in read_style(owner.get("style", "")))
-        if own or (said is not None and said.source != "attribute"):
-            edits[owner].style[name] = (text, said is not None and said.important)
+        if own or (declaration is not None and declaration.source != "attribute"):
+            edits[owner].style[name] = (text, declaration is not None and declaration.important)
         else:
             edits[owner].attributes[name] = text
 
@@ -187,6 +189,6 @@ def _escaped(text: str, quote: str) -> str:
     return text.replace(quote, "&quot;" if quote == '"' else "&apos;")
 
 
-def _hex(colour: np.ndarray) -> str:
+def _hex(color: np.ndarray) -> str:
     """#rrggbb of sRGB in [0, 1]."""
-    return "#" + "".join(f"{round(min(max(float(v), 0.0), 1.0) * 255):02x}" for v in colour)
+    return "#" + "".join(f"{round(min(max(float(v), 0.0), 1.0) * 255):02x}" for v in color)

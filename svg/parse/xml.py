@@ -45,10 +45,10 @@ PREDEFINED = ("amp", "lt", "gt", "quot", "apos")
 REFERENCE = re.compile(r"&([^;&<#\s]+);")
 # how files that are no SVG begin
 FOREIGN = {
-    b"\x89PNG": "a PNG picture",
-    b"\xff\xd8\xff": "a JPEG picture",
-    b"GIF8": "a GIF picture",
-    b"RIFF": "a WebP picture or another RIFF file",
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"GIF8": "a GIF image",
+    b"RIFF": "a WebP image or another RIFF file",
     b"%PDF": "a PDF document",
     b"%!PS": "a PostScript document",
     b"PK\x03\x04": "a ZIP archive",
@@ -57,7 +57,7 @@ FOREIGN = {
 HTML = re.compile(r"(?:\s|<!--.*?-->)*<(?:!doctype\s+html|html)\b", re.S | re.I)
 HUGE = 9_000_000  # characters: libxml2's own limit for one text or value is 10,000,000
 SUSPECT = re.compile(r"\d[eE]\+?\d|\d{9}")
-ELSEWHERE = re.compile(r"url\([^)]*\)|--[\w-]+\s*:[^;]*")  # data of pictures, custom properties
+ELSEWHERE = re.compile(r"url\([^)]*\)|--[\w-]+\s*:[^;]*")  # data of images, custom properties
 BARE = re.compile(rf"(?<![#\w.]){NUMBERS.pattern}")
 
 
@@ -111,9 +111,14 @@ def read_file(path: Path) -> bytes:
         raise InputError(f"{path} cannot be read ({err.strerror}): check its permissions") from err
 
 
+def is_packed(data: bytes) -> bool:
+    """Whether `data` is gzip."""
+    return data.startswith(b"\x1f\x8b")
+
+
 def unpacked(data: bytes, name: str) -> bytes:
     """`data`, unpacked where it is gzip."""
-    if not data.startswith(b"\x1f\x8b"):
+    if not is_packed(data):
         return data
     try:
         with gzip.GzipFile(fileobj=BytesIO(data)) as file:

@@ -1,7 +1,7 @@
-"""Painting in order: coverage, colours and layers into one picture, with a backward pass that walks back.
+"""Painting in order: coverage, colors and layers into one image, with a backward pass that walks back.
 
 out = src + dst (1 - alpha_src), premultiplied (Porter & Duff 1984). Each step is one entry of a tape; the backward pass
-reads it from its end, with the backdrops that the steps met.
+reads it from its end, with the backdrops of the steps.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Box = tuple[int, int, int, int]  # x, y, width, height on the canvas
 
 @dataclass(frozen=True)
 class Fill:
-    """Paint shape `shape`'s coverage with row `shape` of the colours, or with map number `map`."""
+    """Paint shape `shape`'s coverage with row `shape` of the colors, or with map number `map`."""
 
     shape: int
     box: Box
@@ -28,8 +28,8 @@ class Fill:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """Paint a fixed premultiplied picture (H, W, 4)."""
+class Paste:
+    """Paint a premultiplied image (H, W, 4)."""
 
     image: Tensor
     clip: Tensor | None = None
@@ -48,15 +48,15 @@ class End:
     clip: Tensor | None
 
 
-Step = Fill | Picture | Begin | End
+Step = Fill | Paste | Begin | End
 
 
 @dataclass(frozen=True)
 class _Inputs:
-    """What a picture depends on, or the gradients of it."""
+    """What an image depends on, or the gradients of it."""
 
     coverage: Tensor
-    colours: Tensor
+    colors: Tensor
     opacities: Tensor
     maps: list[Tensor]
 
@@ -66,21 +66,21 @@ class _Inputs:
         return self.coverage[start : start + stride * h].view(h, stride)[:, :w, None]
 
     def paint(self, step: Fill) -> tuple[Tensor, Tensor]:
-        """A fill's colour (…, 3) and the alpha (…, 1) that comes with it."""
-        colour, opacity = self.colours[step.shape, :3], self.colours[step.shape, 3:]
+        """A fill's color (…, 3) and the alpha (…, 1) that comes with it."""
+        color, opacity = self.colors[step.shape, :3], self.colors[step.shape, 3:]
         return (
-            (colour, opacity)
+            (color, opacity)
             if step.map is None
             else (self.maps[step.map][..., :3], self.maps[step.map][..., 3:] * opacity)
         )
 
     def shown(self, step: Fill) -> Tensor:
         """What a fill's clip leaves of it."""
-        return step.clip[_cut(step.box)][..., None] if step.clip is not None else self.colours.new_ones(1)
+        return step.clip[_cut(step.box)][..., None] if step.clip is not None else self.colors.new_ones(1)
 
     def dim(self, opacity: int | None) -> Tensor:
         """A group's opacity."""
-        return self.opacities[opacity] if opacity is not None else self.colours.new_ones(())
+        return self.opacities[opacity] if opacity is not None else self.colors.new_ones(())
 
 
 class _Compose(torch.autograd.Function):
@@ -90,26 +90,26 @@ class _Compose(torch.autograd.Function):
     ) -> Tensor:
         given, keep = _Inputs(inputs[0], inputs[1], inputs[2], list(inputs[3:])), any(ctx.needs_input_grad)
         stack = [given.coverage.new_zeros(*size, 4)]
-        met: list[Tensor | None] = []  # what each step found below it
+        backdrops: list[Tensor | None] = []  # what each step found below it
         for step in tape:
             if isinstance(step, Fill):
                 part = stack[-1][_cut(step.box)]
-                met.append(part.clone() if keep else None)
-                colour, alpha = given.paint(step)
+                backdrops.append(part.clone() if keep else None)
+                color, alpha = given.paint(step)
                 alpha = given.covered(step, rows) * (alpha * given.shown(step) * given.dim(step.opacity))
                 part.mul_(1 - alpha)
-                part[..., :3] += alpha * colour
+                part[..., :3] += alpha * color
                 part[..., 3:] += alpha
                 continue
             if isinstance(step, Begin):
                 stack.append(torch.zeros_like(stack[-1]))
-                met.append(None)
+                backdrops.append(None)
                 continue
             layer = stack.pop() if isinstance(step, End) else step.image
-            met.append(torch.stack([layer, stack[-1]]) if isinstance(step, End) and keep else None)
+            backdrops.append(torch.stack([layer, stack[-1]]) if isinstance(step, End) and keep else None)
             source = layer * _factor(step, given)
             stack[-1].mul_(1 - source[..., 3:]).add_(source)
-        ctx.tape, ctx.rows, ctx.met = tape, rows, met
+        ctx.tape, ctx.rows, ctx.backdrops = tape, rows, backdrops
         ctx.save_for_backward(*inputs)
         return stack[0]
 
@@ -120,16 +120,16 @@ class _Compose(torch.autograd.Function):
             for x in (ctx.saved_tensors, [torch.zeros_like(x) for x in ctx.saved_tensors])
         )
         stack = [grads[0].clone()]
-        for step, met in zip(reversed(ctx.tape), reversed(ctx.met), strict=True):
+        for step, backdrop in zip(reversed(ctx.tape), reversed(ctx.backdrops), strict=True):
             grad = stack[-1]
             if isinstance(step, Fill):
-                _fill_backward(step, ctx.rows, grad[_cut(step.box)], met, given, out)
+                _fill_backward(step, ctx.rows, grad[_cut(step.box)], backdrop, given, out)
             elif isinstance(step, Begin):
                 stack.pop()
-            elif isinstance(step, Picture):
+            elif isinstance(step, Paste):
                 grad.mul_(1 - (step.image * _factor(step, given))[..., 3:])
             else:
-                layer, below = met
+                layer, below = backdrop
                 factor = _factor(step, given)
                 to_source = grad.clone()
                 to_source[..., 3] -= (grad * below).sum(-1)
@@ -138,7 +138,7 @@ class _Compose(torch.autograd.Function):
                     out.opacities[step.opacity] += (to_source * layer * shown).sum()
                 grad.mul_(1 - (layer * factor)[..., 3:])
                 stack.append(to_source * factor)
-        return (None, None, None, out.coverage, out.colours, out.opacities, *out.maps)
+        return (None, None, None, out.coverage, out.colors, out.opacities, *out.maps)
 
 
 def _cut(box: Box) -> tuple[slice, slice]:
@@ -146,7 +146,7 @@ def _cut(box: Box) -> tuple[slice, slice]:
     return slice(y, y + h), slice(x, x + w)
 
 
-def _factor(step: Picture | End, given: _Inputs) -> Tensor:
+def _factor(step: Paste | End, given: _Inputs) -> Tensor:
     """What multiplies a layer: its group's opacity and clip."""
     dim = given.dim(step.opacity) if isinstance(step, End) else given.dim(None)
     return dim * step.clip[..., None] if step.clip is not None else dim.reshape(1)
@@ -156,20 +156,20 @@ def _fill_backward(
     step: Fill, rows: list[tuple[int, int]], grad: Tensor, below: Tensor, given: _Inputs, out: _Inputs
 ) -> None:
     """Pass a fill's gradient on to what it was made of; `grad` becomes that of what lay below."""
-    colour, a = given.paint(step)
+    color, a = given.paint(step)
     covered, shown, dim = given.covered(step, rows), given.shown(step), given.dim(step.opacity)
     alpha = covered * (a * shown * dim)
-    to_alpha = (grad[..., :3] * colour).sum(-1, keepdim=True) + grad[..., 3:] - (grad * below).sum(-1, keepdim=True)
-    to_colour, to_a = grad[..., :3] * alpha, to_alpha * covered * (shown * dim)
+    to_alpha = (grad[..., :3] * color).sum(-1, keepdim=True) + grad[..., 3:] - (grad * below).sum(-1, keepdim=True)
+    to_color, to_a = grad[..., :3] * alpha, to_alpha * covered * (shown * dim)
     out.covered(step, rows).add_(to_alpha * (a * shown * dim))
     if step.opacity is not None:
         out.opacities[step.opacity] += (to_alpha * covered * a * shown).sum()
     if step.map is None:
-        out.colours[step.shape, :3] += to_colour.sum((0, 1))
-        out.colours[step.shape, 3] += to_a.sum()
+        out.colors[step.shape, :3] += to_color.sum((0, 1))
+        out.colors[step.shape, 3] += to_a.sum()
     else:
-        out.maps[step.map].add_(torch.cat([to_colour, to_a * given.colours[step.shape, 3]], -1))
-        out.colours[step.shape, 3] += (to_a * given.maps[step.map][..., 3:]).sum()
+        out.maps[step.map].add_(torch.cat([to_color, to_a * given.colors[step.shape, 3]], -1))
+        out.colors[step.shape, 3] += (to_a * given.maps[step.map][..., 3:]).sum()
     grad.mul_(1 - alpha)
 
 
@@ -178,13 +178,13 @@ def compose(
     tape: list[Step],
     rows: list[tuple[int, int]],
     coverage: Float[Tensor, " cells"],
-    colours: Float[Tensor, "s 4"],
+    colors: Float[Tensor, "s 4"],
     opacities: Float[Tensor, " o"],
     maps: list[Tensor],
 ) -> Float[Tensor, "h w 4"]:
-    """The picture (premultiplied RGBA) that the tape paints on a transparent canvas of `size` (height, width).
+    """The image (premultiplied RGBA) that the tape paints on a transparent canvas of `size` (height, width).
 
-    `rows` are each shape's (start, stride) in the flat coverage; `colours` straight RGB and opacity of each shape;
+    `rows` are each shape's (start, stride) in the flat coverage; `colors` straight RGB and opacity of each shape;
     `maps` straight RGBA in a shape's box, whose alpha the shape's opacity multiplies.
     """
-    return _Compose.apply(size, tape, rows, coverage, colours, opacities, *maps)  # pyright: ignore[reportReturnType]
+    return _Compose.apply(size, tape, rows, coverage, colors, opacities, *maps)  # pyright: ignore[reportReturnType]

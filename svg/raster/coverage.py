@@ -64,7 +64,7 @@ class _Pieces:
     a: Tensor
     b: Tensor
     inside: Tensor  # 1 in the pixels of the box, 0 to its left and right
-    share: Tensor  # of the piece's height that its own cell receives; the rest goes to the next one
+    fraction: Tensor  # of the piece's height that its own cell receives; the rest goes to the next one
 
 
 def _pieces(edges: Edges, owner: Tensor, boxes: Boxes) -> _Pieces:
@@ -105,10 +105,10 @@ def _pieces(edges: Edges, owner: Tensor, boxes: Boxes) -> _Pieces:
 
     inside = (column >= 0) & (column < width)
     middle = (x + (a + b) / 2 * dx - column).clamp(0, 1)
-    share = torch.where(inside, 1 - middle, 1.0)
+    fraction = torch.where(inside, 1 - middle, 1.0)
     shape = owner[edge]
     cell = boxes.start[shape] + (row - boxes.top[shape]) * (width + 1) + column.clamp(min=0)
-    return _Pieces(edge, cell, a, b, inside, share)
+    return _Pieces(edge, cell, a, b, inside, fraction)
 
 
 class _Coverage(torch.autograd.Function):
@@ -118,9 +118,9 @@ class _Coverage(torch.autograd.Function):
         height = (pieces.b - pieces.a) * (edges[:, 1, 1] - edges[:, 0, 1])[pieces.edge]
         cells = boxes.stride * boxes.height
         area = edges.new_zeros(int(cells.sum()) + 1)
-        area.index_add_(0, pieces.cell, height * pieces.share)
+        area.index_add_(0, pieces.cell, height * pieces.fraction)
         rest = pieces.inside.nonzero()[:, 0]
-        area.index_add_(0, pieces.cell[rest] + 1, (height * (1 - pieces.share))[rest])
+        area.index_add_(0, pieces.cell[rest] + 1, (height * (1 - pieces.fraction))[rest])
         winding = area[:-1].cumsum_(0)  # rows need no reset: each row of a closed outline sums to zero
         even = evenodd.repeat_interleave(cells)
         folded = winding.abs()
@@ -133,7 +133,7 @@ class _Coverage(torch.autograd.Function):
         shape = owner[pieces.edge[rest]]
         length = ((pieces.b - pieces.a) * (edges[:, 1] - edges[:, 0]).norm(dim=1)[pieces.edge])[rest]
         overlaps = overlapping(at, shape, pieces.cell[rest], length, orientation)
-        met = _resolve(coverage, edges, owner, boxes, evenodd, overlaps)
+        crossed = _resolve(coverage, edges, owner, boxes, evenodd, overlaps)
         # an edge that lies on the border of an empty pixel still knows which way is in
         sign = torch.where(at.abs() < 1e-9, orientation[shape], at.sign())
         slope = torch.where(
@@ -141,8 +141,8 @@ class _Coverage(torch.autograd.Function):
             torch.where(at.abs() % 2 > 1, -sign, sign),
             torch.where(at.abs() <= 1 + 1e-9, sign, 0.0),
         )
-        if met is not None:
-            slope = _resolved(slope, pieces.edge[rest], pieces.cell[rest], *met)
+        if crossed is not None:
+            slope = _resolved(slope, pieces.edge[rest], pieces.cell[rest], *crossed)
         ctx.save_for_backward(edges, pieces.edge[rest], pieces.cell[rest], pieces.a[rest], pieces.b[rest], slope)
         return coverage
 
@@ -162,7 +162,7 @@ class _Coverage(torch.autograd.Function):
 def _resolve(
     coverage: Tensor, edges: Tensor, owner: Tensor, boxes: Boxes, evenodd: Tensor, shapes: Tensor
 ) -> tuple[Crossings, Tensor] | None:
-    """Correct the coverage of `shapes` in place where scanlines find another one; what they met, and where it counts.
+    """Correct the coverage of `shapes` in place where scanlines find another one; their crossings, and where it counts.
 
     Scanlines miss up to half of their distance of an edge that runs along them: less than that is no disagreement.
     """
@@ -187,7 +187,7 @@ def _resolve(
 
 
 def _resolved(slope: Tensor, edge: Tensor, cell: Tensor, found: Crossings, resolved: Tensor) -> Tensor:
-    """The slopes of pieces (edge, cell), in resolved cells the mean of what their scanlines met, 0 without any."""
+    """The slopes of pieces (edge, cell), in resolved cells the mean of what their scanlines crossed, 0 without any."""
     pieces, lines = resolved[cell].nonzero()[:, 0], resolved[found.cell]
     names, which = torch.unique(found.edge[lines] * len(resolved) + found.cell[lines], return_inverse=True)
     total = slope.new_zeros(len(names) + 1).index_add_(0, which, found.slope[lines])

@@ -1,7 +1,7 @@
 """diffvg (Li et al. 2020) behind the interface of svg.raster.page, for those who have built it.
 
     raster = DiffvgRaster(document.root, document.width, document.height)
-    picture = raster.render(values, 128, 128)          # premultiplied RGBA, gradients reach the tensors of `values`
+    image = raster.render(values, 128, 128)          # premultiplied RGBA, gradients reach the tensors of `values`
 
 Coverage is estimated from `samples` x `samples` jittered points a pixel, the gradient of outlines from as many points
 on them. What diffvg would draw otherwise than SVG says is refused.
@@ -20,14 +20,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cpds.errors import InputError, MissingExtra
-from svg.model import IDENTITY, Draw, Fixed, Gradient, Group, Paint, Solid, Stroke, Texture
-from svg.raster.gradients import affine
+from svg.model import IDENTITY, Affine2D, Draw, Gradient, Group, Paint, Solid, StaticPart, Stroke, Texture
 from svg.raster.outlines import Outlines
 
-REMEDY = "leave --rasterizer at torch"
+REMEDY = "leave rasterizer at torch"
 MOST_OVERLAPS = 256  # shapes on one spot, after which diffvg aborts the process
 GAP = 1e-6  # between a gradient's stops, which diffvg wants strictly ascending
-SEEN = 2**-10  # what the ground's alpha lacks of 1
+SEEN = 2**-10  # what the background's alpha lacks of 1
 NUDGE = 2**-10  # px by which all is moved, since diffvg counts an edge on the border of two pixels in both
 FAR = 1e3  # offset of a stop that nothing reaches
 
@@ -69,12 +68,12 @@ class DiffvgRaster:
     def _limits(self, shape: _Shape) -> Iterator[str]:
         """What of a shape diffvg cannot draw, as far as that does not depend on numbers."""
         draw, stroke, paint = shape.draw, shape.stroke, shape.paint
-        m = affine(draw.matrix, torch.zeros((), dtype=torch.float64))[:2, :2]
+        m = torch.tensor(draw.matrix.rows, dtype=torch.float64)[:2, :2]
         if isinstance(paint, Gradient):
             if paint.spread != "pad":
                 yield f"gradients with spreadMethod {paint.spread}"
             if paint.kind == "radial":
-                frame = affine(paint.matrix, m)[:2, :2]
+                frame = m.new_tensor(paint.matrix.rows)[:2, :2]
                 free = paint.units == "objectBoundingBox"  # the box stretches x and y by any amounts
                 slanted = not (_upright(frame) and _axes(m)) if free else not _upright(m @ frame)
                 if slanted:
@@ -105,17 +104,17 @@ class DiffvgRaster:
             return torch.zeros(4, height, width, device=device)
         library.set_device(device if device.type == "cuda" else torch.device("cpu"))
         scene = library.RenderFunction.serialize_scene(width, height, paths, groups)
-        # diffvg averages straight colours over a pixel, which is right on an opaque ground alone; on a black one that
-        # is opaque but for SEEN, alpha still tells how much of the ground is seen
-        ground = torch.zeros(height, width, 4)
-        ground[..., 3] = 1 - SEEN
+        # diffvg averages straight colors over a pixel, which is right on an opaque background alone; on a black one
+        # that is opaque but for SEEN, alpha still tells how much of the background is seen
+        background = torch.zeros(height, width, 4)
+        background[..., 3] = 1 - SEEN
         each = (self.samples, self.samples)
         try:
-            found = library.RenderFunction.apply(width, height, *each, seed, ground, *scene).permute(2, 0, 1)
+            found = library.RenderFunction.apply(width, height, *each, seed, background, *scene).permute(2, 0, 1)
         except RuntimeError as err:
             if "GPU" not in str(err):
                 raise
-            raise InputError(f"this diffvg was built without CUDA: give --device cpu, or {REMEDY}") from err
+            raise InputError(f"this diffvg was built without CUDA: set device to cpu, or {REMEDY}") from err
         return torch.cat([found[:3] * found[3:], 1 - (1 - found[3:]) / SEEN]).to(device)
 
     def _scene(
@@ -123,11 +122,11 @@ class DiffvgRaster:
     ) -> tuple[list[Any], list[Any]]:
         """diffvg's paths and groups, one for each shape that has a length; geometry in px of its canvas."""
         one = torch.ones((), dtype=torch.float64)
-        view = affine((size[0] / self.width, 0.0, 0.0, size[1] / self.height, 0.0, 0.0), one)
+        view = one.new_tensor(Affine2D.scaling(size[0] / self.width, size[1] / self.height).rows)
         points = self.outlines.points(numbers) if self.shapes else one.new_zeros(0, 2)
         paths, groups = [], []
         for s in self.shapes:
-            frame = view @ affine(s.draw.matrix, one)
+            frame = view @ one.new_tensor(s.draw.matrix.rows)
             half = numbers[s.stroke.width].reshape(()) / 2 * frame[:2, :2].det().abs().sqrt() if s.stroke else one
             chains = [_chain(c, points, fill=s.stroke is None) for c in self.contours[s.draw.geometry]]
             own = [
@@ -143,12 +142,12 @@ class DiffvgRaster:
             if not own:
                 continue
             opacity = torch.stack([one, *(numbers[k].reshape(()) for k in s.opacities)]).prod()
-            colour = _paint(library, s.paint, opacity, numbers, frame @ _box(s, numbers, frame))
+            color = _paint(library, s.paint, opacity, numbers, frame @ _box(s, numbers, frame))
             groups.append(
                 library.ShapeGroup(
                     torch.arange(len(paths), len(paths) + len(own), dtype=torch.int32),
-                    fill_color=None if s.stroke else colour,
-                    stroke_color=colour if s.stroke else None,
+                    fill_color=None if s.stroke else color,
+                    stroke_color=color if s.stroke else None,
                     use_even_odd_rule=s.stroke is None and s.draw.fill_rule == "evenodd",
                 )
             )
@@ -174,7 +173,7 @@ def _require_none(limits: Sequence[str]) -> None:
         raise InputError(f"diffvg cannot draw {', '.join(dict.fromkeys(limits))}: {REMEDY}")
 
 
-def _shapes(node: Group | Draw | Fixed, opacities: tuple[str, ...] = ()) -> Iterator[_Shape]:
+def _shapes(node: Group | Draw | StaticPart, opacities: tuple[str, ...] = ()) -> Iterator[_Shape]:
     """All that is painted, back to front."""
     if isinstance(node, Group):
         for child in node.children:
@@ -189,9 +188,9 @@ def _shapes(node: Group | Draw | Fixed, opacities: tuple[str, ...] = ()) -> Iter
         yield from reversed(found) if node.stroke_first else found
 
 
-def _layer_limits(node: Group | Draw | Fixed) -> Iterator[str]:
+def _layer_limits(node: Group | Draw | StaticPart) -> Iterator[str]:
     """What needs a layer or another renderer."""
-    if isinstance(node, Fixed):
+    if isinstance(node, StaticPart):
         yield f"{node.name} (drawn by resvg)"
     if isinstance(node, Draw) and any(isinstance(p, Texture) for p in (node.fill, node.stroke and node.stroke.paint)):
         yield "patterns (drawn by resvg)"
@@ -262,7 +261,7 @@ def _chain(contour: _Contour, points: Float[Tensor, "p 2"], fill: bool) -> tuple
 def _box(shape: _Shape, numbers: Mapping[str, Tensor], matrix: Float[Tensor, "3 3"]) -> Float[Tensor, "3 3"]:
     """What leads from a paint's units to the shape's: to its bounds where the paint is fitted to it."""
     if isinstance(shape.paint, Solid) or shape.paint.units == "userSpaceOnUse":
-        return affine(IDENTITY, matrix)
+        return matrix.new_tensor(IDENTITY.rows)
     px = torch.linalg.matrix_norm(matrix[:2, :2], ord=2)
     segments = Outlines([shape.draw.geometry]).flatten(numbers, px.reshape(1))
     both = torch.cat([segments.start, segments.end])
@@ -277,32 +276,32 @@ def _paint(
     numbers: Mapping[str, Tensor],
     frame: Float[Tensor, "3 3"],
 ) -> Any:
-    """A colour (4,) or a gradient of diffvg's, which it wants in px of its canvas; `frame` leads there."""
+    """A color (4,) or a gradient of diffvg's, which it wants in px of its canvas; `frame` leads there."""
     if isinstance(paint, Solid):
         return torch.cat([numbers[paint.key].reshape(3), opacity.reshape(1)]).float()
-    colours = torch.stack(
+    colors = torch.stack(
         [torch.cat([numbers[s.color].reshape(3), (numbers[s.opacity] * opacity).reshape(1)]) for s in paint.stops]
     ).float()
-    frame = frame @ affine(paint.matrix, frame)
+    frame = frame @ frame.new_tensor(paint.matrix.rows)
     linear, shift, geometry = frame[:2, :2], frame[:2, 2], numbers[paint.key]
     along = geometry[2:4] - geometry[:2]
     reach = along.norm() if paint.kind == "linear" else geometry[2]
-    if float(reach.detach()) <= 0 or len(colours) == 1 or abs(float(linear.det())) < 1e-20:
-        return colours[-1].contiguous()
+    if float(reach.detach()) <= 0 or len(colors) == 1 or abs(float(linear.det())) < 1e-20:
+        return colors[-1].contiguous()
     offsets = torch.stack([numbers[s.offset].reshape(()) for s in paint.stops]).clamp(0, 1).cummax(0).values
     offsets = (offsets + GAP * torch.arange(len(offsets))).float()
     if paint.kind == "linear":
         across = torch.linalg.solve(linear.T, along) / (along * along).sum()  # gradient of the offset in the canvas
         start = linear @ geometry[:2] + shift
         end = start + across / (across * across).sum()
-        return library.LinearGradient(start.float(), end.float(), offsets, colours)
-    # diffvg has no focal point: one that lies on the centre moves with it
-    centre = linear @ (geometry[:2] + geometry[3:5]) / 2 + shift
+        return library.LinearGradient(start.float(), end.float(), offsets, colors)
+    # diffvg has no focal point: one that lies on the center moves with it
+    center = linear @ (geometry[:2] + geometry[3:5]) / 2 + shift
     radii = geometry[2] * (linear @ linear.T).diagonal().sqrt()
     # its backward pass adds every gradient to the last stop's as well, so a copy out of reach is the last one
     offsets = torch.cat([offsets, offsets.new_full((1,), FAR)])
-    colours = torch.cat([colours, colours[-1:].detach()])
-    return library.RadialGradient(centre.float(), radii.float(), offsets, colours)
+    colors = torch.cat([colors, colors[-1:].detach()])
+    return library.RadialGradient(center.float(), radii.float(), offsets, colors)
 
 
 def _crowd(shapes: Sequence[Sequence[Any]], size: tuple[int, int]) -> list[str]:

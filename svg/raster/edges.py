@@ -11,7 +11,9 @@ from torch import Tensor
 
 from svg.model import Draw, Paint, Solid, Stroke
 from svg.raster.coverage import spread
-from svg.raster.outlines import Outlines, Segments, stroke_edges
+from svg.raster.outlines import Outlines
+from svg.raster.segments import Segments
+from svg.raster.strokes import stroke_edges
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Outlines as directed edges: curves flattened, strokes outlined. Vectorised over all shapes, differentiable.
+"""Outlines as line segments: control points of all shapes, and their curves flattened; vectorized, differentiable.
 
 Flattening and stroking happen in a shape's own user units, where its stroke is round; the shape's matrix follows.
 """
@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from svg.model import POINTS, Geometry, Stroke
-from svg.raster.coverage import Edges, spread
+from svg.model import POINTS, Geometry
+from svg.raster.coverage import spread
+from svg.raster.segments import Segments
 
 TOLERANCE = 0.03  # px by which a flattened curve or a round join may miss
 MOST_PARTS = 256  # segments of one curve
@@ -144,166 +144,3 @@ class Outlines:
         s = 1 - t
         terms = (s * s * s, 3 * s * s * t, 3 * s * t * t, t * t * t)
         return torch.stack([w * p[curve] for w, p in zip(terms, (p0, p1, p2, p3), strict=True)]).sum(0)
-
-
-@dataclass(frozen=True)
-class Segments:
-    """Line segments, contour after contour, in order along each."""
-
-    start: Float[Tensor, "s 2"]
-    end: Float[Tensor, "s 2"]
-    contour: Int[Tensor, " s"]
-    geometry: Int[Tensor, " s"]
-    closed: Bool[Tensor, " c"]  # of each contour
-    inner: Bool[Tensor, " s"]  # whether the segment goes on along the curve of the one before
-
-    def where(self, keep: Tensor) -> Segments:
-        return Segments(
-            self.start[keep], self.end[keep], self.contour[keep], self.geometry[keep], self.closed, self.inner[keep]
-        )
-
-    def fill_edges(self) -> tuple[Edges, Int[Tensor, " e"]]:
-        """Edges with open contours closed, and each one's geometry."""
-        first, last = self.ends()
-        loop = torch.stack([self.end[last], self.start[first]], 1)
-        edges = torch.cat([torch.stack([self.start, self.end], 1), loop])
-        return edges, torch.cat([self.geometry, self.geometry[last]])
-
-    def ends(self) -> tuple[Int[Tensor, " c"], Int[Tensor, " c"]]:
-        """First and last segment of each contour that has any."""
-        border = torch.ones(len(self.contour) + 1, dtype=torch.bool, device=self.contour.device)
-        border[1:-1] = self.contour[1:] != self.contour[:-1]
-        return border[:-1].nonzero()[:, 0], border[1:].nonzero()[:, 0]
-
-    def dashed(self, dashes: Sequence[float], offset: float) -> Segments:
-        """One geometry's contours cut into dashes; where a dash begins and ends does not feel the points move."""
-        pieces: list[tuple[int, float, float, int, bool]] = []  # segment, from, to, dash, goes on
-        lengths = (self.end - self.start).detach().norm(dim=1).tolist()
-        period, dash = sum(dashes), -1
-        previous = None
-        for i, (length, contour) in enumerate(zip(lengths, self.contour.tolist(), strict=True)):
-            if contour != previous:
-                previous, part, rest = contour, 0, offset % period
-                while rest > 0 and rest >= dashes[part]:
-                    rest -= dashes[part]
-                    part = (part + 1) % len(dashes)
-                left, dash, fresh = dashes[part] - rest, dash + 1, True
-            at = 0.0
-            while at < length:
-                step = min(left, length - at)
-                if part % 2 == 0:
-                    pieces.append((i, at / length, (at + step) / length, dash, not fresh))
-                    fresh = False
-                at, left = at + step, left - step
-                if left <= 0:
-                    part = (part + 1) % len(dashes)
-                    left, dash, fresh = dashes[part], dash + 1, True
-                if len(pieces) > 100_000:
-                    return self
-        table = self.start.new_tensor(pieces).reshape(-1, 5)
-        i, a, b = table[:, 0].long(), table[:, 1:2], table[:, 2:3]
-        start, along = self.start[i], self.end[i] - self.start[i]
-        shut = torch.zeros(dash + 1, dtype=torch.bool, device=self.start.device)
-        inner = (table[:, 4] > 0) & (a[:, 0] == 0) & self.inner[i]
-        return Segments(start + a * along, start + b * along, table[:, 3].long(), self.geometry[i], shut, inner)
-
-
-def arcs(
-    center: Float[Tensor, "n 2"],
-    start: Float[Tensor, "n 2"],
-    end: Float[Tensor, "n 2"],
-    angle: Float[Tensor, " n"],
-    radius_px: Float[Tensor, " n"],
-) -> tuple[Edges, Int[Tensor, " e"]]:
-    """Arcs about centers as edges, with the arc that each belongs to. The ends are taken as given."""
-    with torch.no_grad():
-        step = 2 * torch.arccos((1 - TOLERANCE / radius_px.clamp(min=1e-12)).clamp(-0.5, 1)).clamp(min=0.01)
-        parts = (angle.abs() / step).ceil().clamp(1, MOST_PARTS).long()
-    arc, k = spread(parts)
-
-    def point(j: Tensor) -> Tensor:
-        turn = angle[arc] * j / parts[arc]
-        (x, y), cos, sin = (start - center)[arc].unbind(1), turn.cos(), turn.sin()
-        on = center[arc] + torch.stack([x * cos - y * sin, x * sin + y * cos], 1)
-        on = torch.where((j == 0)[:, None], start[arc], on)
-        return torch.where((j == parts[arc])[:, None], end[arc], on)
-
-    return torch.stack([point(k), point(k + 1)], 1), arc
-
-
-def stroke_edges(
-    segments: Segments, half: Float[Tensor, " s"], px: Float[Tensor, " s"], style: Stroke
-) -> tuple[Edges, Int[Tensor, " e"]]:
-    """Outlines of stroked segments with the segment that each edge belongs to; `half` widths are in user units.
-
-    Each segment gives its two sides; between neighbours comes the join on the outer side and a straight edge, or one
-    by way of the vertex where the turn is too sharp for that, on the inner side; caps close what is open.
-    `px` are pixels per user unit. Segments have a length; `style` is that of all.
-    """
-    a, b = segments.start, segments.end
-    along = b - a
-    length = along.norm(dim=1)
-    d = along / length[:, None]
-    n = torch.stack([-d[:, 1], d[:, 0]], 1) * half[:, None]
-    index = torch.arange(len(a), device=a.device)
-    found: list[tuple[Tensor, Tensor]] = []
-
-    def add(start: Tensor, end: Tensor, which: Tensor) -> None:
-        found.append((torch.stack([start, end], 1), which))
-
-    add(a + n, b + n, index)
-    add(b - n, a - n, index)
-
-    first, last = segments.ends()
-    shut = segments.closed[segments.contour[first]]
-    follows = index + 1
-    follows[last] = torch.where(shut, first, -1)
-    i = (follows >= 0).nonzero()[:, 0]  # a segment, and its neighbour j
-    j = follows[i]
-    p = b[i]
-    cross, dot = d[i, 0] * d[j, 1] - d[i, 1] * d[j, 0], (d[i] * d[j]).sum(1)
-    left = cross < 0  # the side of +n is the outer one
-    # along the outline, the left side runs with the stroke and the right side against it
-    l_from, l_to, r_from, r_to = p + n[i], p + n[j], p - n[j], p - n[i]
-    outer_from, outer_to = torch.where(left[:, None], l_from, r_from), torch.where(left[:, None], l_to, r_to)
-    inner_from, inner_to = torch.where(left[:, None], r_from, l_from), torch.where(left[:, None], r_to, l_to)
-
-    reach = half[i] * (cross.abs() / (1 + dot).clamp(min=1e-9))  # how far the inner sides overlap
-    simple = reach <= torch.minimum(length[i], length[j])
-    add(inner_from[simple], inner_to[simple], i[simple])
-    pivot = ~simple
-    add(inner_from[pivot], p[pivot], i[pivot])
-    add(p[pivot], inner_to[pivot], i[pivot])
-
-    smooth = segments.inner[j] & (dot > 0)
-    sharp = segments.inner[j] & ~smooth
-    pointed = smooth | ((style.join == "miter") & ~sharp & ((1 + dot) / 2 * style.miter_limit**2 >= 1))
-    pointed &= dot > -0.9999999
-    curved = ~pointed & (sharp | (style.join == "round"))
-    flat = ~pointed & ~curved
-    add(outer_from[flat], outer_to[flat], i[flat])
-    k = pointed.nonzero()[:, 0]
-    tip = p[k] + (outer_from[k] + outer_to[k] - 2 * p[k]) / (1 + dot[k])[:, None]
-    add(outer_from[k], tip, i[k])
-    add(tip, outer_to[k], i[k])
-    k = curved.nonzero()[:, 0]
-    turn = torch.atan2(cross[k], dot[k])
-    turn = torch.where(left[k], turn, -turn)
-    edges, arc = arcs(p[k], outer_from[k], outer_to[k], turn, (half * px)[i[k]])
-    found.append((edges, i[k][arc]))
-
-    i = last[~shut]
-    j = first[~shut]
-    for at, s, side, ahead in ((b[i], i, n[i], d[i]), (a[j], j, -n[j], -d[j])):
-        begin, end = at + side, at - side
-        if style.cap == "round":
-            edges, arc = arcs(at, begin, end, begin.new_full((len(s),), -math.pi), (half * px)[s])
-            found.append((edges, s[arc]))
-        elif style.cap == "square":
-            out = ahead * half[s][:, None]
-            add(begin, begin + out, s)
-            add(begin + out, end + out, s)
-            add(end + out, end, s)
-        else:
-            add(begin, end, s)
-    return torch.cat([e for e, _ in found]), torch.cat([s for _, s in found])

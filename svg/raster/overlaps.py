@@ -15,7 +15,7 @@ from torch import Tensor
 LINES = 16  # scanlines of a row
 NOTICED = 0.1  # winding number against the shape's way round that is no rounding
 TOGETHER = 1e-6  # px between edges that lie on each other
-CROWD, SHARE = 5.0, 0.15  # px of edges in a pixel that are a crowd, and the share of a shape's edges in crowds
+CROWD, CROWDED = 5.0, 0.15  # px of edges in a pixel that are a crowd, and the fraction of a shape's edges in crowds
 
 
 def spread(counts: Tensor) -> tuple[Tensor, Tensor]:
@@ -32,8 +32,8 @@ def overlapping(winding: Tensor, owner: Tensor, cell: Tensor, length: Tensor, or
     """
     against = winding * torch.where(orientation == 0, 1.0, orientation)[owner] < -NOTICED
     crowded = torch.bincount(cell, length)[cell] > CROWD
-    whole, crowd = (torch.bincount(owner[k], length[k], len(orientation)) for k in (slice(None), crowded))
-    return (crowd > SHARE * whole).index_fill(0, owner[against], True).nonzero()[:, 0]
+    total, crowd = (torch.bincount(owner[k], length[k], len(orientation)) for k in (slice(None), crowded))
+    return (crowd > CROWDED * total).index_fill(0, owner[against], True).nonzero()[:, 0]
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def crossings(edges: Tensor, index: Tensor, owner: Tensor, box: Tensor, start: T
     high = (torch.maximum(y0, y1) * LINES - 0.5).ceil().clamp(-limit, limit).long().minimum((top + height) * LINES)
     which, k = spread((high - low).clamp(min=0) * (width > 0))
     line = low[which] + k
-    share = ((line + 0.5) / LINES - y0[which]) / (y1 - y0)[which]
-    x = (x0[which] + share * (x1 - x0)[which] - left[which]).clamp(min=0).minimum(width[which].to(x0))
+    fraction = ((line + 0.5) / LINES - y0[which]) / (y1 - y0)[which]
+    x = (x0[which] + fraction * (x1 - x0)[which] - left[which]).clamp(min=0).minimum(width[which].to(x0))
     shape = owner[which]
     sizes = box[:, 3] * LINES
     number = (sizes.cumsum(0) - sizes)[shape] + line - top[which] * LINES  # lines shape after shape
@@ -77,9 +77,9 @@ def crossings(edges: Tensor, index: Tensor, owner: Tensor, box: Tensor, start: T
     first = torch.ones_like(rule)
     first[1:] = (x.diff() > TOGETHER) | (number.diff() > 0)
     group, last = first.cumsum(0) - 1, first.roll(-1)
-    turn = after[last] - before[first]
+    delta = after[last] - before[first]
     change = _covered(after[last], rule[last]) - _covered(before[first], rule[first])
-    slope = torch.where(turn == 0, 0.0, change / turn)[group]
+    slope = torch.where(delta == 0, 0.0, change / delta)[group]
     column = x.floor()
     row = torch.div(line, LINES, rounding_mode="floor") - top[which]
     cell = start[shape] + row * (width[which] + 1) + column.long()

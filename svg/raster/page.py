@@ -1,9 +1,9 @@
 """A differentiable rasterizer for SVG in torch alone: fills, strokes, gradients, clips, group opacity; CPU or GPU.
 
     raster = Raster(document.root, document.width, document.height)
-    picture = raster.render(values, 128, 128)          # premultiplied RGBA, gradients reach every tensor of `values`
+    image = raster.render(values, 128, 128)          # premultiplied RGBA, gradients reach every tensor of `values`
 
-Anti-aliasing is exact area coverage (coverage.py); pictures agree with resvg's to about its 16 grey levels an edge.
+Anti-aliasing is exact area coverage (coverage.py); images agree with resvg's to about its 16 grey levels an edge.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from svg.model import Clip, Draw, Fixed, Geometry, Gradient, Group, Solid, Stroke, Texture
-from svg.raster.compose import Begin, Box, End, Fill, Picture, Step, compose
+from svg.model import Affine2D, Clip, Draw, Geometry, Gradient, Group, Solid, StaticPart, Stroke, Texture
+from svg.raster.compose import Begin, Box, End, Fill, Paste, Step, compose
 from svg.raster.coverage import boxes_of, coverage
 from svg.raster.edges import PageEdges, Shape, page_edges
-from svg.raster.gradients import affine, paint
+from svg.raster.gradients import paint
 from svg.raster.outlines import Outlines
 
 RGBA = Float[Tensor, "4 H W"]  # premultiplied
@@ -32,15 +32,15 @@ class Raster:
         self.shapes: list[Shape] = []
         self._of: dict[tuple[int, bool], int] = {}  # (id of a draw, stroke) -> shape
         self._clips: set[int] = set()
-        self._pictures: dict[tuple[int, int, int, torch.device], Tensor] = {}
+        self._images: dict[tuple[int, int, int, torch.device], Tensor] = {}
         geometries: dict[Geometry, int] = {}
         self._collect(root, geometries)
         self.outlines = Outlines(list(geometries))
         identity = torch.eye(3, dtype=torch.float64)
-        frames = [affine(s.draw.matrix, identity) for s in self.shapes]
+        frames = [identity.new_tensor(s.draw.matrix.rows) for s in self.shapes]
         self.frames = torch.stack(frames) if frames else identity.new_zeros(0, 3, 3)  # of each shape, to the page's px
 
-    def _collect(self, node: Group | Draw | Fixed | Clip, geometries: dict[Geometry, int]) -> None:
+    def _collect(self, node: Group | Draw | StaticPart | Clip, geometries: dict[Geometry, int]) -> None:
         if isinstance(node, Group):
             for child in node.children:
                 self._collect(child, geometries)
@@ -67,14 +67,16 @@ class Raster:
             self._of[id(draw), bool(stroke)] = len(self.shapes)
             self.shapes.append(Shape(draw, geometries.setdefault(draw.geometry, len(geometries)), stroke))
 
-    def fixed(self, part: Fixed | Texture, height: int, width: int, device: torch.device) -> Float[Tensor, "H W 4"]:
-        """resvg's picture of what is not edited, premultiplied; drawn once for each size."""
+    def static_image(
+        self, part: StaticPart | Texture, height: int, width: int, device: torch.device
+    ) -> Float[Tensor, "H W 4"]:
+        """resvg's image of what is not edited, premultiplied; drawn once for each size."""
         from svg.raster import resvg
 
         place = (id(part), height, width, device)
-        if place not in self._pictures:
-            self._pictures[place] = resvg.draw(part.svg, height, width).to(device)
-        return self._pictures[place]
+        if place not in self._images:
+            self._images[place] = resvg.draw(part.svg, height, width).to(device)
+        return self._images[place]
 
     def render(self, values: Mapping[str, Tensor], height: int, width: int) -> RGBA:
         """The page at `height` x `width` px, transparent where nothing is drawn."""
@@ -89,7 +91,7 @@ def render(
     for page, own in zip(pages, values, strict=True):
         device = next((v.device for v in own.values()), torch.device("cpu"))
         like = torch.zeros((), device=device, dtype=torch.float32 if device.type == "mps" else torch.float64)
-        view = affine((width / page.width, 0.0, 0.0, height / page.height, 0.0, 0.0), like)
+        view = like.new_tensor(Affine2D.scaling(width / page.width, height / page.height).rows)
         matrices.append(view @ page.frames.to(like))
         found.append(page_edges(page.shapes, page.outlines, {k: v.to(like) for k, v in own.items()}, matrices[-1]))
     offsets = [sum(len(p.shapes) for p in pages[:i]) for i in range(len(pages) + 1)]
@@ -102,11 +104,11 @@ def render(
     flat = coverage(edges, owner, boxes, evenodd).float()
     rows = list(zip(boxes.start.tolist(), boxes.stride.tolist(), strict=True))
     places = torch.stack([boxes.left, boxes.top, boxes.width, boxes.height], 1).tolist()
-    pictures = []
+    images = []
     for i, (page, own) in enumerate(zip(pages, values, strict=True)):
         part = slice(offsets[i], offsets[i + 1])
-        pictures.append(_compose(page, own, flat, rows[part], places[part], matrices[i], found[i], height, width))
-    return torch.stack(pictures)
+        images.append(_compose(page, own, flat, rows[part], places[part], matrices[i], found[i], height, width))
+    return torch.stack(images)
 
 
 def _compose(
@@ -122,7 +124,7 @@ def _compose(
 ) -> RGBA:
     """Paint a page's shapes and layers in order."""
     device = matrices.device
-    colours, maps, map_of = _paints(page, values, places, matrices, edges, (height, width))
+    colors, maps, map_of = _paints(page, values, places, matrices, edges, (height, width))
     opacities: list[Tensor] = []
     tape: list[Step] = []
 
@@ -161,14 +163,14 @@ def _compose(
         if places[i][2] > 0:
             tape.append(Fill(i, Box(places[i]), map_of.get(i), clip, opacity))
 
-    def visit(node: Group | Draw | Fixed, clip: Tensor | None = None, opacity: int | None = None) -> None:
+    def visit(node: Group | Draw | StaticPart, clip: Tensor | None = None, opacity: int | None = None) -> None:
         if isinstance(node, Draw):
             order = [page._of.get((id(node), s)) for s in ((True, False) if node.stroke_first else (False, True))]
             for i in order:
                 if i is not None:
                     fill(i, clip, opacity)
-        elif isinstance(node, Fixed):
-            tape.append(Picture(page.fixed(node, height, width, device), clip))
+        elif isinstance(node, StaticPart):
+            tape.append(Paste(page.static_image(node, height, width, device), clip))
         else:
             mask, dim = clip_mask(node.clip), opacity_index(node.opacity)
             alone = len(node.children) == 1 and isinstance(node.children[0], Draw)
@@ -186,7 +188,7 @@ def _compose(
 
     visit(page.root)
     dims = torch.stack(opacities) if opacities else torch.zeros(0, device=device)
-    return compose((height, width), tape, rows, flat, colours, dims, maps).permute(2, 0, 1)
+    return compose((height, width), tape, rows, flat, colors, dims, maps).permute(2, 0, 1)
 
 
 def _paints(
@@ -197,15 +199,15 @@ def _paints(
     edges: PageEdges,
     size: tuple[int, int],
 ) -> tuple[Tensor, list[Tensor], dict[int, int]]:
-    """Every shape's colour and opacity, the pictures of gradients and patterns, and which shape has which."""
+    """Every shape's color and opacity, the images of gradients and patterns, and which shape has which."""
     device = matrices.device
     black, one = torch.zeros(3, device=device), torch.ones(1, device=device)
-    colours, maps, map_of = [], [], {}
+    colors, maps, map_of = [], [], {}
     for i, s in enumerate(page.shapes):
         own = s.paint
-        colour = values[own.key].reshape(3).float() if isinstance(own, Solid) else black
+        color = values[own.key].reshape(3).float() if isinstance(own, Solid) else black
         opacity = values[s.opacity].reshape(1).float() if s.opacity is not None else one
-        colours.append(torch.cat([colour, opacity]))
+        colors.append(torch.cat([color, opacity]))
         if isinstance(own, Gradient) and places[i][2] > 0:
             low, high = edges.low[s.geometry].tolist(), edges.high[s.geometry].tolist()
             bounds = (low[0], low[1], high[0] - low[0], high[1] - low[1])
@@ -214,12 +216,12 @@ def _paints(
             maps.append(paint(own, values, to_user, bounds, tuple(places[i])).float())  # pyright: ignore[reportArgumentType]
         elif isinstance(own, Texture) and places[i][2] > 0:
             x, y, w, h = places[i]
-            part = page.fixed(own, *size, device)[y : y + h, x : x + w]
+            part = page.static_image(own, *size, device)[y : y + h, x : x + w]
             map_of[i] = len(maps)
             maps.append(torch.cat([part[..., :3] / part[..., 3:].clamp(min=1e-6), part[..., 3:]], -1))
-    return torch.stack(colours) if colours else black.new_zeros(0, 4), maps, map_of
+    return torch.stack(colors) if colors else black.new_zeros(0, 4), maps, map_of
 
 
-def over(picture: Float[Tensor, "b 4 H W"], ground: Tensor) -> Float[Tensor, "b 3 H W"]:
-    """The picture on an opaque ground (broadcastable to (b, 3, H, W), RGB in [0, 1])."""
-    return picture[:, :3] + (1 - picture[:, 3:]) * ground
+def over(image: Float[Tensor, "b 4 H W"], background: Tensor) -> Float[Tensor, "b 3 H W"]:
+    """The image on an opaque background (broadcastable to (b, 3, H, W), RGB in [0, 1])."""
+    return image[:, :3] + (1 - image[:, 3:]) * background

@@ -13,18 +13,18 @@ from cpds.errors import InputError, MissingExtra
 
 
 def draw(svg: bytes, height: int, width: int) -> Float[Tensor, "H W 4"]:
-    """The picture at `height` x `width` px of an SVG without a size (model.Fixed), premultiplied RGBA in [0, 1]."""
+    """The image at `height` x `width` px of an SVG without a size (model.StaticPart), premultiplied RGBA in [0, 1]."""
     try:
         import resvg_py
     except ImportError as err:
         raise MissingExtra(
-            "resvg draws what is not edited (text, pictures, filters): install it with pip install -e '.[svg]'"
+            "resvg draws what is not edited (text, images, filters): install it with pip install -e '.[svg]'"
         ) from err
     sized = svg.replace(b"<svg ", b'<svg width="%d" height="%d" ' % (width, height), 1)
     try:
         data = resvg_py.svg_to_bytes(svg_string=sized.decode(), dpi=96)
     except ValueError as err:
         raise InputError(f"what is not edited cannot be drawn ({err}): remove it from the SVG") from err
-    picture = Image.open(io.BytesIO(bytes(data))).convert("RGBA")
-    rgba = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).view(height, width, 4).float() / 255
+    image = Image.open(io.BytesIO(bytes(data))).convert("RGBA")
+    rgba = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(height, width, 4).float() / 255
     return torch.cat([rgba[..., :3] * rgba[..., 3:], rgba[..., 3:]], -1)

@@ -15,7 +15,7 @@ from cpds.terminal import print_loading, print_result, print_status, warn
 from svg.config import SvgConfig
 
 if TYPE_CHECKING:
-    from svg.document import Document
+    from svg.image import SvgImage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,18 +60,19 @@ def run_svg(args: SvgArgs) -> int:
 
     from cpds.priors.load import load_prior
     from cpds.threads import choose_threads
-    from svg.image import SvgImage, chosen
-    from svg.raster.diffvg import DiffvgRaster
-    from svg.raster.page import Raster
-    from svg.summary import Summary, estimate, measured_step
+    from svg.image import SvgImage
+    from svg.rasterizer import Rasterizer, make_rasterizer
+    from svg.selection import chosen
+    from svg.summary import Summary, text_is_lost
+    from svg.timing import estimate, measured_step
 
-    drawer = {"torch": Raster, "diffvg": DiffvgRaster}[args.rasterizer]
     documents: dict[Path, Document] = {}
+    rasterizers: dict[Path, Rasterizer] = {}
     skipped: dict[Path, str] = {}
     for path in dict.fromkeys(job.source for job in jobs.jobs):
         try:
             document = Document.open(path)
-            drawer(document.root, document.width, document.height)  # says what it cannot draw
+            rasterizers[path] = make_rasterizer(document, args.rasterizer)  # says what it cannot draw
             chosen(document, args.scene)
         except InputError as err:
             if path == args.svg_path:
@@ -92,7 +93,7 @@ def run_svg(args: SvgArgs) -> int:
     sizes = {p: working_size(d.height, d.width, short, prior.size_multiple) for p, d in documents.items()}
 
     def image_of(path: Path) -> "SvgImage":
-        return SvgImage(documents[path], prior, args.scene, mask, drawer)
+        return SvgImage(documents[path], prior, args.scene, mask, rasterizers[path])
 
     for path, document in documents.items():
         summary = Summary.of(document, args.scene, sizes[path])
@@ -107,21 +108,16 @@ def run_svg(args: SvgArgs) -> int:
         tell_skipped(skipped)
         return int(bool(skipped))
 
+    last = {job.source: job for job in jobs.jobs}
+
     def opened(job: Job) -> Opened:
-        return Opened(image_of(job.source), export_every=args.svg_every)
+        image = image_of(job.source)
+        if job is last[job.source]:
+            del rasterizers[job.source]  # which keeps images of what is not edited
+        return Opened(image, export_every=args.svg_every)
 
     try:
         code = run_jobs(jobs._replace(skipped=skipped), prior, opened, args.scene.suffix)
     finally:
         tell_skipped(skipped)
     return code or int(bool(skipped))
-
-
-def text_is_lost(document: "Document") -> bool:
-    """Whether resvg draws nothing of a text of the document."""
-    from svg.bindings import nodes
-    from svg.model import Fixed
-    from svg.raster import resvg
-
-    texts = (n for n in nodes(document.root) if isinstance(n, Fixed) and "text" in n.name)
-    return any(not resvg.draw(text.svg, 64, 64).any() for text in texts)

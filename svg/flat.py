@@ -1,0 +1,122 @@
+"""The numbers of a document that may change as flat tensors, one a group, in units of their own.
+
+So that one learning rate serves documents of any scale: points and stroke widths in px of a canvas whose longer side is
+512, everything else as a fraction (colors and opacities of 1, gradient geometry of the canvas or of the box that it is
+measured in). A tensor that has not moved gives the document's numbers back to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from svg.bindings import bindings
+from svg.config import GroupName
+from svg.document import Document
+from svg.model import Geometry, Parameter
+
+CANVAS = 512.0  # px of the longer side, the unit of points and widths
+
+Flat = Float[Tensor, " _n"]
+
+
+class FlatParameters:
+    """Leaf tensors for the parameters `members`, and all numbers of the document with the tensors' in their places."""
+
+    def __init__(
+        self, document: Document, members: Mapping[GroupName, Sequence[Parameter]], device: torch.device
+    ) -> None:
+        self.document, self.members, self.device = document, members, device
+        self.unit = CANVAS / max(document.width, document.height)  # canvas px per page px
+        exact = torch.float32 if device.type == "mps" else torch.float64
+        self.base = {k: torch.from_numpy(p.value).to(device, exact) for k, p in document.parameters.items()}
+        self._bindings = bindings(document.root)
+        self.tensors = self._gathered(self._in_units)
+        self.start = {g: x.clone() for g, x in self.tensors.items()}
+        self._low, self._high = self._gathered(self._lowest), self._gathered(self._highest)
+        self._free: dict[GroupName, Flat] | None = None
+        for x in self.tensors.values():
+            x.requires_grad_()
+
+    def values(self) -> dict[str, Tensor]:
+        """Every number that is drawn, by key, in the document's units; differentiable in the tensors."""
+        found = dict(self.base)
+        for g, members in self.members.items():
+            moved = (self.tensors[g] - self.start[g]).split([p.value.size for p in members])
+            for p, delta in zip(members, moved, strict=True):
+                base = self.base[p.key]
+                found[p.key] = base + delta.to(base).view(base.shape) / self._scale(p)
+        return found
+
+    def hold_outside(self, mask: Float[Tensor, "1 1 H W"]) -> None:
+        """From now on only what lies within a mask over the page may change: points; other numbers with their shape."""
+        pixels = mask[0, 0].cpu().numpy() > 0.5
+        self._free = self._gathered(lambda p: self._within(p, pixels))
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Put the tensors back into their ranges, and what is held to where it began."""
+        for g, x in self.tensors.items():
+            x.clamp_(self._low[g], self._high[g])
+            if self._free is not None:
+                x.copy_(torch.where(self._free[g] > 0, x, self.start[g]))
+
+    def paths(self) -> list[tuple[Geometry, int, Float[Tensor, "n 2"]]]:
+        """Each path among the points, where its numbers begin in their tensor, and its points."""
+        found, at = [], 0
+        for p in self.members["points"]:
+            geometry = self._bindings[p.key].geometry
+            if geometry is not None and geometry.kind == "path":
+                found.append((geometry, at, self._in_units(p).cpu()))
+            at += p.value.size
+        return found
+
+    def _gathered(self, numbers: Callable[[Parameter], Tensor]) -> dict[GroupName, Flat]:
+        found: dict[GroupName, Flat] = {}
+        for g, members in self.members.items():
+            parts = [numbers(p).flatten().float() for p in members]
+            found[g] = torch.cat(parts) if parts else torch.zeros(0, device=self.device)
+        return found
+
+    def _scale(self, p: Parameter) -> float:
+        """Units of the flat tensor per unit of the document."""
+        binding = self._bindings[p.key]
+        if binding.role in ("outline", "width"):
+            return (binding.scale or 1.0) * self.unit
+        if binding.gradient is not None and binding.role in ("linear", "radial"):
+            on_page = (binding.scale or 1.0) * self.unit / CANVAS
+            return (on_page if binding.gradient.units == "userSpaceOnUse" else 1.0) * binding.gradient.matrix.scale
+        return 1.0
+
+    def _in_units(self, p: Parameter) -> Tensor:
+        return self.base[p.key] * self._scale(p)
+
+    def _lowest(self, p: Parameter) -> Tensor:
+        """Never above where the document itself begins."""
+        low = torch.tensor(self._bindings[p.key].lowest, device=self.device)
+        return torch.minimum(low.expand(p.value.size) if len(low) == 1 else low, self._in_units(p).flatten().float())
+
+    def _highest(self, p: Parameter) -> Tensor:
+        high = torch.full((p.value.size,), self._bindings[p.key].highest, device=self.device)
+        return torch.maximum(high, self._in_units(p).flatten().float())
+
+    def _within(self, p: Parameter, pixels: np.ndarray) -> Tensor:
+        """1 for numbers that may change: points that lie on `pixels`; other numbers if most of their outline does."""
+        binding = self._bindings[p.key]
+        if binding.draw is None or binding.geometry is None:
+            return torch.ones(p.value.size, device=self.device)
+        numbers, kind = self.document.parameters[binding.geometry.key].value, binding.geometry.kind
+        points = numbers.reshape(-1, 2) if kind in ("path", "line") else numbers[None, :2]
+        if kind == "rect":
+            points = points + numbers[None, 2:4] / 2
+        page = np.stack(binding.draw.matrix.apply(*points.T), 1) / (self.document.width, self.document.height)
+        size = np.array(pixels.shape[::-1])  # what lies beside the page is held as its border is
+        column, row = np.clip(np.floor(page * size), 0, size - 1).astype(int).T
+        within = pixels[row, column].astype(np.float32)
+        if binding.role == "outline" and kind in ("path", "line"):
+            return torch.from_numpy(within).to(self.device).repeat_interleave(2)
+        return torch.full((p.value.size,), float(within.mean() > 0.5), device=self.device)

@@ -1,0 +1,26 @@
+"""Which numbers of a document may change."""
+
+from cpds.errors import InputError
+from svg.config import GROUPS, GroupName, SvgConfig
+from svg.document import Document
+from svg.model import Parameter
+
+
+def chosen(document: Document, config: SvgConfig) -> dict[GroupName, list[Parameter]]:
+    """The parameters that may change, by group. InputError for names that nothing bears, and where nothing is left."""
+    for name in config.only:
+        if not any(document.matches(p, [name]) for p in document.parameters.values()):
+            raise InputError(f"nothing of {name} in this SVG can change: name ids or classes of its shapes")
+    groups, names = config.groups, config.only
+    found: dict[GroupName, list[Parameter]] = {g: [] for g in GROUPS}
+    for p in document.parameters.values():
+        # a gradient's transparency is asked for as others are
+        asked = p.group in groups and (p.property != "stop-opacity" or "opacities" in groups)
+        if p.group and asked and (not names or document.matches(p, names)):
+            found[p.group].append(p)
+    if not any(found.values()):
+        of = f" of {' '.join(names)}" if names else ""
+        raise InputError(
+            f"nothing{of} in this SVG may change with optimize {' '.join(groups)}: name other groups, ids or classes"
+        )
+    return found

@@ -1,0 +1,298 @@
+"""`cpds eval`: every flag is read, bad input is one sentence, and a row is what `cpds image` makes."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import randn
+from datasets import make_dataset
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from cpds.apps.cli.eval import EvalArgs
+from cpds.apps.cli.main import main, parse
+from cpds.evaluation import runner
+from cpds.evaluation.runner import read_rows
+from cpds.evaluation.tables import COLUMNS
+from cpds.images import open_image, png, to_pil
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return make_dataset(tmp_path / "data")
+
+
+@pytest.fixture
+def typed(data: Path, tiny_folder: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    """Arguments of a short `cpds eval`; keywords replace or add flags, None leaves one out, True is a bare flag."""
+
+    def build(data: Path = data, **changes: Any) -> list[str]:
+        flags = {"prior": tiny_folder, "out": tmp_path / "eval", "num_inference_steps": 2, "lr": 20, "n_patches": 8}
+        flags |= {"device": "cpu"} | changes
+        kept = {k: v for k, v in flags.items() if v is not None}
+        words = [w for k, v in kept.items() for w in (f"--{k}", *([] if v is True else [str(v)]))]
+        return ["eval", str(data), "--no-lpips", *words]
+
+    return build
+
+
+@pytest.fixture
+def evaluate(typed: Callable[..., list[str]]) -> Callable[..., int]:
+    """Run `cpds eval` in this process; its exit code."""
+    return lambda **changes: main(typed(**changes))
+
+
+def test_two_settings_make_two_lines(evaluate: Callable[..., int], tmp_path: Path, capsys: Any) -> None:
+    assert evaluate() == 0
+    assert evaluate(preset="dds", batch=1) == 0
+    text = capsys.readouterr().out
+    assert text.rstrip().endswith((tmp_path / "eval" / "table.md").read_text().rstrip())
+    names = sorted(p.name for p in (tmp_path / "eval").iterdir() if p.is_dir())
+    assert names == ["cpds n_patches=8 num_inference_steps=2 lr=20.0", "dds n_patches=8 num_inference_steps=2 lr=20.0"]
+    tables = json.loads((tmp_path / "eval" / "table.json").read_text())
+    assert set(tables) == {"all 5 cases", "even, 3 cases", "odd, 2 cases"}
+    assert set(tables["all 5 cases"]) == set(names)
+    line = tables["all 5 cases"][names[0]]
+    assert line["forwards"] == [8, 8, 8]  # two steps, three samples without gradient and one with
+    assert {"structure_distance", "psnr_outside_mask", "ssim_outside_mask", "mse_outside_mask"} <= set(line)
+    for name in names:
+        pages = tmp_path / "eval" / name
+        assert len(list((pages / "results").glob("*.png"))) == 5
+        with Image.open(pages / "sheet.png") as sheet:
+            assert sheet.height > 128
+
+
+def test_a_row_of_the_table_is_the_edit_of_cpds_image(
+    evaluate: Callable[..., int], data: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    assert evaluate(label="x", batch=3, preset="cpds") == 0
+    same = ["--prior", str(tiny_folder), "--num_inference_steps", "2", "--lr", "20", "--n_patches", "8"]
+    where = ["--img_path", str(data / "source-1.png"), "--save_path", str(tmp_path / "one"), "--device", "cpu"]
+    assert main(["image", "--prompt", "a cat", "--trg_prompt", "dog 1", *where, *same]) == 0
+    alone, row = (open_image(tmp_path / f) for f in ("one/result.png", "eval/x/results/c1.png"))
+    assert (alone - row).abs().max() <= 1.5 / 255
+    assert (alone - open_image(data / "source-1.png")).abs().max() > 0.1
+
+
+def test_done_work_is_not_done_again(evaluate: Callable[..., int], tmp_path: Path) -> None:
+    assert evaluate(label="x") == 0
+    results = tmp_path / "eval" / "x" / "results"
+    times = {p.name: p.stat().st_mtime_ns for p in results.iterdir()}
+    assert evaluate(label="x") == 0
+    assert {p.name: p.stat().st_mtime_ns for p in results.iterdir()} == times
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch": 0}, "batch must be >= 1, got 0"),
+        ({"limit": 0}, "limit must be >= 1, got 0"),
+        ({"label": "../x"}, "label '../x' names a folder"),
+        ({"split": "tset"}, "holds no case of split 'tset'"),
+        ({"tag": "aminal"}, "no case has the tag 'aminal': there are "),
+        ({"clip": "/nowhere/clip"}, "clip '/nowhere/clip' is neither a local folder nor"),
+        ({"dino": "/nowhere/vit"}, "dino '/nowhere/vit' is neither a local folder nor"),
+        ({"lpips": True, "lpips_weights": "/nowhere/alexnet.pth"}, "cannot be loaded from /nowhere/alexnet.pth"),
+        ({"lpips": True, "lpips_weights": "/nowhere/a.pth"}, "as --lpips_weights, or leave LPIPS out with --no-lpips"),
+        ({"device": "tpu"}, "device 'tpu' is not usable here"),
+        ({"prior": "/nowhere/prior"}, "prior '/nowhere/prior' is neither a local folder nor"),
+    ],
+)
+def test_bad_flags(
+    evaluate: Callable[..., int], capsys: Any, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    assert evaluate(**changes) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "eval").exists()
+
+
+def test_the_command_chooses_its_threads(
+    evaluate: Callable[..., int], capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "")
+    assert evaluate(limit=1) == 0
+    assert "Computing with 1 CPU thread" in capsys.readouterr().err
+
+
+def test_missing_lpips_is_reported_before_the_prior_is_loaded(
+    evaluate: Callable[..., int], capsys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_args: Any, **_kwargs: Any) -> None:
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr("torch.hub._hub_dir", str(tmp_path))
+    for place in ("cpds.evaluation.networks.urlopen", "torch.hub.urlopen"):
+        monkeypatch.setattr(place, unreachable)
+    monkeypatch.setattr("cpds.priors.load.load_prior", lambda *_, **__: pytest.fail("the prior was loaded"))
+    assert evaluate(lpips=True) == 2
+    error = capsys.readouterr().err
+    assert "Name or service not known" in error
+    assert "as --lpips_weights, or leave LPIPS out with --no-lpips" in error
+
+
+def test_classes_unknown_to_the_classifier_are_named(evaluate: Callable[..., int], data: Path, capsys: Any) -> None:
+    rows = [json.loads(line) for line in (data / "manifest.jsonl").read_text().splitlines()]
+    rows[0]["expect"] = {"concept": "unheard-of"}
+    (data / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert evaluate() == 2
+    assert "expect has classes that the icon classifier does not know: concept 'unheard-of'" in capsys.readouterr().err
+
+
+def test_without_torchmetrics_the_remedy_is_named(
+    evaluate: Callable[..., int], capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torchmetrics.functional.image", None)
+    assert evaluate() == 2
+    assert "evaluations need torchmetrics: pip install -e '.[metrics]'" in capsys.readouterr().err
+
+
+def test_settings_with_other_metrics_share_no_table(evaluate: Callable[..., int], tmp_path: Path, vit: Path) -> None:
+    assert evaluate(label="a") == 0
+    assert evaluate(label="b", dino=vit) == 0
+    assert set(json.loads((tmp_path / "eval" / "table.json").read_text())["all 5 cases"]) == {"b"}
+    assert evaluate(label="c") == 0
+    assert set(json.loads((tmp_path / "eval" / "table.json").read_text())["all 5 cases"]) == {"a", "c"}
+    assert json.loads((tmp_path / "eval" / "c" / "config.json").read_text())["command"].startswith("cpds eval ")
+
+
+def test_other_settings_under_the_same_label_are_refused(evaluate: Callable[..., int], capsys: Any) -> None:
+    assert evaluate(label="x") == 0
+    assert evaluate(label="x", seed=1) == 2
+    assert "edit.seed was 0, is now 1" in capsys.readouterr().err
+
+
+def test_limit_spreads_over_the_set_and_split_keeps_its_own(
+    evaluate: Callable[..., int], data: Path, tmp_path: Path
+) -> None:
+    assert evaluate(label="few", limit=2) == 0
+    assert list(read_rows(tmp_path / "eval" / "few")) == ["c0", "c2"]
+    rows = [json.loads(line) for line in (data / "manifest.jsonl").read_text().splitlines()]
+    rows[3]["split"] = "dev"
+    (data / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert evaluate(label="dev", split="dev") == 0
+    assert list(read_rows(tmp_path / "eval" / "dev")) == ["c3"]
+
+
+def test_a_pie_bench_folder_gives_the_fields_table(
+    tmp_path: Path, tiny_folder: Path, clip: Path, vit: Path, weights: Path, capsys: Any
+) -> None:
+    folder = tmp_path / "pie"
+    (folder / "annotation_images" / "1").mkdir(parents=True)
+    table: dict[str, Any] = {}
+    for i in range(2):
+        image = randn(i, 1, 3, 32, 32).sigmoid()
+        (folder / "annotation_images" / "1" / f"{i}.png").write_bytes(png(to_pil(image)))
+        table[f"00000000000{i}"] = {
+            "image_path": f"1/{i}.png",
+            "original_prompt": "a [cat]",
+            "editing_prompt": "a [dog]",
+            "editing_type_id": "1",
+            "mask": [200, 300],
+        }
+    (folder / "mapping_file.json").write_text(json.dumps(table))
+    flags = ["--prior", str(tiny_folder), "--num_inference_steps", "1", "--n_patches", "8", "--device", "cpu"]
+    flags += ["--clip", str(clip), "--dino", str(vit), "--lpips_weights", str(weights), "--out", str(tmp_path / "o")]
+    assert main(["eval", str(folder), *flags, "--label", "x"]) == 0
+    header = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| setting"))
+    for column in COLUMNS.keys() - {"target_accuracy", "lpips_ground_truth"}:  # which need more than PIE-Bench has
+        assert COLUMNS[column] in header
+    for row in read_rows(tmp_path / "o" / "x").values():
+        assert 0 <= row["mse_outside_mask"] <= 1
+        assert -1 <= row["ssim_outside_mask"] <= 1
+        assert -100 <= row["clip_whole"] <= 100
+        assert row["lpips_outside_mask"] >= 0
+
+
+def found(here: Path) -> dict[str, Any]:
+    """What evaluations left: each case's place, pixels, and metrics (time aside); not what config.json notes."""
+    folders = [file.parent for file in here.rglob("rows.jsonl")]
+    rows = {folder / name: row for folder in folders for name, row in read_rows(folder).items()}
+    assert rows
+    return {
+        "places": {str(at.relative_to(here)) for at in rows},
+        "pixels": {at.name: (at.parent / "results" / f"{at.name}.png").read_bytes() for at in rows},
+        "metrics": {at.name: {k: row[k] for k in COLUMNS if k in row and k != "seconds"} for at, row in rows.items()},
+    }
+
+
+@pytest.fixture
+def pairs(data: Path, tmp_path: Path, weights: Path, clip: Path, vit: Path) -> dict[str, tuple[str, dict, dict]]:
+    """Two evaluations that differ in one flag alone: (what first differs, flags of both, flags of the second)."""
+    rows = [json.loads(line) for line in (data / "manifest.jsonl").read_text().splitlines()]
+    rows[4]["split"] = "dev"
+    (data / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    shutil.copytree(data, tmp_path / "other")
+    shutil.copyfile(data / "ground_truth-0.png", tmp_path / "other/source-0.png")
+    negative = tmp_path / "negative.safetensors"
+    save_file({k: -v for k, v in load_file(weights).items()}, negative)
+    return {
+        "split": ("places", {}, {"split": "dev"}),
+        "limit": ("places", {}, {"limit": 2}),
+        "tag": ("places", {}, {"tag": "odd"}),
+        "out": ("places", {}, {"out": "elsewhere"}),
+        "label": ("places", {}, {"label": "y"}),
+        "data": ("pixels", {}, {"data": tmp_path / "other"}),
+        "preset": ("pixels", {}, {"preset": "sds"}),
+        "prior": ("pixels", {}, {"prior": None}),
+        "resolution": ("pixels", {}, {"resolution": 64}),
+        "keep_unchanged": ("pixels", {}, {"no-keep_unchanged": True}),
+        "torch_dtype": ("pixels", {}, {"torch_dtype": "bf16"}),
+        "edit": ("pixels", {}, {"seed": 3}),
+        "lpips": ("metrics", {"lpips_weights": weights}, {"lpips": True}),
+        "lpips_weights": ("metrics", {"lpips": True, "lpips_weights": weights}, {"lpips_weights": negative}),
+        "clip": ("metrics", {}, {"clip": clip}),
+        "dino": ("metrics", {}, {"dino": vit}),
+    }
+
+
+def test_batch_is_how_many_are_edited_at_once(evaluate: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
+    real, sizes = runner.start, []
+
+    def start(image: Any, prior: Any, prompts: list[str], *rest: Any) -> Any:
+        sizes.append(len(prompts))
+        return real(image, prior, prompts, *rest)
+
+    monkeypatch.setattr(runner, "start", start)
+    for batch, want in {1: [1] * 5, 2: [2, 1, 2], 8: [3, 2]}.items():  # three images of one size, two of another
+        sizes.clear()
+        assert evaluate(batch=batch, label=f"batch {batch}") == 0
+        assert sizes == want
+
+
+def test_an_absent_device_is_refused(evaluate: Callable[..., int], capsys: Any) -> None:
+    assert evaluate(device="cpu", limit=1) == 0
+    assert evaluate(device="cuda:99", limit=1) == 2
+    assert "device 'cuda:99' is not usable here" in capsys.readouterr().err
+
+
+HAS_A_TEST = {"batch": test_batch_is_how_many_are_edited_at_once, "device": test_an_absent_device_is_refused}
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(EvalArgs) if f.name not in HAS_A_TEST])
+def test_every_flag_changes_what_is_found(
+    typed: Callable[..., list[str]], pairs: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    assert name in pairs, f"{name} is a new flag: give it two evaluations that differ by it, or a test of its own"
+    what, both, second = pairs[name]
+    both = {"out": "eval", "label": "x", "limit": 1} | both
+    commands = [typed(**both), typed(**both), typed(**both | second)]
+    one, _, other = map(parse, commands)
+    changed = {f.name for f in fields(EvalArgs) if getattr(one, f.name) != getattr(other, f.name)}
+    assert changed == ({name, "edit"} if name == "preset" else {name})  # a preset is settings
+    results = []
+    for n, command in enumerate(commands):
+        (tmp_path / f"run{n}").mkdir()
+        monkeypatch.chdir(tmp_path / f"run{n}")
+        assert main(command) == 0
+        results.append(found(tmp_path / f"run{n}"))
+    first, again, changed = results
+    assert first == again
+    assert next((k for k in first if first[k] != changed[k]), "nothing") == what
