@@ -47,7 +47,7 @@ class CpdsPipelineConfig(ScenePipelineConfig):
     """What a view is compared with: the dataset's image of it, or the base scene's render."""
     preset: str | None = None
     """Settings by name: cpds-nerf (what stands here when none is named), pds-nerf, cds-nerf, dds-nerf, sds-nerf or
-    pds-nerf-paper; of splats cpds-splats, ..., pds-splats-paper. It sets the guidance, max-num-iterations, view-every
+    pds-nerf-paper; of splats cpds-splats, ..., pds-splats-paper. It sets the guidance, max_num_iterations, view_every
     and the optimizers' learning rates, but for those that are given other than by default."""
     masks: Path | None = None
     """Folder of images named like the training images, white where the scene may change; masks that the dataset lists
@@ -139,21 +139,21 @@ class CpdsPipeline(ScenePipeline):
         done = step - self.run.first
         view = view_at(self.run.seed * VIEWS_PER_SEED + done, self.config.view_every, len(self.views))
         generator = step_generator(self.run.seed, done)
-        mask, source = self.bounds.mask(view), self.source_latents(view)  # first: of the base scene
+        mask, source = self.bounds.mask(view), self.source_latents(view)  # first: may render the base scene
         editable = mask[0, 0, ..., None] > 0 if mask is not None and self.bounds.region else None
         with seeded(generator.initial_seed() ^ JITTER, self.device):
             image, losses = self.renderer.render(self.views.cameras[view], editable)
         image.register_hook(partial(self.on_image_gradient, view, done, image.detach()))
-        metrics, shown = {}, image
+        metrics, masked = {}, image
         if mask is not None:
             unedited, mask = self.source_image(view).to(image), mask.to(image)
             metrics = {"outside_psnr": outside_psnr(image.detach(), unedited, 1 - mask)}
-            shown = hold(image, unedited, mask, HOLD_AT)
-        latents = self.prior.encode(shown.to(self.prior.device))
+            masked = hold(image, unedited, mask, HOLD_AT)
+        latents = self.prior.encode(masked.to(self.prior.device))
         result = self.guidance.step(source, latents, done, generator)
         loss = pull(latents, self.config.loss_weight * result.gradient).to(self.device)
         metrics |= result.metrics | {f"{name} loss": float(x) for name, x in result.losses.items()}
-        return {"rgb": shown}, {"guidance": loss, **losses}, metrics
+        return {"rgb": masked}, {"guidance": loss, **losses}, metrics
 
     def on_image_gradient(self, view: int, done: int, image: Images, gradient: Images) -> None:
         """Show a step's view, and the gradient that reached it. Raises InputError where it is not finite."""

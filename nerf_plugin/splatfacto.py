@@ -92,8 +92,8 @@ class CpdsSplatModel(SplatfactoModel):
         super().populate_modules()
         if points is not None and len(points[1]) and not self.config.random_init:
             rgb = points[1] / 255
-            colours = RGB2SH(rgb) if self.config.sh_degree > 0 else torch.logit(rgb, eps=1e-10)
-            self.gauss_params["features_dc"] = Parameter(colours.float())
+            colors = RGB2SH(rgb) if self.config.sh_degree > 0 else torch.logit(rgb, eps=1e-10)
+            self.gauss_params["features_dc"] = Parameter(colors.float())
         self.strategy = FixedCount()
 
     def _get_background_color(self) -> Tensor:
@@ -110,9 +110,9 @@ class CpdsSplatModel(SplatfactoModel):
         if cropped is not None and not bool(cropped.any()):
             return self.get_empty_outputs(width, height, self.background_color)  # pyright: ignore[reportReturnType]
         values = {k: v if cropped is None else v[cropped] for k, v in self.gauss_params.items()}
-        colours, degree = torch.cat([values["features_dc"][:, None], values["features_rest"]], 1), self.config.sh_degree
+        colors, degree = torch.cat([values["features_dc"][:, None], values["features_rest"]], 1), self.config.sh_degree
         if degree == 0:
-            colours = colours[:, 0].sigmoid()
+            colors = colors[:, 0].sigmoid()
         elif self.training:
             degree = min(self.step // self.config.sh_degree_interval, degree)
         drawn, alpha, self.info = rasteriser_for(self.device)(
@@ -120,7 +120,7 @@ class CpdsSplatModel(SplatfactoModel):
             quats=values["quats"],
             scales=values["scales"].exp(),
             opacities=values["opacities"][:, 0].sigmoid(),
-            colors=colours,
+            colors=colors,
             viewmats=viewmats(poses),
             Ks=camera_at(camera, height, width).get_intrinsics_matrices().to(poses),
             width=width,

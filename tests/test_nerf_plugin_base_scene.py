@@ -44,10 +44,11 @@ def test_sources_are_rendered_from_the_base_scene_when_first_needed(
     eager = edit_scene(kind, max_num_iterations=1, out=tmp_path / "fresh")
     monkeypatch.undo()
     with eager.pipeline.base.restored():
-        looks = [eager.pipeline.render_eval(view) for view in TRAINING]
+        wanted = [eager.pipeline.render_eval(view) for view in TRAINING]
+    rounding = 0.51 / 255
     for view in TRAINING:  # of the third view too, which two steps had passed
-        assert (trainer.pipeline.source_image(view) - looks[view]).abs().max() < 1 / 254
-        assert (trainer.pipeline.render_eval(view) - looks[view]).abs().max() > 1 / 254  # and the steps did something
+        assert (trainer.pipeline.source_image(view) - wanted[view]).abs().max() < rounding
+        assert (trainer.pipeline.render_eval(view) - wanted[view]).abs().max() > rounding  # the steps did something
 
 
 def test_a_run_whose_sources_are_gone_goes_on_from_the_base_scene(

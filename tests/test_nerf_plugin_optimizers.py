@@ -43,7 +43,7 @@ def test_too_many_skipped_steps_end_the_run() -> None:
     with pytest.raises(InputError) as stop:
         stepped([float("inf")] * MAX_SKIPPED)
     assert f"{MAX_SKIPPED} steps in a row" in str(stop.value)
-    assert "lower loss_weight" in str(stop.value)
+    assert "lower pipeline.loss_weight" in str(stop.value)
 
 
 def test_a_step_whose_gradients_overflow_is_skipped(
