@@ -74,7 +74,7 @@ def seen(judge: IconClassifier, svg: bytes) -> str:
     """What the judge calls the drawing."""
     page = Image.new("RGB", (128, 128), "white")
     page.paste(drawn(svg, 104), (12, 12))
-    return judge.names(to_tensor(page))[0]["concept"]
+    return judge.classify(to_tensor(page))[0]["concept"]
 
 
 def names(svg: bytes) -> list[Any]:

@@ -20,10 +20,10 @@ from safetensors.torch import load_file
 
 from cpds.apps.cli.image import ImageArgs
 from cpds.apps.cli.main import main, parse
-from cpds.apps.cli.shared import fresh_folder, one_edit, slug
-from cpds.callbacks import Callback, MetricsLog, Pictures
+from cpds.apps.cli.jobs import fresh_folder, slug
+from cpds.callbacks import ImageOutputs, MetricsLog
 from cpds.config import EditConfig, GuidanceConfig
-from cpds.editor import EditState
+from cpds.state import Callback, EditState
 from cpds.guidance import StepResult
 from cpds.presets import PRESETS, PRESETS_FOR
 from cpds.priors.unet import UNetPrior
@@ -595,13 +595,13 @@ def test_ctrl_c_never_saves_half_a_step(
 def test_ctrl_c_while_the_pictures_are_written_stops_the_batch(
     edit: Edit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finished = Pictures.finished
+    finished = ImageOutputs.finished
 
-    def press(self: Pictures, state: object) -> None:
+    def press(self: ImageOutputs, state: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         finished(self, state)  # pyright: ignore
 
-    monkeypatch.setattr(Pictures, "finished", press)
+    monkeypatch.setattr(ImageOutputs, "finished", press)
     assert edit(trg_prompt=["a pig", "a dog"], num_inference_steps=1) == 130
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"cat-a-pig"} | SEVERAL
     assert {p.name for p in (tmp_path / "out/cat-a-pig").iterdir()} == FILES

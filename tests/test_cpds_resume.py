@@ -248,7 +248,7 @@ def test_a_kill_while_results_are_written_is_not_finished(
     edit: Edit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The old result is there, the checkpoint is the longer run's last: the new result must still be made."""
-    from cpds.callbacks import Pictures
+    from cpds.callbacks import ImageOutputs
 
     assert edit(save_path=tmp_path / "whole") == 0
     assert edit(resume=True, save_path=tmp_path / "whole", num_inference_steps=6) == 0
@@ -258,7 +258,7 @@ def test_a_kill_while_results_are_written_is_not_finished(
         raise SystemExit("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Pictures, "finished", killed)
+        patch.setattr(ImageOutputs, "finished", killed)
         with pytest.raises(SystemExit):
             edit(resume=True, num_inference_steps=6, checkpoint_every=1)
     assert int(load_file(tmp_path / "out/checkpoint.safetensors")["step"]) == 6
