@@ -1,5 +1,6 @@
 """What the programs here share: arguments from a dataclass, and one sentence for what the user can fix."""
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
