@@ -97,7 +97,8 @@ def test_points_move_in_canvas_pixels_whatever_the_scale(prior: UNetPrior) -> No
         with torch.no_grad():
             points += 8.0
         found.append(image.values()["0:d"].detach())
-        np.testing.assert_allclose(found[-1].numpy() - image.document.parameters["0:d"].value, 8 * 32 / CANVAS, rtol=1e-4)
+        moved_by = found[-1].numpy() - image.document.parameters["0:d"].value
+        np.testing.assert_allclose(moved_by, 8 * 32 / CANVAS, rtol=1e-4)
     torch.testing.assert_close(*found)
 
 
