@@ -21,7 +21,6 @@ from typing import Any
 import torch
 import tyro
 from jaxtyping import Float
-from nerfstudio.utils.eval_utils import eval_setup
 from torch import Tensor
 from torch.nn.functional import conv2d, max_pool2d
 
@@ -64,6 +63,8 @@ def views(run: Path, scene: Path) -> dict[str, Images]:
 
 def trained_views(run: Path) -> dict[str, Images]:
     """Of what ns-train made."""
+    from nerfstudio.utils.eval_utils import eval_setup
+
     _, pipeline, _, _ = eval_setup(run)
     found = {}
     for data in (pipeline.datamanager.train_dataset, pipeline.datamanager.eval_dataset):
