@@ -105,7 +105,7 @@ class Guidance:
             "forwards": float(len(target) * len(predictions.eps)),  # samples through the network
         }
         gradient = config.w_direction * direction
-        losses = {"direction": (target * gradient).sum()}
+        losses = {"direction": config.w_direction * (target * direction).sum()}
         # 2000 / (h w) belongs to the direction alone: the other losses undo what the learning rate holds of it
         undo = target.shape[-2] * target.shape[-1] / 2000 if self.lr_scaling == "area" else 1.0
         if self.contrast:

@@ -68,6 +68,10 @@ class Record:
         """Of every kind that there was."""
         return {kind: n for kind in get_args(Kind) if (n := self.count(kind))}
 
+    def faults(self) -> list[str]:
+        """The lines that would fail on a GPU."""
+        return [f"{kind}: {where}" for kind, where in sorted(self.events) if kind in get_args(Kind)[:2]]
+
     def clear(self) -> None:
         self.events.clear()
 

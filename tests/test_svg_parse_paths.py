@@ -19,8 +19,8 @@ def test_arcs_stay_on_their_ellipse(large: int, sweep: int) -> None:
         points += list((1 - t) ** 3 * p[0] + 3 * (1 - t) ** 2 * t * p[1] + 3 * (1 - t) * t**2 * p[2] + t**3 * p[3])
         at = p[3]
     np.testing.assert_allclose(at, end)
-    turn = np.radians(degrees)
-    unit = np.array(points) @ np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) / [rx, ry]
+    angle = np.radians(degrees)
+    unit = np.array(points) @ np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / [rx, ry]
     # three points give the center, all others must lie on the unit circle around it
     a, b, c = unit[0], unit[len(unit) // 3], unit[-1]
     center = np.linalg.solve(2 * np.array([b - a, c - a]), [b @ b - a @ a, c @ c - a @ a])

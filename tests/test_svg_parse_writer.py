@@ -66,7 +66,7 @@ CHANGES = [
         RED,
         {'"#p"/': '"#p" color="#ff0000"/'},
     ),
-    # but what the used subtree says itself is said there, once
+    # but what the used subtree declares itself is written there, once
     (
         '<defs><g id="p" fill="blue"><path d="M0 0h9v9z"/></g></defs><use href="#p"/><use href="#p"/>',
         "0/0/0:fill",

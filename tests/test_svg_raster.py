@@ -212,7 +212,7 @@ def test_several_pages_at_once_are_what_each_is_alone() -> None:
         torch.testing.assert_close(page.render(numbers, 40, 48), found, atol=1e-6, rtol=0)
 
 
-def scene() -> tuple[Group, dict[str, Tensor]]:
+def every_feature() -> tuple[Group, dict[str, Tensor]]:
     """Every differentiable feature on one page."""
     generator = torch.Generator().manual_seed(3)
     linear = Gradient("linear", "lin", STOPS, "userSpaceOnUse")
@@ -247,7 +247,7 @@ def numeric(f: Callable[[], Tensor], x: Tensor, step: float) -> Tensor:
 
 
 def test_gradients_are_those_of_finite_differences() -> None:
-    root, numbers = scene()
+    root, numbers = every_feature()
     page = Raster(root, 64.0, 64.0)
     ramp = torch.linspace(0, 1, 40, dtype=torch.float64)  # smooth, so that edges crossing pixels make no jumps
     weight = torch.stack([torch.sin((k + 2) * ramp)[:, None] * torch.cos((k + 1.5) * ramp)[None] for k in range(4)])
@@ -270,8 +270,8 @@ def test_gradients_are_those_of_finite_differences() -> None:
 @pytest.mark.parametrize("rule", [False, True])
 def test_coverage_is_the_area_inside(rule: bool) -> None:
     """Against counting sub-pixel samples of a self-crossing star (winding numbers 0, 1, 2), partly off the canvas."""
-    turn = torch.arange(5, dtype=torch.float64) * 4 * math.pi / 5
-    star = torch.stack([9 + 8 * turn.cos(), 7 + 9 * turn.sin()], 1).requires_grad_()
+    angle = torch.arange(5, dtype=torch.float64) * 4 * math.pi / 5
+    star = torch.stack([9 + 8 * angle.cos(), 7 + 9 * angle.sin()], 1).requires_grad_()
     edges = torch.stack([star, star.roll(-1, 0)], 1)
     owner = torch.zeros(5, dtype=torch.long)
     boxes = boxes_of(edges, owner, 1, 14, 12)
@@ -411,8 +411,8 @@ def test_neighbours_that_wind_opposite_ways_leave_no_gap(axes: tuple[int, int], 
 
 def test_outlines_that_cross_a_pixel_many_times_cover_it_once() -> None:
     """Hairlines through one point: against counting sub-pixel samples."""
-    turn = torch.arange(40, dtype=torch.float64) * math.pi / 40 + 0.01
-    along, side = torch.stack([turn.cos(), turn.sin()], 1), torch.stack([-turn.sin(), turn.cos()], 1) * 0.05
+    angle = torch.arange(40, dtype=torch.float64) * math.pi / 40 + 0.01
+    along, side = torch.stack([angle.cos(), angle.sin()], 1), torch.stack([-angle.sin(), angle.cos()], 1) * 0.05
     lines = [6 + torch.stack([-5 * a - s, 5 * a - s, 5 * a + s, -5 * a + s]) for a, s in zip(along, side, strict=True)]
     n = 64
     y, x = torch.meshgrid((torch.arange(12 * n) + 0.5) / n, (torch.arange(12 * n) + 0.5) / n, indexing="ij")
