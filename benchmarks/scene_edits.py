@@ -159,7 +159,7 @@ def name_of(run: Path) -> str:
 def main(config: Config) -> None:
     setup = Setup.of(config)
     count = len(setup.held_out)
-    truth, edited = (
+    sources, targets = (
         torch.cat([open_image(config.scene / place / n) for n in setup.held_out])
         for place in ("images", "target/images")
     )
@@ -172,14 +172,14 @@ def main(config: Config) -> None:
         base = now if base is None else base
         m = setup.measure(found, base)
         before = before or m
-        label = name_of(run) + (f", {float(psnr(now, truth).mean()):.1f} dB" if run == config.base else "")
+        label = name_of(run) + (f", {float(psnr(now, sources).mean()):.1f} dB" if run == config.base else "")
         decibels = [m[k] for k in ("outside_lowest", "outside_median", "far_lowest", "inside_median")]
         cells = [label, f"{m['correct']} of {count}", f"{m['probability']:.2f}", *(f"{x:.1f}" for x in decibels)]
         cells += [f"{m[k] / before[k]:.2f}" for k in ("consistency", "sharpness")]
         print(f"| {' | '.join(cells)} |", flush=True)
         rows.append(now[1::2])
     if config.sheet:
-        columns = [torch.cat(list(row), 2) for row in (*rows, edited[1::2])]
+        columns = [torch.cat(list(row), 2) for row in (*rows, targets[1::2])]
         write_atomic(config.sheet, png(to_pil(torch.cat(columns, 1)[None])))
 
 

@@ -97,7 +97,7 @@ def test_each_problem_is_named(tmp_path: Path, problem: str) -> None:
     save(tmp_path / "a.png")
     save(tmp_path / "small.png", (16, 16))
     save(tmp_path / "tiny.png", (8, 8))
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("no image")
     with pytest.raises(InputError, match=problem):
         load_cases(manifest(tmp_path, *PROBLEMS[problem]))
 
