@@ -1,4 +1,4 @@
-"""ICC colour profiles: images are edited in sRGB, and an RGB image's result goes back into its own profile."""
+"""ICC color profiles: images are edited in sRGB, and an RGB image's result goes back into its own profile."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
-MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # ICC colour space -> Pillow mode
+MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # ICC color space -> Pillow mode
 SRGB_TOLERANCE = 2  # of 255: sRGB profiles of different makers differ by rounding
 
 
 class ColorProfile:
-    """An ICC profile by its bytes. ValueError where it is damaged or is for something else than RGB, grey or CMYK."""
+    """An ICC profile by its bytes. ValueError where it is damaged or is for something else than RGB, gray or CMYK."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -28,7 +28,7 @@ class ColorProfile:
 
     @cached_property
     def is_srgb(self) -> bool:
-        """Whether conversion to sRGB changes no colour by more than rounding: it is left out then."""
+        """Whether conversion to sRGB changes no color by more than rounding: it is left out then."""
         if self.mode != "RGB":
             return False
         steps = np.linspace(0, 255, 9).astype(np.uint8)

@@ -11,7 +11,7 @@ from cpds.types import Features, Patches, Scalar
 
 
 def patches(features: Features, size: int) -> list[Patches]:
-    """Unit-length patch features of each picture: the mean over size x size cells, row by row."""
+    """Unit-length patch features of each image: the mean over size x size cells, row by row."""
     cells = avg_pool2d(features, size) if size > 1 else features
     return list(normalize(cells.flatten(2).transpose(1, 2), dim=-1))
 
@@ -32,9 +32,9 @@ def cut_loss(
     selector: PatchSelector,
     generator: torch.Generator,
 ) -> Scalar:
-    """PatchNCE on the patches that `selector` picks; a mean over patches, summed over layers, patch sizes and pictures.
+    """PatchNCE on the patches that `selector` picks; a mean over patches, summed over layers, patch sizes and images.
 
-    Pictures of a batch are thus edited independently of each other, as they are by `pull`. Layers smaller than a patch
+    Images of a batch are thus edited independently of each other, as they are by `pull`. Layers smaller than a patch
     are skipped. Gradients reach `target` alone.
     """
     if max(min(f.shape[-2:]) for f in source) < min(sizes):

@@ -68,23 +68,23 @@ def decode(path: Path) -> tuple[Image.Image, list[str]]:
     except InputError:
         raise
     except FileNotFoundError as err:
-        raise InputError(f"picture {path} does not exist: check the path") from err
+        raise InputError(f"image {path} does not exist: check the path") from err
     except UnidentifiedImageError as err:
-        raise InputError(f"{path} is not a picture that can be read: give a {', '.join(SUFFIXES)} file") from err
+        raise InputError(f"{path} is not an image that can be read: give a {', '.join(SUFFIXES)} file") from err
     except Image.DecompressionBombError as err:
-        raise InputError(f"picture {path} has too many pixels to be held ({err}): scale it down first") from err
+        raise InputError(f"image {path} has too many pixels to be held ({err}): scale it down first") from err
     except Exception as err:  # Pillow's readers raise a dozen kinds for damaged files
         what = str(err) or type(err).__name__
-        raise InputError(f"picture {path} is damaged or cannot be read ({what}): save it again") from err
+        raise InputError(f"image {path} is damaged or cannot be read ({what}): save it again") from err
 
 
 def check_sides(path: Path, width: int, height: int) -> None:
     """Raise InputError for images that are too small to edit or too large to hold."""
     size = f"{width}x{height}"
     if min(width, height) < SMALLEST:
-        raise InputError(f"picture {path} is {size} px: it must be at least {SMALLEST}x{SMALLEST}")
+        raise InputError(f"image {path} is {size} px: it must be at least {SMALLEST}x{SMALLEST}")
     if max(width, height) > LARGEST:
-        raise InputError(f"picture {path} is {size} px: its sides may be at most {LARGEST}, scale it down first")
+        raise InputError(f"image {path} is {size} px: its sides may be at most {LARGEST}, scale it down first")
 
 
 def left_out(file: Image.Image) -> Iterator[str]:
@@ -104,7 +104,7 @@ def left_out(file: Image.Image) -> Iterator[str]:
 
 
 def eight_bit(image: Image.Image) -> Image.Image:
-    """Grey of 16 or 32 bits scaled down to 8, its transparent value to alpha; other images as they are."""
+    """Gray of 16 or 32 bits scaled down to 8, its transparent value to alpha; other images as they are."""
     if image.mode[0] not in "IF":
         return image
     values = np.nan_to_num(np.asarray(image, dtype=np.float64))
@@ -113,8 +113,8 @@ def eight_bit(image: Image.Image) -> Image.Image:
     else:  # no range is given: the first of these that holds all values; floats may be 0 … 1
         tops = [1.0, 255.0, 65535.0, values.max()][image.mode == "I" :]
         top = next(t for t in tops if values.max() <= t)
-    grey = Image.fromarray((values / top * 255).clip(0, 255).round().astype(np.uint8))
+    gray = Image.fromarray((values / top * 255).clip(0, 255).round().astype(np.uint8))
     if isinstance(clear := image.info.get("transparency"), int):
-        grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
-    grey.info["icc_profile"] = image.info.get("icc_profile")
-    return grey
+        gray.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    gray.info["icc_profile"] = image.info.get("icc_profile")
+    return gray

@@ -20,7 +20,7 @@ from cpds.types import Images
 
 __all__ = ["SUFFIXES", "check_sides", "find_files", "find_images"]
 
-GONE = 32  # of 255: change of a colour from which on nothing of the old one remains
+GONE = 32  # of 255: change of a color from which on nothing of the old one remains
 LONGEST = 4096  # px, longer side while editing with the shorter side as asked
 
 
@@ -41,10 +41,10 @@ class SourceImage:
         return None if self.alpha is None else torch.from_numpy(numbers(self.alpha) > 0).float()[None, None]
 
     def png(self, edited: Images) -> bytes:
-        """An edit of `image` as PNG with the file's alpha and colour profile; colours that are equal keep their bytes.
+        """An edit of `image` as PNG with the file's alpha and color profile; colors that are equal keep their bytes.
 
-        Over white it looks as `edited`: with C = a F + (1 - a) white, the colour is F' = F + (C' - C) / a. In the
-        file's profile P it is P(F') and, of what sRGB could not hold of the file's colour, a rest that falls with the
+        Over white it looks as `edited`: with C = a F + (1 - a) white, the color is F' = F + (C' - C) / a. In the
+        file's profile P it is P(F') and, of what sRGB could not hold of the file's color, a rest that falls with the
         change: none from GONE on.
         """
         after = to_pil(edited)
@@ -79,9 +79,9 @@ def nearest(pixels: np.ndarray) -> Image.Image:
 
 
 def open_source(path: Path) -> SourceImage:
-    """An image file to be edited: any format, mode and colour profile that Pillow reads.
+    """An image file to be edited: any format, mode and color profile that Pillow reads.
 
-    Raises InputError for files that are missing, damaged, no picture, or of a size that cannot be worked on.
+    Raises InputError for files that are missing, damaged, no image, or of a size that cannot be worked on.
     """
     file, notes = decode(path)
     colors, alpha = split_alpha(file)
@@ -92,21 +92,21 @@ def open_source(path: Path) -> SourceImage:
             srgb = profile.to_srgb({"RGB": colors, "L": colors.convert("L"), "CMYK": file}[profile.mode])
         except ValueError:
             profile = None
-            notes.append("its colour profile cannot be used and is left out: colours may look different")
+            notes.append("its color profile cannot be used and is left out: colors may look different")
     if file.mode == "CMYK" or (profile is not None and not profile.works_both_ways):
-        notes.append(f"its {profile.mode.replace('L', 'grey') if profile else file.mode} colours are converted to sRGB")
+        notes.append(f"its {profile.mode.replace('L', 'gray') if profile else file.mode} colors are converted to sRGB")
         colors, profile = srgb, None
     if alpha is not None:
         if alpha.getextrema() == (0, 0):
-            raise InputError(f"picture {path} is transparent everywhere: there is nothing to edit")
+            raise InputError(f"image {path} is transparent everywhere: there is nothing to edit")
         notes.append("it is edited over white, and keeps its transparency: nothing is edited where it is transparent")
     return SourceImage(to_tensor(over_white(srgb, alpha)), tuple(notes), srgb, colors, alpha, profile)
 
 
 def open_image(path: Path) -> Images:
-    """sRGB (1, 3, H, W) in [0, 1], upright as its EXIF says; alpha is laid over white, 16-bit grey is scaled down.
+    """sRGB (1, 3, H, W) in [0, 1], upright as its EXIF says; alpha is laid over white, 16-bit gray is scaled down.
 
-    Raises InputError for files that are missing, damaged, no picture, or of a size that cannot be worked on.
+    Raises InputError for files that are missing, damaged, no image, or of a size that cannot be worked on.
     """
     return open_source(path).image
 
@@ -130,9 +130,9 @@ def over_white(colors: Image.Image, alpha: Image.Image | None) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
 
 
-def to_tensor(picture: Image.Image) -> Images:
-    """An RGB picture as (1, 3, H, W) in [0, 1]."""
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
+def to_tensor(image: Image.Image) -> Images:
+    """An RGB image as (1, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
 
 
 def working_size(height: int | float, width: int | float, short: int, multiple: int) -> tuple[int, int]:
@@ -151,36 +151,36 @@ def working_size(height: int | float, width: int | float, short: int, multiple: 
 
 
 def resized(images: Float[Tensor, "b c h w"], size: Sequence[int]) -> Float[Tensor, "b c H W"]:
-    """Pictures or masks in [0, 1] at `size` (H, W), bicubic; larger ones are smoothed first."""
+    """Images or masks in [0, 1] at `size` (H, W), bicubic; larger ones are smoothed first."""
     return interpolate(images, tuple(size), mode="bicubic", antialias=True).clamp(0, 1)
 
 
 def to_pil(images: Images) -> Image.Image:
-    """A batch of one as an 8-bit RGB picture. ValueError for more: none shall be lost."""
+    """A batch of one as an 8-bit RGB image. ValueError for more: none shall be lost."""
     if len(images) != 1:
-        raise ValueError(f"{len(images)} pictures cannot be made one: take them one by one, images.split(1)")
+        raise ValueError(f"{len(images)} images cannot be made one: take them one by one, images.split(1)")
     return Image.fromarray((images[0] * 255).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy())
 
 
-def png(picture: Image.Image, icc_profile: bytes | None = None) -> bytes:
-    """The picture as PNG bytes."""
+def png(image: Image.Image, icc_profile: bytes | None = None) -> bytes:
+    """The image as PNG bytes."""
     buffer = BytesIO()
-    picture.save(buffer, "PNG", icc_profile=icc_profile)
+    image.save(buffer, "PNG", icc_profile=icc_profile)
     return buffer.getvalue()
 
 
-def side_by_side(pictures: Sequence[Image.Image], gap: int = 8) -> Image.Image:
+def side_by_side(images: Sequence[Image.Image], gap: int = 8) -> Image.Image:
     """Images of one size side by side on white."""
-    w, h = pictures[0].size
-    row = Image.new("RGB", (len(pictures) * (w + gap) - gap, h), "white")
-    for i, picture in enumerate(pictures):
-        row.paste(picture, (i * (w + gap), 0))
+    w, h = images[0].size
+    row = Image.new("RGB", (len(images) * (w + gap) - gap, h), "white")
+    for i, image in enumerate(images):
+        row.paste(image, (i * (w + gap), 0))
     return row
 
 
-def gif(pictures: Sequence[Image.Image], frame_ms: int = 100, last_ms: int = 1200, side: int = 512) -> bytes:
-    """An endless animation, the last picture held; pictures larger than `side` are scaled down."""
-    frames = [p.copy() for p in pictures]
+def gif(images: Sequence[Image.Image], frame_ms: int = 100, last_ms: int = 1200, side: int = 512) -> bytes:
+    """An endless animation, the last image held; images larger than `side` are scaled down."""
+    frames = [p.copy() for p in images]
     for frame in frames:
         frame.thumbnail((side, side))
     buffer = BytesIO()

@@ -1,4 +1,4 @@
-"""Masks: white may change, black is held, grey lets that share of the change through."""
+"""Masks: white may change, black is held, gray lets that share of the change through."""
 
 import warnings
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ from cpds.images import split_alpha
 from cpds.types import Images
 
 BLACK, WHITE = 5 / 255, 250 / 255  # beyond these a JPEG's noise is all that is in a mask
-ONE_COLOR = 16  # of 255: colours of a lossy file that was painted with a single one
+ONE_COLOR = 16  # of 255: colors of a lossy file that was painted with a single one
 
 
 def read_mask(path: Path) -> Float[Tensor, "1 1 H W"]:
-    """A mask's grey values in [0, 1]: black is held, white may change. InputError as `open_source`.
+    """A mask's gray values in [0, 1]: black is held, white may change. InputError as `open_source`.
 
-    Where it is transparent it is held, too; painted in one colour, whichever, on a transparent layer, it is its alpha.
+    Where it is transparent it is held, too; painted in one color, whichever, on a transparent layer, it is its alpha.
     Which of the two it was is said in a warning.
     """
     image, _ = decode(path)
@@ -47,7 +47,7 @@ def fitting(mask: Float[Tensor, "1 1 h w"], path: Path, like: Images) -> Float[T
     """The mask that was read from `path`; InputError unless it has the image's size."""
     if mask.shape[-2:] != like.shape[-2:]:
         ours, theirs = (f"{x.shape[-1]}x{x.shape[-2]}" for x in (mask, like))
-        raise InputError(f"mask {path} is {ours} px but the picture is {theirs}: make them the same size")
+        raise InputError(f"mask {path} is {ours} px but the image is {theirs}: make them the same size")
     return mask
 
 
@@ -60,7 +60,7 @@ def edit_mask(path: Path) -> Float[Tensor, "1 1 H W"]:
             "of 255), so nothing could change: make white what may change"
         )
     if mask.min() > WHITE:
-        warnings.warn(f"mask {path} is white everywhere: all of the picture may change", stacklevel=2)
+        warnings.warn(f"mask {path} is white everywhere: all of the image may change", stacklevel=2)
     return mask
 
 

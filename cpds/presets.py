@@ -10,7 +10,7 @@ DDS_PAPER = EditConfig(GuidanceConfig("dds"), 200, "sgd", 0.1, lr_scaling="area"
 CDS_PAPER = replace(DDS_PAPER, guidance=GuidanceConfig("cds", w_cut=3.0))
 # the public code of CPDS: CDS's numbers at eight times the learning rate, and stride 1, where psi is 0
 CPDS_REFERENCE = replace(DDS_PAPER, guidance=GuidanceConfig("cpds", w_cut=3.0, stride=1), lr=0.8)
-# Posterior Distillation Sampling (Koo 2024) on pictures
+# Posterior Distillation Sampling (Koo 2024) on images
 PDS_PAPER = EditConfig(GuidanceConfig("pds", guidance_scale=50.0, t_min=0.02, t_max=0.98), 500, "adamw", 0.1)
 # … on NeRFs
 PDS_NERF = replace(
@@ -115,7 +115,7 @@ class DreamBoothSettings:
     optimizer: str = "adamw"
     lr: float = 5e-6
     steps: int = 800
-    class_pictures: int = 200
+    class_images: int = 200
 
 
 DREAMBOOTH = DreamBoothSettings()

@@ -150,9 +150,7 @@ class RunFolder:
         """InputError if a run, or a file that a run would replace, is here."""
         for name in (PLAN, *self._files()):
             if os.path.lexists(self.path / name):  # False, unlike Path.exists, for a name too long
-                raise InputError(
-                    f"{self.path} already holds {name}: go on with what is there (--resume), or choose another folder"
-                )
+                raise InputError(f"{self.path} already holds {name}: resume what is there, or choose another folder")
 
     def _files(self) -> list[str]:
         exports = [name for form in FORMATS for name in (f"{EXPORT}.{form}", form)]
@@ -245,7 +243,7 @@ class RunFolder:
         write_atomic(file, data)
 
     def frames(self) -> list[Path]:
-        """Trajectory pictures so far, in order; files of other names are none of ours."""
+        """Trajectory images so far, in order; files of other names are none of ours."""
         return sorted(f for f in (self.path / FRAMES).glob("*.png") if re.fullmatch("[0-9]{6,}", f.stem))
 
 

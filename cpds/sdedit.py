@@ -1,4 +1,4 @@
-"""SDEdit (Meng 2022): noise a picture in part and denoise it under a prompt. It sharpens what an edit left blurred."""
+"""SDEdit (Meng 2022): noise an image in part and denoise it under a prompt. It sharpens what an edit left blurred."""
 
 from itertools import pairwise
 

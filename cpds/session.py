@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,14 @@ from cpds.state import Callback, EditState
 
 
 class EditStopped(KeyboardInterrupt):
-    """An edit ended by Ctrl-C or SIGTERM; its folder holds all that resuming needs, or is `finished`."""
+    """An edit ended by Ctrl-C or SIGTERM; its folder holds all that resuming needs, or is `finished`.
 
-    def __init__(self, step: int, exit_code: int, *, finished: bool = False) -> None:
-        super().__init__(f"stopped after step {step}")
+    `exit_code` is a shell's: 130 for Ctrl-C, 143 for SIGTERM.
+    """
+
+    def __init__(self, step: int, exit_code: int, folder: Path, *, finished: bool = False) -> None:
+        remedy = "the run is finished" if finished else f"resume the run in {folder}"
+        super().__init__(f"stopped after step {step}: {remedy}")
         self.step, self.exit_code, self.finished = step, exit_code, finished
 
 
@@ -98,11 +102,11 @@ def edit_in_folder(
 
 def own_names(parts: OwnParts) -> dict[str, str]:
     """What a run remembers of parts from outside."""
-    given = {f.name: getattr(parts, f.name) for f in fields(parts)}
-    if parts.objective is not None:
-        given["objective"] = parts.objective.direction
-    if parts.selectors is not None:
-        given["selectors"] = parts.selectors[0]
+    given = {
+        "objective": parts.objective and parts.objective.direction,
+        "selectors": parts.selectors[0] if parts.selectors else None,
+        "optimizer": parts.optimizer,
+    }
     return {name: name_of(part) for name, part in given.items() if part is not None}
 
 
@@ -132,7 +136,7 @@ def _run(place: RunFolder, state: EditState, callbacks: Sequence[Callback], ever
         except KeyboardInterrupt as err:
             if stopper.stopped:  # between two steps: the state is whole
                 checkpoints.save(state)
-            raise EditStopped(state.step, stopper.exit_code or 130) from err
+            raise EditStopped(state.step, stopper.exit_code or 130, place.path) from err
     except EditDiverged as err:
         kept = int((place.load_checkpoint() or {"step": 0})["step"])  # the selector has seen the bad step
         raise InputError(f"{err}; the state after step {kept} is kept in {place.path}") from err
@@ -147,7 +151,7 @@ def _run(place: RunFolder, state: EditState, callbacks: Sequence[Callback], ever
         _closed(callbacks)
         stopper.restore()
     if stopper.asked:  # while the last files were written
-        raise EditStopped(state.step, stopper.exit_code, finished=True)
+        raise EditStopped(state.step, stopper.exit_code, place.path, finished=True)
     return state
 
 

@@ -133,7 +133,7 @@ def stored(folder: Path, command: str, kind: type) -> Stored:
     if not os.path.isfile(file):
         raise InputError(
             f"there is no run to resume in {folder}: nothing of one was stored there; check the path, "
-            "or start the run without --resume"
+            "or start a run anew"
         )
     document = read_object(file)
     if document.get("command") != command:

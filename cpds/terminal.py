@@ -2,6 +2,7 @@
 
 import sys
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # reorder what stands beside them
@@ -18,14 +19,21 @@ def printable(text: str) -> str:
     )
 
 
-def _put(line: str, stream: Any) -> None:
-    encoding = stream.encoding or "utf-8"
-    print(printable(line).encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+def _put(line: str, stream: Any, styled: bool = False) -> None:
+    encoding, text = stream.encoding or "utf-8", line if styled else printable(line)
+    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
 
 
 def print_status(message: object) -> None:
     """One line on standard error."""
     _put(str(message), sys.stderr)
+
+
+def print_styled(text: str, quoted: Iterable[str]) -> None:
+    """Lines that may have colors, on standard error; without them if something `quoted` could control the terminal."""
+    controls = any(printable(word) != word for word in quoted)
+    for line in text.splitlines():
+        _put(line, sys.stderr, styled=not controls)
 
 
 def warn(message: object) -> None:

@@ -6,6 +6,6 @@ from torch import Tensor
 Latents = Float[Tensor, "b c h w"]
 Images = Float[Tensor, "b 3 H W"]  # RGB in [0, 1]
 Timesteps = Int[Tensor, " b"]  # indices into a NoiseSchedule
-Features = Float[Tensor, "b _d _h _w"]  # one self-attention layer's output, laid out as a picture; layers differ
+Features = Float[Tensor, "b _d _h _w"]  # one self-attention layer's output, laid out as an image; layers differ
 Patches = Float[Tensor, "n d"]  # unit-length rows
 Scalar = Float[Tensor, ""]

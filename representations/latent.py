@@ -1,4 +1,4 @@
-"""A picture edited as its latent: the parameter is z itself."""
+"""An image edited as its latent: the parameter is z itself."""
 
 import warnings
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ FREE = 0.1  # mask value from which on a latent cell moves freely; below in prop
 
 @dataclass(frozen=True)
 class LatentImageConfig:
-    """How a picture becomes a latent and a latent a picture."""
+    """How an image becomes a latent and a latent an image."""
 
     resolution: int | None = None
     """Shorter side while editing, in px; none takes the size that the prior was trained on."""
@@ -37,9 +37,9 @@ class LatentImageConfig:
 
 
 class LatentImage:
-    """A picture's latent under `prior`; the result comes back at the picture's own size.
+    """An image's latent under `prior`; the result comes back at the image's own size.
 
-    Several pictures of one size may be edited at once, each with prompts of its own, as if each were alone.
+    Several images of one size may be edited at once, each with prompts of its own, as if each were alone.
     `mask` (1 or b, 1, H, W) works as a layer mask: where it is 0 neither the latent nor a pixel changes; where it is
     not, the latent is edited, and each pixel gets the mask's share of that: source + mask (edit - source).
     """
@@ -90,7 +90,7 @@ class LatentImage:
         config: LatentImageConfig | None = None,
         mask: Float[Tensor, "1 1 H W"] | None = None,
     ) -> "LatentImage":
-        """From an opened file, whose transparency and colour profile the saved edit keeps; what is clear is held."""
+        """From an opened file, whose transparency and color profile the saved edit keeps; what is clear is held."""
         if source.visible is not None:
             mask = source.visible if mask is None else mask * source.visible.to(mask)
         image = cls(source.image, prior, config, mask)
@@ -100,7 +100,7 @@ class LatentImage:
     def save(self, path: str | Path) -> None:
         """Write the edit, at the source's size, as PNG; several as <name>-1.png, <name>-2.png, … in their order.
 
-        Of a source from a file it keeps transparency and colour profile. InputError for a name of another format.
+        Of a source from a file it keeps transparency and color profile. InputError for a name of another format.
         """
         path = Path(path)
         if path.suffix.lower() not in ("", ".png"):

@@ -1,4 +1,4 @@
-"""Edit a picture from the command line: `cpds image` under the name that the papers' code gives it.
+"""Edit an image from the command line: `cpds image` under the name that the papers' code gives it.
 
     python scripts/edit_image.py --img_path cat.png --prompt "a cat face" --trg_prompt "a dog face" --save_path out
     python scripts/edit_image.py --img_path photos --prompt "a photo of a cat" --trg_prompt "a photo of a dog" \
@@ -12,7 +12,7 @@ The same in Python:
     prior = load_prior()
     image = LatentImage.open("cat.png", prior)
     edit(image, prior, "a cat face", "a dog face")
-    image.save("dog.png", prior)
+    image.save("dog.png")
 """
 
 import sys

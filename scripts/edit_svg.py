@@ -7,13 +7,12 @@
 The same in Python:
 
     from cpds import edit, load_prior
-    from cpds.presets import PRESETS
     from svg.image import SvgImage
 
     prior = load_prior()
-    scene = SvgImage.open("cat.svg", prior)
-    edit(scene, prior, "a cat face", "a dog face", PRESETS["cpds-svg"])
-    scene.save("dog.svg")
+    image = SvgImage.open("cat.svg", prior)
+    edit(image, prior, "a cat face", "a dog face")
+    image.save("dog.svg")
 """
 
 import sys

@@ -18,12 +18,13 @@ from svg.parse.builder import Builder
 from svg.parse.clips import outline_box
 from svg.parse.context import Context, start
 from svg.parse.css import Cascade
+from svg.parse.files import is_packed, read_file, unpacked
 from svg.parse.parameters import ParameterTable
 from svg.parse.transforms import Box, fit, view_box
 from svg.parse.use_expansion import check_use_expansion
 from svg.parse.values import RGB, color, length
 from svg.parse.writer import Writer
-from svg.parse.xml import Tree, is_packed, read_file, read_tree, tag, unpacked
+from svg.parse.xml import Tree, read_tree, tag
 
 MIN_SIDE, MAX_SIDE = 1e-3, 1e6  # px
 PLURALS = {"clip path of text": "clip paths of text", "reference to another document": "references to other documents"}

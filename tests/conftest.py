@@ -1,7 +1,9 @@
 """A tiny Stable Diffusion pipeline built from configs, with random weights, in a folder of its own."""
 
+import hashlib
 import json
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -232,8 +234,8 @@ class Recorder:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    """A smooth 40x28 picture."""
+def image_file(tmp_path: Path) -> Path:
+    """A smooth 40x28 image."""
     y, x = torch.meshgrid(torch.linspace(0, 1, 28), torch.linspace(0, 1, 40), indexing="ij")
     pixels = torch.stack([x, y, (x + y) / 2]).mul(200).byte()
     Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(tmp_path / "cat.png")
@@ -248,13 +250,13 @@ def resuming(plain: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture
-def command(tiny_folder: Path, picture: Path, tmp_path: Path) -> Callable[..., list[str]]:
+def command(tiny_folder: Path, image_file: Path, tmp_path: Path) -> Callable[..., list[str]]:
     """Arguments of a short `cpds image`; keywords replace or add flags, None leaves one out, True is a bare flag.
 
     With resume=True those that go on with the run in save_path, and beside them only what the keywords say.
     """
     plain = {
-        "img_path": picture,
+        "img_path": image_file,
         "prompt": "a cat",
         "trg_prompt": "a dog",
         "prior": tiny_folder,
@@ -280,6 +282,47 @@ def command(tiny_folder: Path, picture: Path, tmp_path: Path) -> Callable[..., l
 def edit(command: Callable[..., list[str]]) -> Callable[..., int]:
     """Run `cpds image` in this process; its exit code."""
     return lambda **changes: main(command(**changes))
+
+
+def snapshot(folder: Path) -> dict[str, str]:
+    """Digest of every file, and the names of the folders."""
+    return {
+        str(p.relative_to(folder)): "folder" if p.is_dir() else hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in folder.rglob("*")
+    }
+
+
+@pytest.fixture
+def sentence(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    """The one line on standard error, progress bars aside."""
+
+    def read() -> str:
+        shown = [line for line in re.split(r"[\r\n]+", capsys.readouterr().err) if line.strip()]
+        lines = [line for line in shown if not re.search(r"\d%\|", line)]
+        assert len(lines) == 1, lines
+        assert lines[0].startswith("cpds: error: ")
+        return lines[0]
+
+    return read
+
+
+@pytest.fixture
+def refused(
+    edit: Callable[..., int], tmp_path: Path, sentence: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., None]:
+    """Run `cpds image`, which must end with 2 and one sentence holding `words`, and leave every file as it was."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # what the environment variable sets
+
+    def check(*words: str, **changes: Any) -> None:
+        before = snapshot(tmp_path)
+        assert edit(**changes) == 2
+        message = sentence()
+        for word in words:
+            assert word in message
+        assert snapshot(tmp_path) == before
+
+    return check
 
 
 @pytest.fixture

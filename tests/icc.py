@@ -43,7 +43,7 @@ def rgb_profile(primaries: Sequence[Sequence[float]] = WIDE, exponent: float = 2
     return profile(b"mntr", b"RGB ", b"XYZ ", tags)
 
 
-def grey_profile(exponent: float) -> bytes:
+def gray_profile(exponent: float) -> bytes:
     return profile(b"mntr", b"GRAY", b"XYZ ", {"kTRC": gamma(exponent)})
 
 
@@ -57,7 +57,7 @@ def table_profile(kind: bytes, space: bytes, channels: int, lightness: Sequence[
 
 
 def cmyk_profile() -> bytes:
-    """Inks that are all grey: white paper without ink, black where any is full."""
+    """Inks that are all gray: white paper without ink, black where any is full."""
     return table_profile(b"prtr", b"CMYK", 4, [255] + [0] * 15)
 
 

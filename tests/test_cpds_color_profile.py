@@ -1,4 +1,4 @@
-"""Colour profiles against the matrices and curves that they are made of; what was not edited keeps its bytes."""
+"""Color profiles against the matrices and curves that they are made of; what was not edited keeps its bytes."""
 
 from io import BytesIO
 from pathlib import Path
@@ -15,7 +15,7 @@ from cpds.images import SourceImage, open_source
 H, W = 20, 24
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (H, W, 3), dtype=np.uint8)
-TAME = RNG.integers(70, 180, (H, W, 3), dtype=np.uint8)  # colours that sRGB holds as well
+TAME = RNG.integers(70, 180, (H, W, 3), dtype=np.uint8)  # colors that sRGB holds as well
 ALPHA = RNG.integers(60, 256, (H, W), dtype=np.uint8)
 OWN_SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -79,8 +79,8 @@ def test_a_slight_edit_keeps_most_of_what_srgb_cannot_hold(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("alpha", [False, True])
-def test_colours_that_nobody_edited_keep_their_bytes(tmp_path: Path, alpha: bool) -> None:
-    """Many of these colours lie outside of sRGB, where a conversion there and back would lose them."""
+def test_colors_that_nobody_edited_keep_their_bytes(tmp_path: Path, alpha: bool) -> None:
+    """Many of these colors lie outside of sRGB, where a conversion there and back would lose them."""
     layers = [RGB, ALPHA[..., None]] if alpha else [RGB]
     own = np.concatenate(layers, -1)
     source = opened(tmp_path, Image.fromarray(own), icc.rgb_profile())
@@ -105,12 +105,12 @@ def test_srgb_profiles_change_no_pixel_and_are_kept(tmp_path: Path) -> None:
     assert not ColorProfile(icc.rgb_profile(icc.SRGB, 1.8)).is_srgb  # its primaries, another curve
 
 
-def test_a_grey_profile_becomes_srgb_and_says_so(tmp_path: Path) -> None:
-    grey = np.tile(np.arange(W, dtype=np.uint8) * 10, (H, 1))
-    source = opened(tmp_path, Image.fromarray(grey), icc.grey_profile(1.0))
-    want = encoded(grey / 255.0)[..., None].repeat(3, -1)
+def test_a_gray_profile_becomes_srgb_and_says_so(tmp_path: Path) -> None:
+    gray = np.tile(np.arange(W, dtype=np.uint8) * 10, (H, 1))
+    source = opened(tmp_path, Image.fromarray(gray), icc.gray_profile(1.0))
+    want = encoded(gray / 255.0)[..., None].repeat(3, -1)
     assert np.abs(pixels(source) - want).max() <= 1.5
-    assert source.notes == ("its grey colours are converted to sRGB",)
+    assert source.notes == ("its gray colors are converted to sRGB",)
     assert result(source, pixels(source))[1] is None
 
 
@@ -120,7 +120,7 @@ def test_inks_become_srgb_by_their_profile(tmp_path: Path) -> None:
     source = opened(tmp_path, Image.fromarray(inks, "CMYK"), icc.cmyk_profile(), "tif")
     assert pixels(source)[:, : W // 2].min() >= 254
     assert pixels(source)[:, W // 2 :].max() <= 1
-    assert source.notes == ("its CMYK colours are converted to sRGB",)
+    assert source.notes == ("its CMYK colors are converted to sRGB",)
     assert result(source, pixels(source))[1] is None
 
 
@@ -128,7 +128,7 @@ def test_a_profile_of_one_direction_becomes_srgb_and_says_so(tmp_path: Path) -> 
     profile = icc.scanner_profile()
     assert not ColorProfile(profile).works_both_ways
     source = opened(tmp_path, Image.new("RGB", (W, H), "white"), profile)
-    assert source.notes == ("its RGB colours are converted to sRGB",)
+    assert source.notes == ("its RGB colors are converted to sRGB",)
     assert result(source, pixels(source))[1] is None
 
 
@@ -136,7 +136,7 @@ def test_a_profile_of_one_direction_becomes_srgb_and_says_so(tmp_path: Path) -> 
 def test_profiles_that_cannot_be_used_are_left_out_and_named(tmp_path: Path, profile: bytes) -> None:
     source = opened(tmp_path, Image.fromarray(RGB), profile)
     np.testing.assert_array_equal(pixels(source).round(), RGB)
-    assert source.notes == ("its colour profile cannot be used and is left out: colours may look different",)
+    assert source.notes == ("its color profile cannot be used and is left out: colors may look different",)
     assert result(source, pixels(source))[1] is None
 
 

@@ -84,9 +84,9 @@ PROBLEMS = {
     "line 1: expect must be an object of texts": [row(expect={"concept": 1})],
     "id 'a' occurs twice": [row(), row()],
     "id 'a/b' must be letters": [row("a/b", source="a.png")],
-    r"a: source: picture \S*gone.png does not exist": [row(source="gone.png")],
-    r"a: source: \S*text.png is not a picture": [row(source="text.png")],
-    r"a: source: picture \S*tiny.png is 8x8 px: it must be at least 16x16": [row(source="tiny.png")],
+    r"a: source: image \S*gone.png does not exist": [row(source="gone.png")],
+    r"a: source: \S*text.png is not an image": [row(source="text.png")],
+    r"a: source: image \S*tiny.png is 8x8 px: it must be at least 16x16": [row(source="tiny.png")],
     "a: mask is 16x16 px but the source 32x24": [row(mask="small.png")],
     "a: ground_truth is 16x16 px but the source 32x24": [row(ground_truth="small.png")],
 }
@@ -196,7 +196,7 @@ def test_pie_bench(tmp_path: Path) -> None:
         ({"mask": [10]}, "needs image_path, original_prompt, editing_prompt, and mask"),
         ({"mask": "x"}, "needs image_path"),
         ({"editing_prompt": None}, "needs image_path"),
-        ({"image_path": "2.png"}, r"source: picture \S*2.png does not exist"),
+        ({"image_path": "2.png"}, r"source: image \S*2.png does not exist"),
         ({"editing_prompt": "[ ]"}, "000000000001: a prompt is empty"),
     ],
 )

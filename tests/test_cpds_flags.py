@@ -47,7 +47,7 @@ PIXELS: dict[str, tuple[str, str]] = {
     "optimizer": ("", "--optimizer adam"),
     "lr": ("", "--lr 0.4"),
     "lr_scaling": ("", "--lr_scaling area"),
-    "lr_final": ("", "--lr_final 0.1"),
+    "lr_decay": ("", "--lr_decay 0.5"),
     "group_lrs": ("", "--group_lrs latent 0.1"),
     "seed": ("", "--seed 1"),
 }
@@ -60,14 +60,14 @@ def parsed(flags: str) -> ImageArgs:
     return args
 
 
-def final_latent(prior: UNetPrior, picture: Path, config: EditConfig) -> torch.Tensor:
-    image = LatentImage(open_image(picture), prior)
+def final_latent(prior: UNetPrior, image_file: Path, config: EditConfig) -> torch.Tensor:
+    image = LatentImage(open_image(image_file), prior)
     run(start(image, prior, "a cat", "a dog", config))
     return image.z.detach()
 
 
 @pytest.mark.parametrize("name", [f.name for c in (GuidanceConfig, EditConfig) for f in fields(c)])
-def test_settings_change_the_latent(prior: UNetPrior, picture: Path, name: str) -> None:
+def test_settings_change_the_latent(prior: UNetPrior, image_file: Path, name: str) -> None:
     if name in NESTED:
         return
     assert name in PIXELS, f"{name} is a new setting: give it a case that shows what it changes"
@@ -82,16 +82,16 @@ def test_settings_change_the_latent(prior: UNetPrior, picture: Path, name: str) 
         != getattr(other if c is EditConfig else other.guidance, f.name)
     }
     assert changed == {name}
-    first = final_latent(prior, picture, one)
-    assert torch.equal(first, final_latent(prior, picture, one))
-    assert not torch.equal(first, final_latent(prior, picture, other))
+    first = final_latent(prior, image_file, one)
+    assert torch.equal(first, final_latent(prior, image_file, one))
+    assert not torch.equal(first, final_latent(prior, image_file, other))
 
 
-def test_every_selector_chooses_differently(prior: UNetPrior, picture: Path) -> None:
+def test_every_selector_chooses_differently(prior: UNetPrior, image_file: Path) -> None:
     pytest.importorskip("sklearn")
     names = ("random", "learned", "svm", "knn", "forest")
     settings = f"{COMMON} --num_inference_steps 4 --selector_every 1 --patch_selector"
-    results = [final_latent(prior, picture, parsed(f"{settings} {name}").edit) for name in names]
+    results = [final_latent(prior, image_file, parsed(f"{settings} {name}").edit) for name in names]
     for i, a in enumerate(results):
         assert not any(torch.equal(a, b) for b in results[:i]), names[i]
 
@@ -106,10 +106,10 @@ def test_every_selector_chooses_differently(prior: UNetPrior, picture: Path) -> 
     ],
 )
 def test_settings_of_other_methods_are_idle_as_documented(
-    prior: UNetPrior, picture: Path, method: str, idle: str
+    prior: UNetPrior, image_file: Path, method: str, idle: str
 ) -> None:
     plain = f"{COMMON} --method {method}"
-    a, b = (final_latent(prior, picture, parsed(f).edit) for f in (plain, f"{plain} {idle}"))
+    a, b = (final_latent(prior, image_file, parsed(f).edit) for f in (plain, f"{plain} {idle}"))
     assert torch.equal(a, b)
 
 
@@ -120,7 +120,7 @@ def result(folder: Path) -> bytes:
     return (folder / "result.png").read_bytes()
 
 
-def other_picture(edit: Edit, here: Path) -> None:
+def other_image(edit: Edit, here: Path) -> None:
     Image.new("RGB", (40, 28), "red").save(here / "red.png")
     assert edit(img_path=here / "red.png", save_path=here / "two") == 0
 
@@ -173,9 +173,9 @@ def changes(**flags: object) -> Callable[[Edit, Path], None]:
 
 
 DIFFERS = {  # another result than without the flag
-    "img_path": other_picture,
+    "img_path": other_image,
     "prompt": changes(prompt="a pig"),
-    "trg_prompt": changes(trg_prompt="a pig"),
+    "target_prompt": changes(target_prompt="a pig"),
     "preset": preset,
     "mask": mask,
     "resolution": changes(resolution=48),

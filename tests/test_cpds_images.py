@@ -1,4 +1,4 @@
-"""Every kind of picture file against what plain numpy makes of its pixels; strips and animations read back."""
+"""Every kind of image file against what plain numpy makes of its pixels; comparisons and animations read back."""
 
 import struct
 import warnings
@@ -19,7 +19,7 @@ from cpds.images import SourceImage, find_images, gif, open_image, open_source, 
 
 H, W = 18, 23
 RNG = np.random.default_rng(0)
-GREY = RNG.integers(0, 256, (H, W), dtype=np.uint8)
+GRAY = RNG.integers(0, 256, (H, W), dtype=np.uint8)
 RGB = RNG.integers(0, 256, (H, W, 3), dtype=np.uint8)
 ALPHA = RNG.integers(0, 256, (H, W), dtype=np.uint8)
 DEEP = RNG.integers(0, 65536, (H, W), dtype=np.uint16)
@@ -30,12 +30,12 @@ COLOURS = RNG.integers(0, 256, (8, 3), dtype=np.uint8)
 CLEAR = np.array([0, 255, 128, 40, 255, 255, 0, 90], dtype=np.uint8)  # alpha of each palette entry
 
 
-def three(grey: np.ndarray) -> np.ndarray:
-    return np.repeat(np.asarray(grey, float)[..., None], 3, axis=2)
+def three(gray: np.ndarray) -> np.ndarray:
+    return np.repeat(np.asarray(gray, float)[..., None], 3, axis=2)
 
 
 def over_white(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Composite of 8-bit colours over white: c a + 255 (1 - a)."""
+    """Composite of 8-bit colors over white: c a + 255 (1 - a)."""
     a = np.asarray(alpha, float)[..., None] / 255
     return rgb * a + 255 * (1 - a)
 
@@ -82,19 +82,19 @@ CASES: dict[str, tuple[bytes, np.ndarray, float]] = {  # file, pixels 0 … 255,
     "RGB bmp": (saved(Image.fromarray(RGB), "bmp"), RGB, 0),
     "RGB webp, lossless": (saved(Image.fromarray(RGB), "webp", lossless=True), RGB, 0),
     "RGB jpeg, flat": (saved(Image.new("RGB", (W, H), (20, 200, 90)), "jpeg"), np.full((H, W, 3), (20, 200, 90)), 2),
-    "grey png": (saved(Image.fromarray(GREY)), three(GREY), 0),
-    "grey jpeg, flat": (saved(Image.new("L", (W, H), 77), "jpeg"), np.full((H, W, 3), 77), 1),
-    "grey with one clear value": (
-        saved(Image.fromarray(GREY), transparency=int(GREY[0, 0])),
-        over_white(three(GREY), np.where(np.equal(GREY, GREY[0, 0]), 0, 255)),
+    "gray png": (saved(Image.fromarray(GRAY)), three(GRAY), 0),
+    "gray jpeg, flat": (saved(Image.new("L", (W, H), 77), "jpeg"), np.full((H, W, 3), 77), 1),
+    "gray with one clear value": (
+        saved(Image.fromarray(GRAY), transparency=int(GRAY[0, 0])),
+        over_white(three(GRAY), np.where(np.equal(GRAY, GRAY[0, 0]), 0, 255)),
         0,
     ),
-    "RGB with one clear colour": (
+    "RGB with one clear color": (
         saved(Image.fromarray(RGB), transparency=tuple(map(int, RGB[3, 4]))),
         over_white(RGB, np.where(np.equal(RGB, RGB[3, 4]).all(-1), 0, 255)),
         0,
     ),
-    "LA png": (saved(Image.fromarray(np.dstack([GREY, ALPHA]), "LA")), over_white(three(GREY), ALPHA), 1),
+    "LA png": (saved(Image.fromarray(np.dstack([GRAY, ALPHA]), "LA")), over_white(three(GRAY), ALPHA), 1),
     "RGBA png": (saved(Image.fromarray(np.dstack([RGB, ALPHA]))), over_white(RGB, ALPHA), 1),
     "RGBA webp, lossless": (
         saved(Image.fromarray(np.dstack([RGB, ALPHA])), "webp", lossless=True, exact=True),
@@ -112,12 +112,12 @@ CASES: dict[str, tuple[bytes, np.ndarray, float]] = {  # file, pixels 0 … 255,
         over_white(COLOURS[INDEX], CLEAR[INDEX]),
         1,
     ),
-    "16-bit grey png": (saved(Image.fromarray(DEEP)), three(DEEP / 65535 * 255), 0.5),
-    "16-bit grey png, dark": (saved(Image.fromarray(DARK)), three(DARK / 65535 * 255), 0.5),
-    "32-bit grey tiff": (saved(Image.fromarray(DEEP.astype(np.int32)), "tiff"), three(DEEP / DEEP.max() * 255), 1),
-    "float tiff, 0 to 1": (saved(Image.fromarray((GREY / 255).astype(np.float32)), "tiff"), three(GREY), 0.5),
-    "float tiff, 0 to 255": (saved(Image.fromarray(GREY.astype(np.float32)), "tiff"), three(GREY), 0.5),
-    "16-bit grey with one clear value": (
+    "16-bit gray png": (saved(Image.fromarray(DEEP)), three(DEEP / 65535 * 255), 0.5),
+    "16-bit gray png, dark": (saved(Image.fromarray(DARK)), three(DARK / 65535 * 255), 0.5),
+    "32-bit gray tiff": (saved(Image.fromarray(DEEP.astype(np.int32)), "tiff"), three(DEEP / DEEP.max() * 255), 1),
+    "float tiff, 0 to 1": (saved(Image.fromarray((GRAY / 255).astype(np.float32)), "tiff"), three(GRAY), 0.5),
+    "float tiff, 0 to 255": (saved(Image.fromarray(GRAY.astype(np.float32)), "tiff"), three(GRAY), 0.5),
+    "16-bit gray with one clear value": (
         saved(Image.fromarray(DEEP), transparency=int(DEEP[0, 0])),
         over_white(three(DEEP / 65535 * 255), np.where(np.equal(DEEP, DEEP[0, 0]), 0, 255)),
         0.5,
@@ -133,8 +133,8 @@ CASES: dict[str, tuple[bytes, np.ndarray, float]] = {  # file, pixels 0 … 255,
 @pytest.mark.parametrize("name", CASES)
 def test_pixels(tmp_path: Path, name: str) -> None:
     content, want, tolerance = CASES[name]
-    (tmp_path / "picture").write_bytes(content)
-    got = open_image(tmp_path / "picture")
+    (tmp_path / "image").write_bytes(content)
+    got = open_image(tmp_path / "image")
     assert got.shape == (1, 3, H, W)
     assert got.dtype == torch.float32
     assert np.abs(got[0].permute(1, 2, 0).double().numpy() * 255 - want).max() <= tolerance + 1e-4
@@ -163,12 +163,12 @@ def test_exif_orientation(tmp_path: Path, orientation: int, form: str) -> None:
 
 
 def test_folders_are_listed_in_order_and_without_strangers(tmp_path: Path) -> None:
-    pictures = ["a.webp", "b.PNG", "c.bmp", "d.jpeg", "e.jpg", "f.gif", "g.TIF", "h.tiff", "i.avif", "j.heic"]
+    images = ["a.webp", "b.PNG", "c.bmp", "d.jpeg", "e.jpg", "f.gif", "g.TIF", "h.tiff", "i.avif", "j.heic"]
     strangers = ["notes.txt", "._a.png", ".hidden.jpg", ".png", "data.h5", "clip.mpg", "drawing.svg", "paper.pdf"]
-    for name in reversed([*pictures, *strangers]):
+    for name in reversed([*images, *strangers]):
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
-    assert [p.name for p in find_images(tmp_path)] == pictures
+    assert [p.name for p in find_images(tmp_path)] == images
     for name in ("notes.txt", "._a.png"):
         assert find_images(tmp_path / name) == [tmp_path / name]  # a file is taken at its word
 
@@ -197,7 +197,7 @@ def test_png_keeps_every_step_of_8_bits(tmp_path: Path) -> None:
     assert beyond.getpixel((0, 0)) == (0, 128, 255)
 
 
-def test_strip_lays_pictures_side_by_side() -> None:
+def test_comparisons_lay_images_side_by_side() -> None:
     parts = [Image.fromarray(RGB), Image.fromarray(255 - RGB), Image.fromarray(RGB)]
     row = np.asarray(Image.open(BytesIO(png(side_by_side(parts, gap=5)))))
     assert row.shape == (H, 3 * W + 2 * 5, 3)
@@ -223,10 +223,10 @@ def test_gif_holds_every_frame_and_rests_on_the_last(size: tuple[int, int], show
             got, want = movie.convert("RGB").getpixel((1, 1)), frame.getpixel((1, 1))
             assert max(abs(g - w) for g, w in zip(got, want, strict=True)) <= 8
     assert times == [100, 100, 100, 1200]
-    assert frames[0].size == size  # the pictures given are left alone
+    assert frames[0].size == size  # the images given are left alone
 
 
-# ---- what of a file its result keeps, and what is said of the rest
+# ---- what of a file its result keeps, and what is printed of the rest
 
 
 def file_of(content: bytes, folder: Path) -> Path:
@@ -249,7 +249,7 @@ def commented() -> PngInfo:
 
 NOTES: dict[str, tuple[bytes, list[str]]] = {
     "plain": (saved(Image.fromarray(RGB)), []),
-    "opaque RGBA": (saved(Image.fromarray(np.dstack([RGB, np.full_like(GREY, 255)]))), []),
+    "opaque RGBA": (saved(Image.fromarray(np.dstack([RGB, np.full_like(GRAY, 255)]))), []),
     "turned, nothing else in its EXIF": (saved(Image.fromarray(RGB), exif=exif(orientation=6)), []),
     "one page": (saved(Image.fromarray(RGB), "tiff"), []),
     "alpha": (CASES["RGBA png"][0], ["edited over white, and keeps its transparency"]),
@@ -260,20 +260,20 @@ NOTES: dict[str, tuple[bytes, list[str]]] = {
     "pages": (first_of("tiff"), ["3 pages: the first is taken"]),
     "camera": (saved(Image.fromarray(RGB), "jpeg", exif=exif(make="Canon")), ["not copied", "EXIF"]),
     "comment": (saved(Image.fromarray(RGB), pnginfo=commented()), ["not copied", "comments"]),
-    "16-bit grey": (CASES["16-bit grey png"][0], ["more than 8 bits a channel"]),
+    "16-bit gray": (CASES["16-bit gray png"][0], ["more than 8 bits a channel"]),
     "16-bit RGB": (png16(3), ["more than 8 bits a channel"]),
     "16-bit RGBA": (png16(4), ["more than 8 bits a channel", "keeps its transparency"]),
-    "CMYK": (saved(cmyk()[0], "jpeg"), ["CMYK colours are converted to sRGB"]),
-    "damaged profile": (saved(Image.fromarray(RGB), icc_profile=b"nonsense" * 30), ["colour profile cannot be used"]),
+    "CMYK": (saved(cmyk()[0], "jpeg"), ["CMYK colors are converted to sRGB"]),
+    "damaged profile": (saved(Image.fromarray(RGB), icc_profile=b"nonsense" * 30), ["color profile cannot be used"]),
 }
 
 
 @pytest.mark.parametrize("name", NOTES)
-def test_what_a_result_will_lack_is_said(tmp_path: Path, name: str) -> None:
+def test_what_a_result_will_lack_is_printed(tmp_path: Path, name: str) -> None:
     content, words = NOTES[name]
-    said = "; ".join(open_source(file_of(content, tmp_path)).notes)
-    assert all(word in said for word in words)
-    assert bool(said) == bool(words)
+    message = "; ".join(open_source(file_of(content, tmp_path)).notes)
+    assert all(word in message for word in words)
+    assert bool(message) == bool(words)
 
 
 def test_the_libraries_warnings_stay_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,7 +294,7 @@ TRANSPARENT = ["LA png", "RGBA png", "RGBA webp, lossless", *(n for n in CASES i
 
 
 @pytest.mark.parametrize("name", TRANSPARENT)
-def test_a_result_keeps_the_alpha_and_colours_that_nobody_edited(tmp_path: Path, name: str) -> None:
+def test_a_result_keeps_the_alpha_and_colors_that_nobody_edited(tmp_path: Path, name: str) -> None:
     file = file_of(CASES[name][0], tmp_path)
     source = open_source(file)
     same = straight(source, (source.image * 255)[0].permute(1, 2, 0).numpy())
@@ -311,7 +311,7 @@ def test_an_edit_of_a_transparent_image_looks_over_white_as_it_was_made(tmp_path
     np.testing.assert_array_equal(result[..., 3], ALPHA)
     assert np.abs(over_white(result[..., :3], ALPHA) - edited).max() <= 1.5  # three roundings
     clear = result[ALPHA == 0][:, :3]
-    np.testing.assert_array_equal(clear, RGB[ALPHA == 0])  # where nothing shows the file's colours stay
+    np.testing.assert_array_equal(clear, RGB[ALPHA == 0])  # where nothing shows the file's colors stay
 
 
 def test_what_is_wholly_transparent_is_no_source(tmp_path: Path) -> None:
@@ -326,6 +326,6 @@ def test_an_opaque_image_gives_a_plain_png(tmp_path: Path) -> None:
     assert source.digest() is None
 
 
-def test_a_batch_is_no_picture() -> None:
-    with pytest.raises(ValueError, match="2 pictures cannot be made one"):
+def test_a_batch_is_no_image() -> None:
+    with pytest.raises(ValueError, match="2 images cannot be made one"):
         to_pil(torch.zeros(2, 3, 4, 4))

@@ -76,7 +76,7 @@ def test_published_refinement_and_personalisation() -> None:
     shared = {"denoising_steps": 20, "guidance_scale": 15, "skip": (0.8, 0.9), "every": 10}
     assert asdict(PDS_REFINE_NERF) == {"iterations": 15_000, **shared}
     assert asdict(PDS_REFINE_SPLATS) == {"iterations": 30_000, **shared}
-    assert asdict(DREAMBOOTH) == {"optimizer": "adamw", "lr": 5e-6, "steps": 800, "class_pictures": 200}
+    assert asdict(DREAMBOOTH) == {"optimizer": "adamw", "lr": 5e-6, "steps": 800, "class_images": 200}
 
 
 def score_term(prior: UNetPrior, z_src: Tensor, z_tgt: Tensor, posterior: bool) -> Tensor:

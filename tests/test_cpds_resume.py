@@ -72,12 +72,12 @@ def test_the_folder_is_enough_from_everywhere(
 
 
 def test_a_source_that_moved_is_taken_and_another_is_not(
-    edit: Edit, tmp_path: Path, picture: Path, pressed: Pressed, capsys: pytest.CaptureFixture[str]
+    edit: Edit, tmp_path: Path, image_file: Path, pressed: Pressed, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert edit(save_path=tmp_path / "whole") == 0
     with pressed(2):
         assert edit() == 130
-    picture.rename(tmp_path / "moved.png")
+    image_file.rename(tmp_path / "moved.png")
     capsys.readouterr()
     assert edit(resume=True) == 2
     assert "cat.png does not exist" in told(capsys)
@@ -89,21 +89,21 @@ def test_a_source_that_moved_is_taken_and_another_is_not(
 
 
 def test_several_edits_keep_to_their_plan(
-    edit: Edit, tmp_path: Path, picture: Path, pressed: Pressed, capsys: pytest.CaptureFixture[str]
+    edit: Edit, tmp_path: Path, image_file: Path, pressed: Pressed, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two pictures into two prompts, stopped in the second edit; a picture that came later is not one of them."""
+    """Two images into two prompts, stopped in the second edit; an image that came later is not one of them."""
     album, out = tmp_path / "album", tmp_path / "out"
     album.mkdir()
     for name in ("a.png", "b.png"):
-        shutil.copy(picture, album / name)
+        shutil.copy(image_file, album / name)
     both = {"img_path": album, "trg_prompt": ["a dog", "a pig"]}
     assert edit(save_path=tmp_path / "whole", **both) == 0
     stopped, names = [], ["a-a-dog", "a-a-pig", "b-a-dog", "b-a-pig"]
     with pytest.MonkeyPatch.context() as patch:
         stepped = MetricsLog.stepped
 
-        def stop(self: MetricsLog, state: Any, terms: Any) -> None:
-            stepped(self, state, terms)
+        def stop(self: MetricsLog, state: Any, result: Any) -> None:
+            stepped(self, state, result)
             stopped.append(self.run.path.name)
             if len(stopped) == 5:
                 os.kill(os.getpid(), signal.SIGINT)
@@ -112,14 +112,14 @@ def test_several_edits_keep_to_their_plan(
         assert edit(**both) == 130
     assert f"go on with: cpds image --resume {out}" in told(capsys)
     assert sorted(p.name for p in out.iterdir() if p.is_dir()) == names[:2]
-    shutil.copy(picture, album / "late.png")
+    shutil.copy(image_file, album / "late.png")
     assert edit(resume=True) == 0
     assert f"{out / 'a-a-dog'} is already finished" in told(capsys)
     assert sorted(p.name for p in out.iterdir() if p.is_dir()) == names
     assert all(result(out / name) == result(tmp_path / "whole" / name) for name in names)
     assert edit(resume=True, save_path=out / "b-a-pig") == 0  # each is a run of its own as well
     assert edit(resume=True, trg_prompt=["a dog"]) == 2
-    assert "trg_prompt was ['a dog', 'a pig'], is now ['a dog']" in told(capsys)
+    assert "target_prompt was ['a dog', 'a pig'], is now ['a dog']" in told(capsys)
 
 
 def test_several_edits_can_be_made_longer(edit: Edit, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_several_edits_can_be_made_longer(edit: Edit, tmp_path: Path) -> None:
     assert len(records(tmp_path / "out/cat-a-pig")) == 7
 
 
-def test_what_is_no_run_is_told(edit: Edit, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_run_is_reported(edit: Edit, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     for place in ("nowhere", "empty", "cat.png"):
         assert edit(resume=True, save_path=tmp_path / place) == 2
@@ -191,7 +191,7 @@ def test_arguments_of_every_command_are_known(edit: Edit) -> None:
 # ---- more steps
 
 
-PLAIN = {"num_inference_steps": 3, "no-normalize_gradient": True, "lr_final": "None", "timesteps": "uniform"}
+PLAIN = {"num_inference_steps": 3, "no-normalize_gradient": True, "lr_decay": 1, "timesteps": "uniform"}
 
 
 def test_a_longer_run_without_schedule_is_the_long_run(edit: Edit, tmp_path: Path) -> None:
@@ -206,14 +206,14 @@ def test_a_longer_run_without_schedule_is_the_long_run(edit: Edit, tmp_path: Pat
     assert config["extended"] == [{"after_step": 3, "num_inference_steps": 3}]
 
 
-def test_a_longer_run_takes_the_long_runs_schedules(prior: UNetPrior, picture: Path) -> None:
-    """From the step where it goes on: lr_i = lr (lr_final / lr)^(i / (N - 1)); t_i in the i-th of N equal slices."""
+def test_a_longer_run_takes_the_long_runs_schedules(prior: UNetPrior, image_file: Path) -> None:
+    """From the step where it goes on: lr_i = lr lr_decay^(i / (N - 1)); t_i in the i-th of N equal slices."""
     guidance = GuidanceConfig("dds", timesteps="non-increasing")
-    notes = Recorder(lambda state, terms: (state.optimizer.param_groups[0]["lr"], terms.metrics["timestep"]))
+    notes = Recorder(lambda state, result: (state.optimizer.param_groups[0]["lr"], result.metrics["timestep"]))
     saved: dict[str, torch.Tensor] = {}
     for steps in (4, 10):
-        config = EditConfig(guidance, steps, "sgd", 0.5, "none", lr_final=0.05)
-        state = start(LatentImage(open_image(picture), prior), prior, "a cat", "a dog", config)
+        config = EditConfig(guidance, steps, "sgd", 0.5, lr_decay=0.1)
+        state = start(LatentImage(open_image(image_file), prior), prior, "a cat", "a dog", config)
         if saved:
             state.load(saved)
         saved = run(state, [notes]).tensors()
@@ -248,7 +248,7 @@ def test_a_kill_while_results_are_written_is_not_finished(
     edit: Edit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The old result is there, the checkpoint is the longer run's last: the new result must still be made."""
-    from cpds.callbacks import Pictures
+    from cpds.callbacks import ImageOutputs
 
     assert edit(save_path=tmp_path / "whole") == 0
     assert edit(resume=True, save_path=tmp_path / "whole", num_inference_steps=6) == 0
@@ -258,7 +258,7 @@ def test_a_kill_while_results_are_written_is_not_finished(
         raise SystemExit("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Pictures, "finished", killed)
+        patch.setattr(ImageOutputs, "finished", killed)
         with pytest.raises(SystemExit):
             edit(resume=True, num_inference_steps=6, checkpoint_every=1)
     assert int(load_file(tmp_path / "out/checkpoint.safetensors")["step"]) == 6
@@ -362,7 +362,7 @@ def test_signals_end_a_run_between_two_steps(
     assert result(tmp_path / "out") == result(tmp_path / "whole")
 
 
-def test_a_full_disk_while_stopping_is_told(
+def test_a_full_disk_while_stopping_is_reported(
     edit: Edit, tmp_path: Path, pressed: Pressed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save = Checkpoints.save
@@ -422,7 +422,7 @@ def test_another_environment_is_told_once(
 
 def test_the_command_that_goes_on_names_what_was_given_anew(
     edit: Callable[..., int],
-    picture: Path,
+    image_file: Path,
     tmp_path: Path,
     pressed: Callable[[int], Any],
     capsys: pytest.CaptureFixture[str],
@@ -430,7 +430,7 @@ def test_the_command_that_goes_on_names_what_was_given_anew(
     with pressed(1):
         assert edit() == 130
     moved = tmp_path / "moved here.png"
-    picture.rename(moved)
+    image_file.rename(moved)
     with pressed(2):
         assert edit(resume=True, img_path=moved, checkpoint_every=5) == 130
     again = capsys.readouterr().err.splitlines()[-1].partition("go on with: cpds ")[2]
@@ -440,12 +440,12 @@ def test_the_command_that_goes_on_names_what_was_given_anew(
 
 
 def test_another_source_is_told_without_its_digests(
-    edit: Callable[..., int], picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    edit: Callable[..., int], image_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert edit() == 0
-    with Image.open(picture) as plain:
-        plain.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(picture)
+    with Image.open(image_file) as plain:
+        plain.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(image_file)
     assert edit(resume=True, num_inference_steps=4) == 2
-    said = capsys.readouterr().err
-    assert "source.image is another one" in said
-    assert not re.search("[0-9a-f]{64}", said)
+    message = capsys.readouterr().err
+    assert "source.image is another one" in message
+    assert not re.search("[0-9a-f]{64}", message)

@@ -44,15 +44,15 @@ def chosen(prior: Any) -> int:
 
 
 @pytest.mark.parametrize(
-    ("parameters", "count", "said"),
+    ("parameters", "count", "message"),
     [
         (6_000_000, 1, "1 CPU thread, enough for a small prior"),  # the embedded one
         (860_000_000, 3, "3 CPU threads"),  # Stable Diffusion 1.5
     ],
 )
-def test_the_priors_size_decides(monkeypatch: Any, capsys: Any, parameters: int, count: int, said: str) -> None:
+def test_the_priors_size_decides(monkeypatch: Any, capsys: Any, parameters: int, count: int, message: str) -> None:
     assert chosen(Sized(parameters)) == count
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     other = 860_000_000 if count == 1 else 6_000_000
     assert chosen(Sized(other)) == 4 - count  # the machine's cores are not forgotten by the first choice
     assert chosen(Sized(parameters)) == count

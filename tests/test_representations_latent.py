@@ -1,4 +1,4 @@
-"""A picture as its latent: sizes, masks, and pixels that nobody edited."""
+"""An image as its latent: sizes, masks, and pixels that nobody edited."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def noise(height: int, width: int, seed: int = 0) -> Tensor:
         (600, 900, 512, 64, (512, 768)),  # 2:3
         (3024, 4032, 512, 64, (512, 704)),  # 3:4 is not a multiple: 682.7 -> 704
         (900, 600, 512, 64, (768, 512)),  # upright
-        (100, 100, 512, 64, (512, 512)),  # small pictures are enlarged
+        (100, 100, 512, 64, (512, 512)),  # small images are enlarged
         (16, 160, 32, 8, (32, 320)),
         (300, 300, 20, 64, (64, 64)),  # never below one multiple
     ],
@@ -136,7 +136,7 @@ def test_only_touched_pixels_leave_the_source(prior: UNetPrior, monkeypatch: pyt
 
 def test_changed_is_a_smooth_step() -> None:
     before = torch.zeros(1, 3, 9, 9)
-    for difference, want in ((0.0, 0.0), (0.08, 0.0), (0.14, 0.5), (0.2, 1.0), (0.7, 1.0)):  # flat pictures
+    for difference, want in ((0.0, 0.0), (0.08, 0.0), (0.14, 0.5), (0.2, 1.0), (0.7, 1.0)):  # flat images
         torch.testing.assert_close(changed(before, before + difference), torch.full((1, 1, 9, 9), want))
     one = before.clone()
     one[0, 1, 4, 4] = 3.5  # one channel of one pixel: 3.5 / 25 = 0.14 over its 5x5 px
@@ -244,34 +244,34 @@ def test_source_id_tells_inputs_apart(prior: UNetPrior) -> None:
     assert ids[0] == LatentImage(noise(32, 32), prior).fingerprint()
 
 
-def test_open_and_save(prior: UNetPrior, picture: Path, tmp_path: Path) -> None:
-    image = LatentImage.open(picture, prior)
-    image.save(tmp_path / "same.png", prior)
-    assert torch.equal(open_image(tmp_path / "same.png"), open_image(picture))
+def test_open_and_save(prior: UNetPrior, image_file: Path, tmp_path: Path) -> None:
+    image = LatentImage.open(image_file, prior)
+    image.save(tmp_path / "same.png")
+    assert torch.equal(open_image(tmp_path / "same.png"), open_image(image_file))
     edit(image, prior, "a cat", "a dog", ROUGH)
-    image.save(str(tmp_path / "edited.png"), prior)
+    image.save(str(tmp_path / "edited.png"))
     saved = open_image(tmp_path / "edited.png")
     torch.testing.assert_close(saved, image.preview(), atol=0.5 / 255 + 1e-6, rtol=0)
-    assert not torch.equal(saved, open_image(picture))
+    assert not torch.equal(saved, open_image(image_file))
     with pytest.raises(InputError, match=r"gone\.png does not exist"):
         LatentImage.open(tmp_path / "gone.png", prior)
 
 
-def test_open_with_a_mask(prior: UNetPrior, picture: Path, tmp_path: Path) -> None:
+def test_open_with_a_mask(prior: UNetPrior, image_file: Path, tmp_path: Path) -> None:
     half = Image.new("L", (40, 28), 0)
     half.paste(255, (0, 0, 20, 28))
     half.save(tmp_path / "mask.png")
-    masked = LatentImage.open(str(picture), prior, mask=str(tmp_path / "mask.png"))
+    masked = LatentImage.open(str(image_file), prior, mask=str(tmp_path / "mask.png"))
     edit(masked, prior, "a cat", "a dog", ROUGH)
-    after, source = masked.preview(), open_image(picture)
+    after, source = masked.preview(), open_image(image_file)
     assert torch.equal(after[..., 20:], source[..., 20:])
     assert not torch.equal(after[..., :20], source[..., :20])
     half.resize((20, 28)).save(tmp_path / "small.png")
-    with pytest.raises(InputError, match=r"small\.png is 20x28 px but the picture is 40x28"):
-        LatentImage.open(picture, prior, mask=tmp_path / "small.png")
+    with pytest.raises(InputError, match=r"small\.png is 20x28 px but the image is 40x28"):
+        LatentImage.open(image_file, prior, mask=tmp_path / "small.png")
     Image.new("L", (40, 28), 0).save(tmp_path / "black.png")
     with pytest.raises(InputError, match=r"black\.png is black or transparent everywhere"):
-        LatentImage.open(picture, prior, mask=tmp_path / "black.png")
+        LatentImage.open(image_file, prior, mask=tmp_path / "black.png")
 
 
 def test_what_an_edit_lacks_of_its_file_is_warned_of(prior: UNetPrior, tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_a_saved_edit_keeps_alpha_and_profile(prior: UNetPrior, tmp_path: Path) 
     source.save(tmp_path / "cat.png", icc_profile=icc.rgb_profile())
     image = LatentImage.open(tmp_path / "cat.png", prior)
     edit(image, prior, "a cat", "a dog", ROUGH)
-    image.save(tmp_path / "dog.png", prior)
+    image.save(tmp_path / "dog.png")
     with Image.open(tmp_path / "dog.png") as saved:
         assert saved.mode == "RGBA"
         assert saved.getchannel("A").tobytes() == alpha.tobytes()
@@ -307,18 +307,18 @@ def test_a_saved_edit_keeps_alpha_and_profile(prior: UNetPrior, tmp_path: Path) 
 def test_an_edit_is_saved_as_png(prior: UNetPrior, tmp_path: Path) -> None:
     image = LatentImage(noise(32, 32), prior)
     with pytest.raises(InputError, match=r"saved as PNG: name it dog\.png, not dog\.jpg"):
-        image.save(tmp_path / "dog.jpg", prior)
+        image.save(tmp_path / "dog.jpg")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("count", "names"), [(2, ["dog-1", "dog-2"]), (11, [f"dog-{i:02}" for i in range(1, 12)])])
 def test_saving_several_writes_all_of_them(prior: UNetPrior, tmp_path: Path, count: int, names: list[str]) -> None:
-    pictures = torch.cat([noise(32, 32, seed=i) for i in range(count)])
-    LatentImage(pictures, prior).save(tmp_path / "dog.png", prior)
+    images = torch.cat([noise(32, 32, seed=i) for i in range(count)])
+    LatentImage(images, prior).save(tmp_path / "dog.png")
     files = sorted(tmp_path.iterdir())
     assert [file.stem for file in files] == names
     saved = torch.cat([open_image(file) for file in files])
-    torch.testing.assert_close(saved, pictures, atol=0.5 / 255 + 1e-6, rtol=0)
+    torch.testing.assert_close(saved, images, atol=0.5 / 255 + 1e-6, rtol=0)
 
 
 # ---- several at once
@@ -326,8 +326,8 @@ def test_saving_several_writes_all_of_them(prior: UNetPrior, tmp_path: Path, cou
 
 @pytest.mark.parametrize("method", ["sds", "dds", "cds", "pds", "cpds"])
 @pytest.mark.parametrize("selector", ["random", "learned"])
-def test_pictures_edited_at_once_come_out_as_if_alone(prior: UNetPrior, method: str, selector: str) -> None:
-    pictures = [noise(32, 32, seed=i) for i in range(3)]
+def test_images_edited_at_once_come_out_as_if_alone(prior: UNetPrior, method: str, selector: str) -> None:
+    images = [noise(32, 32, seed=i) for i in range(3)]
     masks = torch.ones(3, 1, 32, 32)
     masks[1, :, :16] = 0
     prompts, targets = ["a cat", "a dog", "a red car"], ["a pig", "two dogs", "a blue car"]
@@ -335,17 +335,17 @@ def test_pictures_edited_at_once_come_out_as_if_alone(prior: UNetPrior, method: 
     config = EditConfig(guidance, 5, "adam", 0.5, "none")
 
     def edited(i: slice) -> Tensor:
-        image = LatentImage(torch.cat(pictures)[i], prior, mask=masks[i])
+        image = LatentImage(torch.cat(images)[i], prior, mask=masks[i])
         edit(image, prior, prompts[i], targets[i], config)
         return image.preview()
 
     together = edited(slice(0, 3))
     alone = torch.cat([edited(slice(i, i + 1)) for i in range(3)])
     assert (together - alone).abs().max() < 1e-4
-    assert all((together[i] - pictures[i]).abs().max() > 0.05 for i in range(3))  # every one was edited
+    assert all((together[i] - images[i]).abs().max() > 0.05 for i in range(3))  # every one was edited
 
 
-def test_every_picture_needs_its_prompts(prior: UNetPrior) -> None:
+def test_every_image_needs_its_prompts(prior: UNetPrior) -> None:
     image = LatentImage(torch.cat([noise(32, 32), noise(32, 32)]), prior)
     with pytest.raises(InputError, match="2 prompts but 1 target prompts"):
         edit(image, prior, ["a cat", "a dog"], ["a pig"], ROUGH)

@@ -145,7 +145,7 @@ class Writer:
                     edits[parameter.owner].attributes[name] = plain(float(value), self.decimals(key))
 
     def _declare(self, owner: Any, name: str, text: str, edits: dict[Any, Edit]) -> None:
-        """Change a property where it is declared: in the style attribute, or in one of its own that nothing overrides."""
+        """Change a property where it is declared: in the style attribute, or in its own if nothing overrides that."""
         declaration = self.cascade(owner).get(name)
         own = any(n == name for n, _, _ in read_style(owner.get("style", "")))
         if own or (declaration is not None and declaration.source != "attribute"):

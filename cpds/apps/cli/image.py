@@ -1,4 +1,4 @@
-"""`cpds image`: edit pictures by prompt. Nothing heavy is imported before it runs."""
+"""`cpds image`: edit images by prompt. Nothing heavy is imported before it runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -44,7 +44,7 @@ class ImageArgs(EditArgs, _Source):
 
 
 def run_image(args: ImageArgs) -> int:
-    """Every edit of `cpds image`; 1 if some of a folder's pictures were skipped. Inputs are checked before any step."""
+    """Every edit of `cpds image`; 1 if some of a folder's images were skipped. Inputs are checked before any step."""
     args.check("image")
     print_loading()
 

@@ -4,10 +4,11 @@ import re
 import shlex
 import sys
 import warnings
-from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from dataclasses import MISSING, fields, is_dataclass
 from functools import partial
+from io import StringIO
 from typing import Any, get_args, get_type_hints
 
 import tyro
@@ -20,7 +21,7 @@ from cpds.apps.cli.svg import SvgArgs, run_svg
 from cpds.errors import InputError
 from cpds.presets import PRESETS
 from cpds.stored import stored
-from cpds.terminal import print_status, warn
+from cpds.terminal import print_status, print_styled, warn
 from cpds.threads import wait_passively
 
 Run = Callable[[Any, str], int]  # (arguments, the command line as typed) -> exit code
@@ -31,6 +32,7 @@ COMMANDS: dict[str, tuple[type, Run]] = {
     "eval": (EvalArgs, run_eval),
     "presets": (PresetsArgs, lambda _args, _: run_presets()),
 }
+ALIASES = {"trg_prompt": "target_prompt"}
 
 
 def starting_point(command: str, args: type, argv: Sequence[str]) -> dict[str, Any]:
@@ -60,32 +62,59 @@ def lists(kind: type) -> set[str]:
 
 def require_once(argv: Sequence[str]) -> None:
     """InputError where a list is given twice: tyro takes the last one alone, and says nothing."""
-    flags = Counter(word.partition("=")[0].replace("-", "_") for word in argv if word.startswith("--"))
     known = lists(COMMANDS[argv[0]][0]) if argv and argv[0] in COMMANDS else set()
-    for name in sorted(n for n in known | {"trg_prompt"} if flags[f"__{n}"] > 1):
-        raise InputError(
-            f"--{name} is given twice, and only the last would count: put all its values after one flag "
-            "(one that begins with a dash in quotes, with a space before it)"
-        )
+    given: set[str] = set()
+    for word in (word for word in argv if word.startswith("--")):
+        flag = word.partition("=")[0].removeprefix("--").replace("-", "_")
+        name = ALIASES.get(flag, flag)
+        if name in known & given:
+            raise InputError(
+                f"--{flag} is given twice, and only the last would count: put all its values after one flag "
+                "(one that begins with a dash in quotes, with a space before it)"
+            )
+        given.add(name)
 
 
 def parse(argv: Sequence[str]) -> Any:
     """A command's arguments, with the chosen preset's settings, or the resumed run's, as defaults.
 
-    Raises InputError for what cannot be used, and SystemExit, when the reason is printed, for what cannot be read.
+    Raises InputError for values that cannot be used, and SystemExit, when the reason is printed, for what cannot be
+    read.
     """
     require_once(argv)
     commands: dict[str, Any] = {}
     for command, (args, _) in COMMANDS.items():
         known = starting_point(command, args, argv)
         commands[command] = partial(args, **known) if known else args
+    box = StringIO()
     try:
-        return tyro.extras.subcommand_cli_from_dict(commands, args=list(argv), prog="cpds", description=__doc__)
+        with redirect_stderr(box):
+            return tyro.extras.subcommand_cli_from_dict(commands, args=list(argv), prog="cpds", description=__doc__)
     except SystemExit as stop:
-        dashed = [word for word in argv if re.match("-[^-]", word) and word != "-h"]
-        if stop.code and dashed:
-            print_status(f"cpds: a value that begins with a dash is given as --flag={shlex.quote(dashed[0])}")
+        if refused := input_error(stop):
+            raise refused from None
+        print_styled(box.getvalue(), argv)
+        if stop.code and (value := dashed_value(argv)):
+            print_status(f"cpds: a value that begins with a dash is given as {value}")
         raise
+
+
+def input_error(err: BaseException | None) -> InputError | None:
+    """What our own checks have raised, if that is what led to `err`: tyro makes a SystemExit of every ValueError."""
+    while err is not None and not isinstance(err, InputError):
+        err = err.__context__
+    return err
+
+
+def dashed_value(argv: Sequence[str]) -> str | None:
+    """--flag=value for the first value, no number, that begins with a dash."""
+    flag = ""
+    for word in argv:
+        if word.startswith("--"):
+            flag = word
+        elif flag and re.match(r"-[^\d.]", word):
+            return f"{flag}={shlex.quote(word)}"
+    return None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -93,12 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     wait_passively()
     warnings.showwarning = lambda message, *_args, **_kwargs: warn(message)
     try:
-        given = list(sys.argv[1:] if argv is None else argv)
-        args = parse(given)
-        (run,) = (run for kind, run in COMMANDS.values() if isinstance(args, kind))
-        return run(args, shlex.join(["cpds", *given]))
-    except SystemExit as stop:
-        return int(stop.code or 0)
+        return run_command(list(sys.argv[1:] if argv is None else argv))
     except InputError as err:
         print_status(f"cpds: error: {err}")
         return 2
@@ -110,6 +134,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print_status("cpds: error: out of GPU memory: lower --resolution (or --batch), or take --torch_dtype fp16")
         return 2
+
+
+def run_command(argv: Sequence[str]) -> int:
+    """Parse and run; the exit code."""
+    try:
+        args = parse(argv)
+    except SystemExit as stop:  # help is printed, or what could not be read
+        return int(stop.code or 0)
+    (run,) = (run for kind, run in COMMANDS.values() if isinstance(args, kind))
+    return run(args, shlex.join(["cpds", *argv]))
 
 
 if __name__ == "__main__":
