@@ -16,6 +16,7 @@ a GPU's memory and its rounding. Labels mean nothing outside of the context.
 """
 
 import linecache
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -30,7 +31,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 DEVICE = torch.device("cuda", 0)
-ROOT = Path(__file__).parents[1]
+ROOT = f"{Path(__file__).parents[1]}{os.sep}"
 
 Kind = Literal[
     "mixed devices",  # an error on a GPU
@@ -49,6 +50,7 @@ WAITING = {  # their results' values or shapes are read on the host
 INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_, aten._unsafe_index_put}
 FILLING = {aten.masked_fill, aten.masked_fill_, aten.index_fill, aten.index_fill_}  # with args[-1]
 JOINING = {aten.cat, aten.stack}  # they take no CPU tensor at all
+ATTRIBUTES: dict[Any, object] = {Tensor.device: DEVICE, Tensor.is_cuda: True, Tensor.is_cpu: False}
 FROM_DATA = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)
 
 
@@ -123,25 +125,23 @@ def _off(x: object) -> bool:
     return isinstance(x, Tensor) and _label(x) is None and x.device.type != "meta"
 
 
-def _tensors(value: object) -> Iterator[Tensor]:
+def _tensors(value: object) -> list[Tensor]:
     """All within nested lists, tuples and dicts."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _tensors(part)
+    if isinstance(value, list | tuple):
+        return [x for part in value for x in ([part] if type(part) is Tensor else _tensors(part))]
+    if isinstance(value, dict):
+        return _tensors(list(value.values()))
+    return [value] if isinstance(value, Tensor) else []
 
 
 def _line_of_ours() -> str:
     """The innermost line under way of this repository."""
     frame = sys._getframe(1)
     while frame is not None:
-        file = Path(frame.f_code.co_filename)
-        if file.is_relative_to(ROOT) and file != Path(__file__) and "site-packages" not in file.parts:
-            line = linecache.getline(str(file), frame.f_lineno).strip()
-            return f"{file.relative_to(ROOT)}:{frame.f_lineno}  {line}"
+        file = frame.f_code.co_filename
+        if file.startswith(ROOT) and file != __file__ and "site-packages" not in file:
+            line = linecache.getline(file, frame.f_lineno).strip()
+            return f"{file.removeprefix(ROOT)}:{frame.f_lineno}  {line}"
         frame = frame.f_back
     return "elsewhere"
 
@@ -174,20 +174,17 @@ class _Calls(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict | None = None) -> Any:
         kwargs, x = dict(kwargs or {}), args[0] if args else None
-        if (asked := getattr(func, "__self__", None)) in (Tensor.device, Tensor.is_cuda, Tensor.is_cpu):
-            answers = {Tensor.device: DEVICE, Tensor.is_cuda: True, Tensor.is_cpu: False}
-            return answers[asked] if _on(x) else func(*args, **kwargs)
+        if func.__name__ == "__get__":  # an attribute
+            return ATTRIBUTES[func.__self__] if func.__self__ in ATTRIBUTES and _on(x) else func(*args)
         if func in (Tensor.to, Tensor.cpu, Tensor.cuda):
             return self._to(func.__name__, *args, **kwargs)
         if func in (Tensor.numpy, Tensor.__array__) and _on(x):
             raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first")
         if func is Tensor.tolist and _on(x):
             self.record.add("synchronization", "tolist")
-        given = list(_tensors((args, kwargs)))
-        wanted = kwargs.get("device")
+        wanted, generator = kwargs.get("device"), kwargs.get("generator")
         to_device = wanted is not None and torch.device(wanted).type == "cuda"
-        there = to_device or (wanted is None and any(map(_on, given)))
-        if there and any(isinstance(part, torch.Generator) for part in (*args, *kwargs.values())):
+        if generator is not None and (to_device or (wanted is None and any(map(_on, _tensors(args))))):
             self.record.add("CPU generator", func.__name__)
         if to_device:
             del kwargs["device"]
@@ -195,8 +192,9 @@ class _Calls(TorchFunctionMode):
         if func in FROM_DATA:
             there = to_device or (wanted is None and _on(x))
             return self._moved(result, there, func.__name__) if there != _on(result) else result
-        if wanted is not None or not given:
-            _put("device" if to_device else None, _tensors(result))
+        made = [y for y in _tensors(result) if wanted is not None or _label(y) == "any"]
+        if made and (wanted is not None or not _tensors((args, kwargs))):  # a factory
+            _put("device" if to_device else None, made)
         return result
 
     def _to(self, name: str, x: Tensor, *args: Any, non_blocking: bool = False, **kwargs: Any) -> Tensor:
@@ -235,14 +233,17 @@ class _Operations(TorchDispatchMode):
         self.record = record
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict | None = None) -> Any:
-        given = list(_tensors((args, kwargs)))
-        on, off = ([x for x in given if held(x)] for held in (_on, _off))
-        if on:
-            self._judge(func.overloadpacket, args, off)
-        before = {id(x.untyped_storage()) for x in off}
-        result = func(*args, **(kwargs or {}))
-        label = "device" if on else None if off else "any"
-        _put(label, (x for x in _tensors(result) if label and id(x.untyped_storage()) not in before))
+        with torch._C.DisableTorchFunction():
+            given = [(x, _label(x)) for x in _tensors((args, kwargs))]
+            on = any(label == "device" for _, label in given)
+            off = [x for x, label in given if label is None and x.device.type != "meta"]
+            if on:
+                self._judge(func.overloadpacket, args, off)
+            label = "device" if on else None if off else "any"
+            before = {id(x.untyped_storage()) for x in off}
+            result = func(*args, **(kwargs or {}))
+            if label:
+                _put(label, (x for x in _tensors(result) if id(x.untyped_storage()) not in before))
         return result
 
     def _judge(self, operation: Any, args: tuple[Any, ...], off: list[Tensor]) -> None:
