@@ -29,7 +29,7 @@ from cpds.errors import InputError
 from cpds.images import open_image
 from cpds.presets import PRESETS
 from cpds.priors.unet import UNetPrior
-from cpds.runs import held
+from cpds.locks import held
 from cpds.stored import decode, decode_fields, encode
 from representations.latent import LatentImage
 
