@@ -10,9 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from cpds.apps.cli.image import ImageArgs
-from cpds.apps.cli.main import main, parse
-from cpds.presets import PRESETS, PRESETS_FOR
 from cpds.terminal import print_result, print_status, printable
 
 Edit = Callable[..., int]
@@ -120,92 +117,3 @@ def test_loading_is_announced_before_anything_heavy_is_imported(argv: list[str],
     command = [sys.executable, "-m", "cpds.apps.cli.main", *argv]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=300)
     assert (done.returncode, done.stderr) == (3, "loading torch and the prior ...\nTORCH")
-
-
-# ---- words about flags
-
-
-@pytest.mark.parametrize(
-    ("flags", "hint"),
-    [
-        (["--prompt", "-cat", "--trg_prompt", "b"], "--prompt=-cat"),
-        (["--prompt", "a", "--trg_prompt", "-b c"], "--trg_prompt='-b c'"),
-        (["--prompt", "a", "--trg_prompt", "b", "-c"], "--trg_prompt=-c"),
-        (["--prompt", "a", "--trg_prompt", "b", "--nothing", "c"], ""),
-        (["--trg_prompt", "b", "--prompt", "--seed", "3"], ""),
-    ],
-)
-def test_a_value_that_begins_with_a_dash(flags: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["image", "--img_path", "x", *flags]) == 2
-    message = capsys.readouterr().err
-    assert ("a value that begins with a dash is given as" in message) == bool(hint)
-    assert hint in message
-
-
-def test_every_preset_is_for_something() -> None:
-    names = [name for group in PRESETS_FOR.values() for name in group]
-    for_renderers_of_ones_own = [name for name in PRESETS if name.endswith("-render")]
-    assert sorted([*names, *for_renderers_of_ones_own]) == sorted(PRESETS)
-
-
-@pytest.mark.parametrize("command", ["image", "svg", "splats", "eval"])
-def test_help_offers_the_presets_that_fit(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([command, "--help"]) == 0
-    shown = "".join(line.strip("│ ") for line in capsys.readouterr().out.splitlines())
-    offered = shown.split("--preset {", 1)[1].split("}", 1)[0].replace(" ", "").split(",")
-    assert offered == list(PRESETS_FOR["image" if command == "eval" else command])
-
-
-@pytest.mark.parametrize(
-    ("command", "preset", "kind"),
-    [
-        ("image", "cpds-svg", "svg"),
-        ("image", "pds-splats-paper", "splats"),
-        ("image", "pds-nerf-paper", "nerf"),
-        ("svg", "cpds-fast", "image"),
-        ("splats", "dds-svg", "svg"),
-        ("eval", "cpds-splats", "splats"),
-    ],
-)
-def test_a_preset_that_does_not_fit_is_refused(
-    command: str, preset: str, kind: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for flags in (["--preset", preset], [f"--preset={preset}"]):
-        assert main([command, *flags]) == 2
-        assert f"preset '{preset}' is for {kind}, not for {command}: take one of " in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("second", "flag"),
-    [
-        ("--trg_prompt=-wolf", "trg_prompt"),
-        ("--trg-prompt", "trg_prompt"),
-        ("--target_prompt", "target_prompt"),  # an alias
-    ],
-)
-def test_a_list_that_is_given_twice_is_refused(second: str, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
-    argv = ["image", "--img_path", "a.png", "--prompt", "a cat", "--trg_prompt", "a dog", second]
-    assert main([*argv, "a wolf"]) == 2
-    message = capsys.readouterr().err
-    assert f"--{flag} is given twice" in message
-    assert len(message.splitlines()) == 1
-
-
-def test_of_a_setting_that_is_given_twice_the_last_counts() -> None:
-    args = parse(["image", "--img_path", "a.png", "--prompt", "a", "--trg_prompt", "b", "--seed", "2", "--seed", "3"])
-    assert isinstance(args, ImageArgs)
-    assert args.edit.seed == 3
-
-
-def test_a_prompt_that_begins_with_a_dash_may_stand_among_others() -> None:
-    argv = ["image", "--img_path", "a.png", "--prompt", "a cat", "--trg_prompt", "a dog", " -wolf"]
-    args = parse(argv)
-    assert isinstance(args, ImageArgs)
-    assert args.target_prompt == ("a dog", " -wolf")
-
-
-@pytest.mark.parametrize("argv", [[], ["imge"]])
-def test_without_a_command_the_commands_are_named(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(argv) == 2
-    message = capsys.readouterr().err
-    assert all(command in message for command in ("image", "svg", "splats", "eval", "presets", "cpds --help"))

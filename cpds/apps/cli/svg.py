@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from cpds.apps.cli.args import EMBEDDED_NOTE, EditArgs, SvgPreset
-from cpds.apps.cli.jobs import Job, Opened, find_jobs, run_jobs, tell_skipped
+from cpds.apps.cli.jobs import Job, find_jobs
+from cpds.apps.cli.running import Opened, run_jobs, tell_skipped
 from cpds.config import EditConfig, require
 from cpds.errors import InputError
 from cpds.presets import PRESETS
