@@ -1,6 +1,5 @@
 """Edits of images on a GPU, as far as a labelled device shows them: nothing is mixed, and how often the host waits."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Recorder, randn
-from labelled_device import DEVICE, Kind, Record, labelled_device
+from labelled_device import DEVICE, Kind, labelled_device
 from safetensors.torch import load, save
 from torch import Tensor
 

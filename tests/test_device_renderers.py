@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Recorder, randn
-from labelled_device import DEVICE, Kind, labelled_device
+from conftest import randn
+from labelled_device import DEVICE, labelled_device
 from PIL import Image
 from safetensors.torch import load, save
 from torch import Tensor
 
 from cpds.config import EditConfig, GuidanceConfig
 from cpds.editor import run, start
-from cpds.presets import PRESETS
 from cpds.priors.unet import UNetPrior
 from representations.cameras import Camera
 from representations.splats.config import SplatConfig
