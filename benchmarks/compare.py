@@ -20,20 +20,22 @@ import torch
 import tyro
 from torch import Tensor
 
+from cpds.errors import InputError
 from cpds.evaluation.runner import read_config, read_rows
+from scripts.program import run_program
 
-SELECTS = {"cds": "random", "cpds": "learned"}  # the selector that goes without saying
-LPIPS = ("lpips_truth", "lpips_source")
+SELECTORS = {"cds": "random", "cpds": "learned"}  # each method's own
+LPIPS = ("lpips_ground_truth", "lpips_source")
 AXES = {
-    "lpips_truth": "LPIPS to the ground truth",
+    "lpips_ground_truth": "LPIPS to the ground truth",
     "lpips_source": "LPIPS to the source",
-    "structure": "structure distance to the source",
+    "structure_distance": "structure distance to the source",
 }
 Rows = dict[str, dict[str, Any]]  # a setting's rows, by case
 
 
 @dataclass(frozen=True)
-class Config:
+class CompareConfig:
     """What to compare."""
 
     out: tyro.conf.Positional[Path]
@@ -54,10 +56,10 @@ class Config:
 
 @dataclass(frozen=True)
 class Method:
-    """A method's settings on the same cases: hits and distances, one row a setting."""
+    """A method's settings on the same cases: target accuracy and distances, one row a setting."""
 
     labels: list[str]
-    hits: Tensor  # (settings, cases)
+    accuracy: Tensor  # (settings, cases), 0 or 1
     distances: dict[str, Tensor]
 
 
@@ -65,7 +67,7 @@ def method_name(folder: Path) -> str:
     """'pds', 'cpds', or 'cpds random' where another selector than the learned one picks the patches."""
     guidance = read_config(folder)["edit"]["guidance"]
     method, selector = guidance["method"], guidance["patch_selector"]
-    return method if method not in SELECTS or selector == SELECTS[method] else f"{method} {selector}"
+    return method if method not in SELECTORS or selector == SELECTORS[method] else f"{method} {selector}"
 
 
 def load(out: Path, tag: str | None) -> dict[str, Method]:
@@ -76,7 +78,7 @@ def load(out: Path, tag: str | None) -> dict[str, Method]:
     some = next(iter(settings.values()))
     kept = sorted(i for i in ids if tag is None or tag in some[i]["tags"])
     if not kept:
-        raise SystemExit(f"no case{f' tagged {tag}' if tag else ''} is finished in every setting of {out}")
+        raise InputError(f"no case{f' tagged {tag}' if tag else ''} is finished in every setting of {out}")
     groups: dict[str, list[str]] = {}
     for label in settings:
         groups.setdefault(method_name(out / label), []).append(label)
@@ -85,31 +87,31 @@ def load(out: Path, tag: str | None) -> dict[str, Method]:
         return torch.tensor([[settings[label][i][name] for i in kept] for label in labels]).double()
 
     return {
-        name: Method(labels, column(labels, "target"), {axis: column(labels, axis) for axis in axes})
+        name: Method(labels, column(labels, "target_accuracy"), {axis: column(labels, axis) for axis in axes})
         for name, labels in groups.items()
     }
 
 
 def measured(out: Path, settings: dict[str, Rows]) -> tuple[dict[str, Rows], list[str]]:
-    """The settings that can be compared, and by which distances; what is left out is said."""
+    """The settings that can be compared, and by which distances; what is left out is printed."""
     columns = {label: set.intersection(*(set(row) for row in rows.values())) for label, rows in settings.items()}
     if not columns:
-        raise SystemExit(f"{out} holds no finished case of any setting: cpds eval DATA --out {out} makes some")
-    if not any("target" in found for found in columns.values()):
-        raise SystemExit(f"no setting in {out} has target accuracy: take a data set whose cases say what to `expect`")
-    axes = [axis for axis in LPIPS if any({axis, "target"} <= found for found in columns.values())]
+        raise InputError(f"{out} holds no finished case of any setting: cpds eval DATA --out {out} makes some")
+    if not any("target_accuracy" in found for found in columns.values()):
+        raise InputError(f"no setting in {out} has target accuracy: take a data set whose cases say what to `expect`")
+    axes = [axis for axis in LPIPS if any({axis, "target_accuracy"} <= found for found in columns.values())]
     if not axes:
-        axes = ["structure"]
+        axes = ["structure_distance"]
         print(
             f"no setting in {out} has LPIPS: compared by structure distance; for LPIPS measure them again without "
             "--no-lpips into another --out (offline with --lpips_weights)",
             file=sys.stderr,
         )
-        networks = {read_config(out / label).get("judged by", {}).get("structure") for label in settings}
+        networks = {read_config(out / label).get("metrics", {}).get("structure") for label in settings}
         if len(networks) > 1:
-            raise SystemExit(f"structure distances in {out} are by {', '.join(map(str, networks))}: keep those of one")
+            raise InputError(f"structure distances in {out} are by {', '.join(map(str, networks))}: keep those of one")
     for label, found in columns.items():
-        if lacking := sorted({"target", *axes} - found):
+        if lacking := sorted({"target_accuracy", *axes} - found):
             print(f"left out, as {', '.join(lacking)} was not measured: {label}", file=sys.stderr)
             del settings[label]
     return settings, axes
@@ -130,22 +132,25 @@ def at_accuracy(accuracy: Tensor, distance: Tensor, level: float) -> float:
     Beyond the most accurate setting its own distance stands, and before the least accurate one that one's.
     """
     front = non_dominated(accuracy, distance)
-    for (a, far), (b, near) in pairwise(front):
+    for (a, at_a), (b, at_b) in pairwise(front):
         if b <= level <= a and a > b:
-            return near + (far - near) * (level - b) / (a - b)
+            return at_b + (at_a - at_b) * (level - b) / (a - b)
     return front[0][1] if level >= front[0][0] else front[-1][1]
 
 
-def differences(ours: Method, other: Method, axis: str, level: float, config: Config) -> tuple[float, float, float]:
+def differences(
+    ours: Method, other: Method, axis: str, level: float, config: CompareConfig
+) -> tuple[float, float, float]:
     """Our distance minus theirs at the level, with its 95 % paired bootstrap interval."""
     generator = torch.Generator().manual_seed(config.seed)
-    cases = ours.hits.shape[1]
+    cases = ours.accuracy.shape[1]
 
     def gap(chosen: Tensor) -> float:
-        hits = [m.hits[:, chosen].mean(1) for m in (ours, other)]
-        reached = min(level, *(float(h.max()) for h in hits))  # by both on these cases
-        far = [m.distances[axis][:, chosen].mean(1) for m in (ours, other)]
-        return at_accuracy(hits[0], far[0], reached) - at_accuracy(hits[1], far[1], reached)
+        accuracies = [m.accuracy[:, chosen].mean(1) for m in (ours, other)]
+        reached = min(level, *(float(a.max()) for a in accuracies))  # by both on these cases
+        distances = [m.distances[axis][:, chosen].mean(1) for m in (ours, other)]
+        mine, theirs = (at_accuracy(a, d, reached) for a, d in zip(accuracies, distances, strict=True))
+        return mine - theirs
 
     gaps = sorted(gap(torch.randint(cases, (cases,), generator=generator)) for _ in range(config.draws))
     low, high = (gaps[round(q * (config.draws - 1))] for q in (0.025, 0.975))
@@ -165,7 +170,7 @@ def plot(methods: dict[str, Method], path: Path, title: str) -> None:
     )
     for panel, axis in zip(axes, shown, strict=True):
         for method, data in methods.items():
-            x, y = data.hits.mean(1), data.distances[axis].mean(1)
+            x, y = data.accuracy.mean(1), data.distances[axis].mean(1)
             front = non_dominated(x, y)
             (line,) = panel.plot(*zip(*front, strict=True), "-", label=method)
             panel.plot(x, y, "o", color=line.get_color(), markersize=5)
@@ -178,12 +183,12 @@ def plot(methods: dict[str, Method], path: Path, title: str) -> None:
     figure.savefig(path, dpi=110)
 
 
-def main(config: Config) -> None:
+def main(config: CompareConfig) -> None:
     methods = load(config.out, config.tag)
     if config.ours not in methods:
-        raise SystemExit(f"no setting of {config.ours!r} in {config.out}: it has {', '.join(methods)}")
-    cases = methods[config.ours].hits.shape[1]
-    level = config.accuracy or min(float(m.hits.mean(1).max()) for m in methods.values())
+        raise InputError(f"no setting of {config.ours!r} in {config.out}: it has {', '.join(methods)}")
+    cases = methods[config.ours].accuracy.shape[1]
+    level = config.accuracy or min(float(m.accuracy.mean(1).max()) for m in methods.values())
     report = {"cases": cases, "accuracy": level, "ours": config.ours, "differences": {}}
     print(f"{cases} cases, at target accuracy {level:.3f}; {config.ours} minus the other, 95 % interval")
     for axis in methods[config.ours].distances:
@@ -198,4 +203,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    sys.exit(run_program(main, CompareConfig, __doc__))

@@ -1,4 +1,4 @@
-"""Figures of edited scenes: what the judge calls their views, what stayed, and whether the views agree.
+"""Metrics of edited scenes: target accuracy of their views, what stayed, and view consistency.
 
     python -m benchmarks.scene_edits --scene scenes/cat --base outputs/.../nerfacto/.../config.yml \\
         --runs outputs/.../cpds/.../config.yml outputs/.../cpds-refine/.../config.yml
@@ -6,14 +6,13 @@
     python -m benchmarks.scene_edits --scene scenes/cat --base scenes/cat/scene.ply --runs runs/.../result.ply
 
 The scene is one of scripts/toy_scene with a target, the runs are of ns-train, or splats. Views are rendered at the
-cameras of the dataset. "outside" is what neither the source's nor the target's mask covers, grown by 2 px; "far" leaves
-12 px; inside is the rest. "agree" is the mean LPIPS between renders at neighbouring cameras, over the base scene's.
-"sharpness" is the mean absolute Laplacian inside the masks, over the base scene's. "sure" is the judge's mean
-probability of the target.
+cameras of the dataset; target accuracy, the classifier's mean target probability and PSNR to the base scene are those
+of the held-out ones. Outside the mask is what neither the source's nor the target's mask covers, grown by 2 px; the far
+background leaves 12 px; inside is the rest. View consistency is the mean LPIPS between renders at neighbouring cameras,
+over the base scene's. Sharpness is the mean absolute Laplacian inside the masks, over the base scene's.
 """
 
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,6 @@ from typing import Any
 import torch
 import tyro
 from jaxtyping import Float
-from nerfstudio.utils.eval_utils import eval_setup
 from torch import Tensor
 from torch.nn.functional import conv2d, max_pool2d
 
@@ -44,27 +42,29 @@ class Config:
     """What to measure."""
 
     scene: Path
-    """Folder of scripts/toy_scene/make.py, made with --target."""
+    """Folder of scripts.toy_scene, made with a target."""
     base: Path
     """config.yml of the scene's own run, or its .ply."""
     runs: tuple[Path, ...]
     """config.yml, or .ply, of each edit."""
     masks: Path | None = None
-    """Folder of masks, of an edit's --pipeline.masks: "outside" is then what they keep, and "far" 10 px beyond it."""
-    judge: Path = Path("benchmarks/emoji_edit/classifier.safetensors")
-    """The judge of emoji-edit."""
+    """Folder of the masks that an edit was given: outside the mask is then what they keep, far is 10 px beyond."""
+    classifier: Path = Path("benchmarks/emoji_edit/classifier.safetensors")
+    """The classifier of emoji-edit."""
     sheet: Path | None = None
-    """Where to write a picture: rows of base, edits and target, at three held-out views."""
+    """Where to write an image: rows of base, edits and target, at three held-out views."""
 
 
 def views(run: Path, scene: Path) -> dict[str, Images]:
-    """Renders of a run at every camera of the scene, by the pictures' names in their order."""
+    """Renders of a run at every camera of the scene, by the images' names in their order."""
     found = splat_views(run, scene) if run.suffix == ".ply" else trained_views(run)
     return {k: (v.clamp(0, 1) * 255).round() / 255 for k, v in sorted(found.items())}
 
 
 def trained_views(run: Path) -> dict[str, Images]:
     """Of what ns-train made."""
+    from nerfstudio.utils.eval_utils import eval_setup
+
     _, pipeline, _, _ = eval_setup(run)
     found = {}
     for data in (pipeline.datamanager.train_dataset, pipeline.datamanager.eval_dataset):
@@ -79,17 +79,17 @@ def trained_views(run: Path) -> dict[str, Images]:
 def splat_views(file: Path, scene: Path) -> dict[str, Images]:
     """Of a .ply."""
     g = SplatFile.read(file).gaussians
-    colours, found = torch.cat([g.dc[:, None], g.rest], 1), {}
+    colors, found = torch.cat([g.dc[:, None], g.rest], 1), {}
     for c in (*read_cameras(scene), *read_cameras(scene, split="test")):
         sizes: Any = {"width": c.width, "height": c.height, "sh_degree": g.degree}
         shape = (g.means, g.quats, g.scales.exp(), g.opacities[:, 0].sigmoid())
-        drawn, _, _ = rasterization(*shape, colours, c.viewmat[None], c.k[None], **sizes)
+        drawn, _, _ = rasterization(*shape, colors, c.viewmat[None], c.k[None], **sizes)
         found[Path(c.name).name] = drawn.permute(0, 3, 1, 2)
     return found
 
 
-def outside(config: Config, names: list[str]) -> Float[Tensor, "n 1 H W"]:
-    """1 where neither the source nor the target is, with a margin of 2 px; or what the masks that were given keep."""
+def outside_masks(config: Config, names: list[str]) -> Float[Tensor, "n 1 H W"]:
+    """1 where neither the source nor the target is, with a margin of 2 px; or what the given masks keep."""
     if config.masks:
         return 1 - torch.cat([open_image(config.masks / n)[:, :1] for n in names])
     places = (config.scene / "masks", config.scene / "target" / "masks")
@@ -98,50 +98,88 @@ def outside(config: Config, names: list[str]) -> Float[Tensor, "n 1 H W"]:
     return 1 - max_pool2d((covered > 0).float(), 5, 1, 2)
 
 
-def sharpness(pictures: Images, inside: Float[Tensor, "n 1 H W"]) -> float:
+def sharpness(images: Images, inside: Float[Tensor, "n 1 H W"]) -> float:
     """Mean absolute Laplacian where `inside` is 1."""
-    edges = conv2d(pictures, LAPLACE, padding=1, groups=3).abs()
+    edges = conv2d(images, LAPLACE, padding=1, groups=3).abs()
     return float((edges * inside).sum() / inside.sum() / 3)
 
 
+@dataclass(frozen=True)
+class Setup:
+    """What every run of a scene is measured with."""
+
+    held_out: list[str]  # names of the views
+    outside: Float[Tensor, "n 1 H W"]
+    classifier: IconClassifier
+    target: int  # class
+    lpips: Lpips
+
+    @classmethod
+    def of(cls, config: Config) -> "Setup":
+        meta = json.loads((config.scene / "transforms.json").read_text())
+        target = json.loads((config.scene / "target" / "scene.json").read_text())["icon"]
+        names = [Path(n).name for n in meta["val_filenames"]]
+        classifier = IconClassifier.load(config.classifier)
+        number = classifier.classes["concept"].index(target)
+        return cls(names, outside_masks(config, names), classifier, number, Lpips.load())
+
+    @torch.no_grad()
+    def measure(self, views: dict[str, Images], base: Images) -> dict[str, float]:
+        """Metrics of a run's views; `base` are the base scene's held-out ones."""
+        now, every = self.chosen(views), torch.cat(list(views.values()))
+        probabilities = self.classifier(now)["concept"].softmax(1)
+        far = 1 - max_pool2d(1 - self.outside, 21, 1, 10)
+        outside = psnr(now, base, self.outside)
+        return {
+            "correct": int((probabilities.argmax(1) == self.target).sum()),
+            "probability": float(probabilities[:, self.target].mean()),
+            "outside_lowest": float(outside.min()),
+            "outside_median": float(outside.median()),
+            "far_lowest": float(psnr(now, base, far).min()),
+            "inside_median": float(psnr(now, base, 1 - self.outside).median()),
+            "consistency": float(self.lpips(every[:-1], every[1:]).mean()),
+            "sharpness": sharpness(now, 1 - self.outside),
+        }
+
+    def chosen(self, views: dict[str, Images]) -> Images:
+        return torch.cat([views[n] for n in self.held_out])
+
+
+HEADER = """| run | target accuracy | mean target probability | outside the mask, dB: lowest | median \
+| far background: lowest | inside | view consistency | sharpness |
+|---|---|---|---|---|---|---|---|---|"""
+
+
+def name_of(run: Path) -> str:
+    """A file's name, or the method of a run of ns-train."""
+    method = None if run.suffix == ".ply" else re.search(r"method_name: (\S+)", run.read_text())
+    return method[1] if method else run.name
+
+
 def main(config: Config) -> None:
-    meta = json.loads((config.scene / "transforms.json").read_text())
-    target = json.loads((config.scene / "target" / "scene.json").read_text())["icon"]
-    held = [Path(n).name for n in meta["val_filenames"]]
-    judge, keep = IconClassifier.load(config.judge), outside(config, held)
-    aim = judge.classes["concept"].index(target)
-    far = 1 - max_pool2d(1 - keep, 21, 1, 10)
-    lpips = Lpips.load(Path(os.environ["CPDS_ALEXNET"]) if "CPDS_ALEXNET" in os.environ else None)
-    truth = torch.cat([open_image(config.scene / "images" / n) for n in held])
-    rows, base = [], {}
-    print(
-        "| run | called the target | sure | outside, dB: lowest | median | far: lowest | inside | agree | sharpness |"
+    setup = Setup.of(config)
+    count = len(setup.held_out)
+    sources, targets = (
+        torch.cat([open_image(config.scene / place / n) for n in setup.held_out])
+        for place in ("images", "target/images")
     )
-    print("|---|---|---|---|---|---|---|---|---|")
+    rows: list[Images] = []
+    base, before = None, {}
+    print(HEADER)
     for run in (config.base, *config.runs):
         found = views(run, config.scene)
-        now = torch.cat([found[n] for n in held])
-        every = torch.cat(list(found.values()))
-        with torch.no_grad():
-            agree = float(lpips(every[:-1], every[1:]).mean())
-            belief = judge(now)["concept"].softmax(1)
-        sharp = sharpness(now, 1 - keep)
-        base = base or {"views": now, "agree": agree, "sharp": sharp}
-        called = int((belief.argmax(1) == aim).sum())
-        kept = psnr(now, base["views"], keep)
-        method = None if run.suffix == ".ply" else re.search(r"method_name: (\S+)", run.read_text())
-        label = method[1] if method else run.name
-        if run == config.base:
-            label += f", {float(psnr(now, truth).mean()):.1f} dB"
-        figures = [f"{kept.min():.1f}", f"{kept.median():.1f}", f"{psnr(now, base['views'], far).min():.1f}"]
-        figures += [f"{psnr(now, base['views'], 1 - keep).median():.1f}"]
-        figures += [f"{agree / base['agree']:.2f}", f"{sharp / base['sharp']:.2f}"]
-        sure = float(belief[:, aim].mean())
-        print(f"| {label} | {called} of {len(held)} | {sure:.2f} | {' | '.join(figures)} |", flush=True)
+        now = setup.chosen(found)
+        base = now if base is None else base
+        m = setup.measure(found, base)
+        before = before or m
+        label = name_of(run) + (f", {float(psnr(now, sources).mean()):.1f} dB" if run == config.base else "")
+        decibels = [m[k] for k in ("outside_lowest", "outside_median", "far_lowest", "inside_median")]
+        cells = [label, f"{m['correct']} of {count}", f"{m['probability']:.2f}", *(f"{x:.1f}" for x in decibels)]
+        cells += [f"{m[k] / before[k]:.2f}" for k in ("consistency", "sharpness")]
+        print(f"| {' | '.join(cells)} |", flush=True)
         rows.append(now[1::2])
-    rows.append(torch.cat([open_image(config.scene / "target" / "images" / n) for n in held])[1::2])
     if config.sheet:
-        columns = [torch.cat(list(row), 2) for row in rows]
+        columns = [torch.cat(list(row), 2) for row in (*rows, targets[1::2])]
         write_atomic(config.sheet, png(to_pil(torch.cat(columns, 1)[None])))
 
 

@@ -26,9 +26,9 @@ from cpds.presets import PRESETS
 from cpds.priors.base import Conditioning
 from cpds.priors.load import DTYPES
 from cpds.priors.unet import UNetPrior
-from nerf_plugin.rendering import render_rays
+from nerf_plugin.rays import render_rays
 
-DIRECTIONS = (("Down", "En"), ("Up", "De"))
+HALVES = (("Down", "En"), ("Up", "De"))
 
 
 @dataclass(frozen=True)
@@ -47,28 +47,32 @@ class Config:
     """cpu or cuda."""
 
 
-class WithoutWords(UNetPrior):
+class WithoutText(UNetPrior):
     """Needs no text encoder: every prompt is the same noise."""
 
     def embed(self, prompts: Any) -> Conditioning:
         noise = torch.randn(1, 77, 768, generator=torch.Generator().manual_seed(0))
-        return Conditioning(noise.expand(len(prompts), 77, 768).to(self.device))
+        return Conditioning({"embeds": noise.expand(len(prompts), 77, 768).to(self.device)})
 
 
 def prior(device: torch.device, dtype: torch.dtype) -> UNetPrior:
     """The networks of Stable Diffusion 1.5, untrained."""
-    eyes: Any = {"block_out_channels": (320, 640, 1280, 1280), "cross_attention_dim": 768, "attention_head_dim": 8}
-    sides = {f"{way.lower()}_block_types": (f"{way}{kind}coderBlock2D",) * 4 for way, kind in DIRECTIONS}
-    coder: Any = {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, **sides}
+    unet_config: Any = {
+        "block_out_channels": (320, 640, 1280, 1280),
+        "cross_attention_dim": 768,
+        "attention_head_dim": 8,
+    }
+    blocks = {f"{half.lower()}_block_types": (f"{half}{kind}coderBlock2D",) * 4 for half, kind in HALVES}
+    vae_config: Any = {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, **blocks}
     with torch.device("meta"):
-        networks: list[Any] = [UNet2DConditionModel(sample_size=64, **eyes), AutoencoderKL(**coder)]
+        networks: list[Any] = [UNet2DConditionModel(sample_size=64, **unet_config), AutoencoderKL(**vae_config)]
     for network in networks:
         network.to_empty(device=device).to(dtype)
         for x in network.parameters():
             torch.nn.init.normal_(x, std=0.01)
     unet, vae = networks
     parts = {"unet": unet, "vae": vae, "text_encoder": torch.nn.Identity(), "tokenizer": None}
-    return WithoutWords(SimpleNamespace(**parts, scheduler=DDIMScheduler()), device, "random weights")
+    return WithoutText(SimpleNamespace(**parts, scheduler=DDIMScheduler()), device, "random weights")
 
 
 def peak(device: torch.device) -> float:
@@ -88,18 +92,18 @@ def main(config: Config) -> None:
     pose = torch.tensor([[[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1.5]]])
     half = config.side / 2
     camera = Cameras(pose, 1.2 * config.side, 1.2 * config.side, half, half, config.side, config.side).to(device)
-    eyes = prior(device, DTYPES[config.dtype])
-    guidance = Guidance(eyes, "a", "b", PRESETS["cpds"].guidance, steps=10)
+    model_prior = prior(device, DTYPES[config.dtype])
+    guidance = Guidance(model_prior, "a", "b", PRESETS["cpds"].guidance, steps=10)
     before = peak(device)
     began = time.perf_counter()
     image, losses = render_rays(model, camera, config.rays_per_chunk, not config.direct)
-    drawn = peak(device)
-    latents = eyes.encode(image)
-    terms = guidance.step(latents.detach(), latents, 0, step_generator(0, 0))
-    (terms.total + sum(losses.values())).backward()
+    rendered = peak(device)
+    latents = model_prior.encode(image)
+    result = guidance.step(latents.detach(), latents, 0, step_generator(0, 0))
+    torch.autograd.backward([latents, *losses.values()], [result.gradient, *map(torch.ones_like, losses.values())])
     seconds = time.perf_counter() - began
     print(
-        f"| {config.side} | {'all' if config.direct else config.rays_per_chunk} | {before:.1f} | {drawn:.1f} "
+        f"| {config.side} | {'all' if config.direct else config.rays_per_chunk} | {before:.1f} | {rendered:.1f} "
         f"| {peak(device):.1f} | {seconds:.0f} |"
     )
 

@@ -14,7 +14,8 @@ import torch
 import tyro
 
 from cpds import PRESETS, load_prior
-from cpds.editor import EditState, start, step_generator
+from cpds.editor import start, step_generator
+from cpds.state import EditState
 from representations.latent import LatentImage
 
 ROWS = {
@@ -45,11 +46,10 @@ class Config:
 def one_step(state: EditState) -> float:
     """Seconds of guidance, backward pass and update."""
     began = time.perf_counter()
-    z = state.representation.latents(state.prior, None)
-    source = state.representation.source_latents(state.prior, None)
-    terms = state.guidance.step(source, z, state.step, step_generator(0, state.step))
+    z, source = state.rendered.latents(None), state.rendered.source_latents(None)
+    result = state.guidance.step(source, z, state.step, step_generator(0, state.step))
     state.optimizer.zero_grad()
-    terms.total.backward()
+    z.backward(result.gradient)
     state.optimizer.step()
     state.step += 1
     if state.prior.device.type == "cuda":
@@ -59,13 +59,12 @@ def one_step(state: EditState) -> float:
 
 def main(config: Config) -> None:
     prior = load_prior(config.prior, device=config.device)
-    picture = torch.rand(1, 3, prior.image_size, prior.image_size, generator=torch.Generator().manual_seed(0))
+    image = torch.rand(1, 3, prior.image_size, prior.image_size, generator=torch.Generator().manual_seed(0))
     states = {}
     for row, (preset, selector) in ROWS.items():
         settings = PRESETS[preset]
         settings = replace(settings, guidance=replace(settings.guidance, patch_selector=selector))
-        image = LatentImage(picture, prior)
-        states[row] = start(image, prior, "a cat face", "a dog face", settings)
+        states[row] = start(LatentImage(image, prior), prior, "a cat face", "a dog face", settings)
     seconds = {row: [one_step(state) for _ in range(10)][:0] for row, state in states.items()}  # warm-up
     for _ in range(config.steps):
         for row, state in states.items():

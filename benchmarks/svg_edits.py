@@ -1,9 +1,9 @@
-"""Twenty edits of real icons, five drawing styles of each: does the judge see the target, and what does it look like?
+"""Twenty edits of real icons, five drawing styles of each: how often does the classifier find the target?
 
     python -m benchmarks.svg_edits --out runs/svg_edits
 
-Writes each edited SVG and a sheet (source and edit side by side, one edit a row) and prints what the judge says of
-every result, drawn with resvg from the written file at 104 px on a white 128-px image.
+Writes each edited SVG and a sheet (source and edit side by side, one edit a row) and prints what the classifier
+finds in every result, drawn with resvg from the written file at 104 px on a white 128-px image.
 """
 
 import io
@@ -31,7 +31,7 @@ from svg.document import Document
 from svg.image import SvgImage
 
 SETS = ("noto", "twemoji", "fluent-emoji-flat", "noto-v1", "emojione")
-EDITS = (  # icon, what it shows, what it should become, the judge's word for that
+EDITS = (  # icon, what it shows, what it should become, the classifier's word for that
     ("cat-face", "cat face", "dog face", "dog-face"),
     ("cat-face", "cat face", "pig face", "pig-face"),
     ("red-heart", "red heart", "blue heart", "blue-heart"),
@@ -51,7 +51,7 @@ class Config:
     """Optimization steps. Default: the preset's."""
     guidance_scale: float | None = None
     """Classifier-free guidance. Default: the preset's."""
-    scene: tyro.conf.OmitArgPrefixes[SvgConfig] = field(default_factory=lambda: SvgConfig())
+    svg: tyro.conf.OmitArgPrefixes[SvgConfig] = field(default_factory=lambda: SvgConfig())
 
 
 def settings(config: Config) -> EditConfig:
@@ -70,11 +70,11 @@ def drawn(svg: bytes, side: int) -> Image.Image:
     return Image.open(io.BytesIO(bytes(data))).convert("RGB")
 
 
-def seen(judge: IconClassifier, svg: bytes) -> str:
-    """What the judge calls the drawing."""
+def concept(classifier: IconClassifier, svg: bytes) -> str:
+    """What the classifier finds in the drawing."""
     page = Image.new("RGB", (128, 128), "white")
     page.paste(drawn(svg, 104), (12, 12))
-    return judge.names(to_tensor(page))[0]["concept"]
+    return classifier.classify(to_tensor(page))[0]["concept"]
 
 
 def names(svg: bytes) -> list[Any]:
@@ -86,30 +86,30 @@ def main(config: Config) -> None:
     torch.set_num_threads(1)
     config.out.mkdir(parents=True, exist_ok=True)
     icons, prior = documents(SETS), load_prior(device="cpu")
-    judge = IconClassifier.load(EMOJI_EDIT / "classifier.safetensors")
+    classifier = IconClassifier.load(EMOJI_EDIT / "classifier.safetensors")
     hits, times, rows = [], [], []
     for icon, what, target, word in EDITS:
         row = []
         for style in SETS:
             source = icons[f"{style}/{icon}"].encode()
-            scene = SvgImage(Document.parse(source), prior, config.scene)
+            image = SvgImage(Document.parse(source), prior, config.svg)
             began = time.perf_counter()
-            ground = "on a white background"
-            edit(scene, prior, f"a {what} {ground}", f"a {target} {ground}", settings(config))
+            prompt, goal = (f"a {shown} on a white background" for shown in (what, target))
+            edit(image, prior, prompt, goal, settings(config))
             times.append(time.perf_counter() - began)
-            result = scene.svg()
+            result = image.svg()
             assert names(result) == names(source)
             (config.out / f"{style}-{icon}-{word}.svg").write_bytes(result)
-            said = seen(judge, result)
-            hits.append(said == word)
-            print(f"{style:>18} {icon} -> {word}: {said}", flush=True)
+            found = concept(classifier, result)
+            hits.append(found == word)
+            print(f"{style:>18} {icon} -> {word}: {found}", flush=True)
             row += [drawn(source, 160), drawn(result, 160)]
         rows.append(side_by_side(row))
     sheet = Image.new("RGB", (rows[0].width, sum(r.height + 8 for r in rows)), "white")
     for i, row in enumerate(rows):
         sheet.paste(row, (0, i * (row.height + 8)))
     sheet.save(config.out / "sheet.png")
-    print(f"{sum(hits)} of {len(hits)} are called the target; {sorted(times)[len(times) // 2]:.1f} s an edit (median)")
+    print(f"target accuracy {sum(hits)} of {len(hits)}; {sorted(times)[len(times) // 2]:.1f} s an edit (median)")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import torch
 import tyro
 from PIL import Image
 
-from scripts.emoji_prior.icons import cache_dir, fetch_package
+from scripts.emoji_prior.packages import cache_dir, fetch_package
 from svg.document import Document
 from svg.raster.page import Raster, over
 

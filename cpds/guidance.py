@@ -62,7 +62,9 @@ class Guidance:
         self.objective = objective or OBJECTIVES.get(config.method) or imported(config.method, "method", Objective)
         self.contrast = self.objective.contrast and config.w_cut > 0
         if self.contrast and not prior.feature_width:
-            raise InputError(f"method {config.method} needs self-attention features, which this prior has not: take pds")
+            raise InputError(
+                f"method {config.method} needs self-attention features, which this prior has not: take pds"
+            )
         self.edits = len(prompts)
         self.set_prompts(prompts, targets)
         self.low, self.high = self._timesteps()
@@ -103,7 +105,7 @@ class Guidance:
             "forwards": float(len(target) * len(predictions.eps)),  # samples through the network
         }
         gradient = config.w_direction * direction
-        losses = {"direction": (target * gradient).sum()}
+        losses = {"direction": config.w_direction * (target * direction).sum()}
         # 2000 / (h w) belongs to the direction alone: the other losses undo what the learning rate holds of it
         undo = target.shape[-2] * target.shape[-1] / 2000 if self.lr_scaling == "area" else 1.0
         if self.contrast:

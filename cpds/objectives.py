@@ -86,15 +86,11 @@ class Weights:
     ) -> "Weights":
         """The weights at timesteps `t`, with PDS's posterior at `stride`, if any."""
         exact = schedule.alpha_bar[t.cpu()]
-        alpha_bar, rest = _per_sample(exact, like), _per_sample(1 - exact, like)
-        if stride is None:
-            return cls(alpha_bar, rest, torch.zeros_like(rest), torch.zeros_like(rest))
-        psi, chi = (_per_sample(w, like) for w in schedule.posterior_weights(t, stride))
+        zero = torch.zeros_like(exact)
+        psi, chi = (zero, zero) if stride is None else schedule.posterior_weights(t, stride)
+        weights = torch.stack([exact, 1 - exact, psi, chi]).to(like)  # one copy
+        alpha_bar, rest, psi, chi = weights.view(4, -1, 1, 1, 1)
         return cls(alpha_bar, rest, w_identity * psi, chi)
-
-
-def _per_sample(values: Tensor, like: Tensor) -> PerSample:
-    return values.to(like).view(-1, 1, 1, 1)
 
 
 @dataclass(frozen=True)

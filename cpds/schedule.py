@@ -54,25 +54,30 @@ class NoiseSchedule:
         """Signal share of the equivalent variance-preserving process, alpha² / (alpha² + sigma²)."""
         return self.alpha**2 / (self.alpha**2 + self.sigma**2)
 
-    def _at(self, table: Tensor, t: Timesteps, like: Tensor) -> Tensor:
-        return table[t.cpu()].to(like).view(-1, *[1] * (like.ndim - 1))
+    def _at(self, t: Timesteps, like: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha_t and sigma_t for each of a batch, brought to where `like` is in one copy."""
+        t = t.cpu()
+        alpha, sigma = torch.stack([self.alpha[t], self.sigma[t]]).to(like).view(2, -1, *[1] * (like.ndim - 1))
+        return alpha, sigma
 
     def add_noise(self, z: Latents, eps: Latents, t: Timesteps) -> Latents:
         """x_t = alpha_t z + sigma_t eps  (DDPM, Eq. 4)."""
-        return self._at(self.alpha, t, z) * z + self._at(self.sigma, t, z) * eps
+        alpha, sigma = self._at(t, z)
+        return alpha * z + sigma * eps
 
     def denoised(self, x_t: Latents, eps: Latents, t: Timesteps) -> Latents:
         """z = (x_t - sigma_t eps) / alpha_t."""
-        return (x_t - self._at(self.sigma, t, x_t) * eps) / self._at(self.alpha, t, x_t)
+        alpha, sigma = self._at(t, x_t)
+        return (x_t - sigma * eps) / alpha
 
     def to_epsilon(self, output: Latents, x_t: Latents, t: Timesteps) -> Latents:
         """The network's raw output as a noise prediction, whatever it was trained to predict.
 
         v_prediction: v = alpha eps - sigma z (Salimans & Ho 2022, D).  flow: v = eps - z.
         """
-        alpha, sigma = self._at(self.alpha, t, x_t), self._at(self.sigma, t, x_t)
         if self.parameterization == "epsilon":
             return output
+        alpha, sigma = self._at(t, x_t)
         if self.parameterization == "v_prediction":
             return alpha * output + sigma * x_t
         return x_t + alpha * output

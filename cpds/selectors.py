@@ -171,8 +171,8 @@ class LearnedPatches(_Learning):
                     self.optimizer.zero_grad()
                     loss.backward()
                     self.optimizer.step()
-                    losses.append(loss.item())
-        return sum(losses) / len(losses)
+                    losses.append(loss.detach())
+        return sum(torch.stack(losses).tolist()) / len(losses)
 
     def state(self) -> dict[str, Tensor]:
         saved = super().state() | {f"net.{k}": v for k, v in self.net.state_dict().items()}

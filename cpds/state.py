@@ -75,8 +75,11 @@ class Callback(Protocol):
 
 
 def finite(tensors: Sequence[Tensor]) -> bool:
-    """Whether no tensor holds a NaN or an infinity."""
-    return all(bool(torch.isfinite(x).all()) for x in tensors)
+    """Whether no tensor holds a NaN or an infinity; a GPU is waited for once, however many there are."""
+    answers: dict[torch.device, list[Tensor]] = {}
+    for x in tensors:
+        answers.setdefault(x.device, []).append(torch.isfinite(x).all())
+    return all(bool(torch.stack(each).all()) for each in answers.values())
 
 
 def _below(saved: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -18,12 +18,13 @@ from svg.parse.builder import Builder
 from svg.parse.clips import outline_box
 from svg.parse.context import Context, start
 from svg.parse.css import Cascade
+from svg.parse.files import is_packed, read_file, unpacked
 from svg.parse.parameters import ParameterTable
 from svg.parse.transforms import Box, fit, view_box
 from svg.parse.use_expansion import check_use_expansion
 from svg.parse.values import RGB, color, length
 from svg.parse.writer import Writer
-from svg.parse.xml import Tree, is_packed, read_file, read_tree, tag, unpacked
+from svg.parse.xml import Tree, read_tree, tag
 
 MIN_SIDE, MAX_SIDE = 1e-3, 1e6  # px
 PLURALS = {"clip path of text": "clip paths of text", "reference to another document": "references to other documents"}
@@ -45,7 +46,7 @@ class Document:
 
     @classmethod
     def open(cls, path: str | Path) -> Document:
-        """Read an .svg or .svgz file; InputError says what is wrong with it."""
+        """Read an .svg or .svgz file; InputError names what is wrong with it."""
         return cls.parse(read_file(Path(path)), str(path))
 
     @classmethod
@@ -164,13 +165,13 @@ def _background(tree: Tree, cascade: Cascade) -> RGB:
 
 
 def _extent(root: Group, table: ParameterTable, name: str) -> tuple[float, float]:
-    """Right and bottom of everything drawn, the page of a document that does not say its size (as in resvg)."""
+    """Right and bottom of everything drawn, the page of a document without a size (as in resvg)."""
     right = bottom = 0.0
     for draw in draws(root):
         box = outline_box(draw, IDENTITY, table.parameters)
         right, bottom = max(right, box[2]), max(bottom, box[3])
     fine = 0 < right <= MAX_SIDE and 0 < bottom <= MAX_SIDE
-    require(fine, f"{name} says no size and draws nothing of a size: give it a viewBox")
+    require(fine, f"{name} has no size and draws nothing that has one: give it a viewBox")
     return right, bottom
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -15,6 +15,7 @@ from svg.raster.page import Raster
 RasterizerName = Literal["torch", "diffvg"]
 
 
+@runtime_checkable
 class Rasterizer(Protocol):
     """A page, ready to be drawn with any numbers at any size."""
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from labelled_device import labelled_device
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -35,6 +36,8 @@ from cpds.priors.unet import UNetPrior
 from cpds.rendered import fingerprint
 from cpds.representation import ParamGroup
 from cpds.state import EditState
+
+pytest_plugins = ["scenes"]
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # commands leave it at that
@@ -114,6 +117,15 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prior(tiny_folder: Path) -> UNetPrior:
     """The tiny pipeline, loaded the way a user's prior is."""
     loaded = load_prior(tiny_folder, device="cpu")
+    assert isinstance(loaded, UNetPrior)
+    return loaded
+
+
+@pytest.fixture(scope="session")
+def device_prior(tiny_folder: Path) -> UNetPrior:
+    """The same on a GPU, as far as `labelled_device` has one."""
+    with labelled_device():
+        loaded = load_prior(tiny_folder, device="cuda:0", dtype="fp32")
     assert isinstance(loaded, UNetPrior)
     return loaded
 

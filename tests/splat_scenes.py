@@ -1,13 +1,22 @@
-"""Random gaussians before cameras, for the tests of the splat rasterizer; float64."""
+"""Random gaussians before cameras: in float64 for the tests of the rasterizer, and small scenes to edit."""
 
 import math
+from dataclasses import fields
+from typing import Any
 
 import torch
+from conftest import randn
 from torch import Tensor
+
+from cpds.representation import ImageSpec
+from representations.cameras import Camera
+from representations.splats.config import SplatConfig
+from representations.splats.ply import Gaussians, SplatFile
+from representations.splats.scene import SplatScene
 
 
 def gaussians(n: int = 60, scale: float = 0.1, k: int | None = None, seed: int = 0) -> dict[str, Tensor]:
-    """What `rasterization` takes: n in a box of side 2 about the origin; colours as they are, or k coefficients."""
+    """What `rasterization` takes: n in a box of side 2 about the origin; colors as they are, or k coefficients."""
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(*shape: int) -> Tensor:
@@ -49,3 +58,36 @@ def assert_close(found: Tensor, wanted: Tensor, tolerance: float) -> None:
     found, wanted = found.detach().double(), wanted.detach()
     assert torch.isfinite(found).all()
     assert (found - wanted).abs().max() <= tolerance * max(1.0, float(wanted.abs().max()))
+
+
+# ---- scenes to edit, float32
+
+
+def ball(n: int = 40, degree: int = 1) -> Gaussians:
+    """Gaussians near the origin; quaternions as optimizers leave them, not of unit length."""
+    k = (degree + 1) ** 2 - 1
+    spread = torch.full((n, 3), math.log(0.2)) + 0.3 * randn(2, n, 3)
+    return Gaussians(
+        0.4 * randn(0, n, 3), 2 * randn(1, n, 4), spread, randn(3, n, 1), randn(4, n, 3), 0.1 * randn(5, n, k, 3)
+    )
+
+
+def ring(count: int = 6, width: int = 60, height: int = 40, radius: float = 3.0) -> list[Camera]:
+    """Cameras on a circle about the y axis that look at the origin."""
+    found = []
+    for i in range(count):
+        c, s = math.cos(2 * math.pi * i / count), math.sin(2 * math.pi * i / count)
+        view = torch.tensor([[c, 0, s, 0], [0, 1, 0, 0], [-s, 0, c, radius], [0, 0, 0, 1]])
+        k = torch.tensor([[50.0, 0, width / 2], [0, 50.0, height / 2], [0, 0, 1]])
+        found.append(Camera(f"{i}.png", view, k, width, height))
+    return found
+
+
+def scene(spec: ImageSpec, count: int = 6, **settings: Any) -> SplatScene:
+    """`ball` before `ring`."""
+    return SplatScene(SplatFile.of(ball()), ring(count), spec, SplatConfig(**settings))
+
+
+def same(a: Gaussians, b: Gaussians) -> bool:
+    """Equal to the last bit."""
+    return all(torch.equal(getattr(a, f.name), getattr(b, f.name)) for f in fields(Gaussians))

@@ -9,7 +9,8 @@ import torch
 from conftest import randn
 
 from benchmarks import compare
-from benchmarks.compare import Config, Method, at_accuracy, differences
+from benchmarks.compare import CompareConfig, Method, at_accuracy, differences
+from cpds.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -33,20 +34,22 @@ def test_of_equally_accurate_settings_the_nearer_counts() -> None:
 
 def method(shift: float, seed: int = 0) -> Method:
     """Two settings on 200 cases: accuracies near 0.4 and 0.8, distances near 0.2 and 0.4, plus `shift`."""
-    hits = (randn(0, 2, 200) < torch.tensor([[-0.25], [0.84]])).double()
+    accuracy = (randn(0, 2, 200) < torch.tensor([[-0.25], [0.84]])).double()
     noise = 0.02 * randn(seed + 1, 2, 200).double()
     noise = noise - noise.mean(1, keepdim=True)
-    return Method(["a", "b"], hits, {"lpips_truth": torch.tensor([[0.2], [0.4]]) + noise + shift})
+    return Method(["a", "b"], accuracy, {"lpips_ground_truth": torch.tensor([[0.2], [0.4]]) + noise + shift})
 
 
 def test_a_method_that_is_nearer_wins_with_an_interval_that_excludes_zero() -> None:
-    gap, low, high = differences(method(-0.1), method(0.0), "lpips_truth", 0.6, Config(Path(), draws=200))
+    gap, low, high = differences(method(-0.1), method(0.0), "lpips_ground_truth", 0.6, CompareConfig(Path(), draws=200))
     assert gap == pytest.approx(-0.1, abs=1e-6)
     assert low <= gap <= high < 0
 
 
 def test_equal_methods_do_not_differ() -> None:
-    gap, low, high = differences(method(0.0), method(0.0, seed=7), "lpips_truth", 0.6, Config(Path(), draws=200))
+    gap, low, high = differences(
+        method(0.0), method(0.0, seed=7), "lpips_ground_truth", 0.6, CompareConfig(Path(), draws=200)
+    )
     assert low < 0 < high
     assert abs(gap) < 1e-9
 
@@ -63,8 +66,8 @@ def rows(n: int, near: float) -> list[dict[str, Any]]:
         {
             "id": f"c{i}",
             "tags": ["odd" if i % 2 else "even"],
-            "target": i % 3 > 0,
-            "lpips_truth": near,
+            "target_accuracy": i % 3 > 0,
+            "lpips_ground_truth": near,
             "lpips_source": 1,
         }
         for i in range(n)
@@ -75,11 +78,11 @@ def test_the_command_reads_what_eval_wrote(tmp_path: Path, capsys: Any) -> None:
     setting(tmp_path, "cpds", rows(12, 0.2))
     setting(tmp_path, "cpds w_cut=3", rows(12, 0.3))
     setting(tmp_path, "cpds random", rows(12, 0.4))  # a method of its own
-    setting(tmp_path, "pds", [{"id": "c1", "tags": ["odd"], "target": 1}])  # without LPIPS: left out
+    setting(tmp_path, "pds", [{"id": "c1", "tags": ["odd"], "target_accuracy": 1}])  # without LPIPS: left out
     setting(tmp_path, "dds", rows(10, 0.5))  # two cases are not finished: they are left out everywhere
-    compare.main(Config(tmp_path, tag="odd", draws=50, plot=tmp_path / "curves.png"))
+    compare.main(CompareConfig(tmp_path, tag="odd", draws=50, plot=tmp_path / "curves.png"))
     text, left_out = capsys.readouterr()
-    assert left_out == "left out, as lpips_source, lpips_truth was not measured: pds\n"
+    assert left_out == "left out, as lpips_ground_truth, lpips_source was not measured: pds\n"
     assert text.startswith("5 cases, at target accuracy 0.600")
     assert "LPIPS to the ground truth, dds: -0.3000 [-0.3000, -0.3000]" in text
     assert "LPIPS to the ground truth, cpds random: -0.2000 [-0.2000, -0.2000]" in text
@@ -98,19 +101,21 @@ def test_the_command_reads_what_eval_wrote(tmp_path: Path, capsys: Any) -> None:
 )
 def test_what_cannot_be_compared_is_named(tmp_path: Path, config: dict[str, Any], message: str) -> None:
     setting(tmp_path, "cpds", rows(4, 0.2))
-    with pytest.raises(SystemExit, match=message):
-        compare.main(Config(**{"out": tmp_path, **config}))
+    with pytest.raises(InputError, match=message):
+        compare.main(CompareConfig(**{"out": tmp_path, **config}))
 
 
 def without_lpips(n: int, structure: float) -> list[dict[str, Any]]:
-    return [{"id": f"c{i}", "tags": [], "target": i % 3 > 0, "structure": structure} for i in range(n)]
+    return [
+        {"id": f"c{i}", "tags": [], "target_accuracy": i % 3 > 0, "structure_distance": structure} for i in range(n)
+    ]
 
 
 def test_settings_without_lpips_are_compared_by_structure(tmp_path: Path, capsys: Any) -> None:
     """Of `cpds eval --no-lpips`."""
     setting(tmp_path, "cpds", without_lpips(12, 0.2))
     setting(tmp_path, "dds", without_lpips(12, 0.5))
-    compare.main(Config(tmp_path, draws=50, plot=tmp_path / "curves.png"))
+    compare.main(CompareConfig(tmp_path, draws=50, plot=tmp_path / "curves.png"))
     text, note = capsys.readouterr()
     assert "structure distance to the source, dds: -0.3000 [-0.3000, -0.3000]" in text
     assert "LPIPS" not in text
@@ -123,12 +128,12 @@ def test_structure_distances_of_two_networks_are_not_compared(tmp_path: Path) ->
     for label, network in (("cpds", "dino"), ("dds", "prior")):
         setting(tmp_path, label, without_lpips(12, 0.2))
         file = tmp_path / label / "config.json"
-        file.write_text(json.dumps({**json.loads(file.read_text()), "judged by": {"structure": network}}))
-    with pytest.raises(SystemExit, match=r"structure distances in .* are by (dino, prior|prior, dino)"):
-        compare.main(Config(tmp_path))
+        file.write_text(json.dumps({**json.loads(file.read_text()), "metrics": {"structure": network}}))
+    with pytest.raises(InputError, match=r"structure distances in .* are by (dino, prior|prior, dino)"):
+        compare.main(CompareConfig(tmp_path))
 
 
-def test_without_target_accuracy_the_reason_is_said(tmp_path: Path) -> None:
+def test_without_target_accuracy_the_reason_is_given(tmp_path: Path) -> None:
     setting(tmp_path, "cpds", [{"id": "c1", "tags": [], "lpips_source": 1.0, "structure": 0.1}])
-    with pytest.raises(SystemExit, match="has target accuracy: take a data set whose cases say what to `expect`"):
-        compare.main(Config(tmp_path))
+    with pytest.raises(InputError, match="has target accuracy: take a data set whose cases say what to `expect`"):
+        compare.main(CompareConfig(tmp_path))

@@ -138,7 +138,7 @@ def test_a_dry_run_says_what_would_be_edited_and_leaves_nothing(
     # 3 of the rect's and 2 of the circle's, and a move and two curves' points of the path
     assert "3 shapes, of which 10 points may change" in out
     assert "1 shapes are smaller than a pixel there" in out
-    assert "may change: 3 outlines, 3 fill colours, 1 stroke colour, 1 stroke width" in out
+    assert "may change: 3 outlines, 3 fill colors, 1 stroke color, 1 stroke width" in out
     assert re.search(r"stays, as it was not asked for: \d opacit", out)
     assert re.search(r"about \d+ s: 7 steps of [\d.]+ s, as measured on this machine", out)
     assert "1 text element" in err
@@ -230,7 +230,7 @@ def dry_run(edit: Edit, here: Path) -> None:
 CASES: dict[str, Callable[[Edit, Path], None]] = {
     "svg_path": refused_with(svg_path="none.svg"),
     "prompt": differs(prompt="a pig"),
-    "trg_prompt": differs(trg_prompt="a pig"),
+    "target_prompt": differs(trg_prompt="a pig"),
     "save_path": save_path,
     "preset": differs(preset="dds-svg"),
     "prior": refused_with(prior="nothing/here"),
@@ -285,7 +285,7 @@ BOMB = b'<!DOCTYPE svg [<!ENTITY a "aaaaaaaaaa">' + b"".join(
         ),
         (BOMB + b"]>" + HEAD + b"<desc>&k;</desc><circle r='3'/></svg>", "entit"),
         (gzip.compress(PAGE)[:-20], "gzip"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(99), "PNG picture"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(99), "PNG image"),
     ],
 )
 def test_unusable_documents(

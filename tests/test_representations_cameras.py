@@ -35,7 +35,7 @@ def write(folder: Path, frames: Any = None, **settings: Any) -> Path:
     return folder / "transforms.json"
 
 
-def seen(camera: Camera, point: list[float]) -> list[float]:
+def projected(camera: Camera, point: list[float]) -> list[float]:
     """Pixel of a world point, and how far ahead it is."""
     x, y, z = (camera.viewmat @ torch.tensor([*point, 1.0]))[:3].tolist()
     u, v, _ = (camera.k @ torch.tensor([x / z, y / z, 1.0])).tolist()
@@ -46,17 +46,17 @@ def test_axes_are_those_of_opencv(tmp_path: Path) -> None:
     """At the origin, looking along -z with y up: what is above lies at smaller v, what is right at larger u."""
     (camera,) = read_cameras(write(tmp_path))
     assert (camera.name, camera.width, camera.height) == ("a.png", 64, 48)
-    assert seen(camera, [0, 0, -2]) == pytest.approx([31, 23, 2])
-    assert seen(camera, [0.2, 0, -2]) == pytest.approx([31 + 50 * 0.1, 23, 2])
-    assert seen(camera, [0, 0.2, -2]) == pytest.approx([31, 23 - 60 * 0.1, 2])
+    assert projected(camera, [0, 0, -2]) == pytest.approx([31, 23, 2])
+    assert projected(camera, [0.2, 0, -2]) == pytest.approx([31 + 50 * 0.1, 23, 2])
+    assert projected(camera, [0, 0.2, -2]) == pytest.approx([31, 23 - 60 * 0.1, 2])
 
 
 def test_what_is_looked_at_is_in_the_middle(tmp_path: Path) -> None:
     for eye in ((3.0, 1.0, 0.5), (-1.0, -2.0, 4.0), (0.3, 5.0, -2.0)):
         target = (0.1, -0.2, 0.3)
         (camera,) = read_cameras(write(tmp_path, [{"transform_matrix": look_at(eye, target)}]))
-        assert seen(camera, list(target)) == pytest.approx([31, 23, math.dist(eye, target)], abs=1e-4)
-        assert seen(camera, [0.1, -0.2, 0.4])[1] < 23  # up is up
+        assert projected(camera, list(target)) == pytest.approx([31, 23, math.dist(eye, target)], abs=1e-4)
+        assert projected(camera, [0.1, -0.2, 0.4])[1] < 23  # up is up
 
 
 def test_a_frame_may_have_intrinsics_of_its_own(tmp_path: Path) -> None:
@@ -73,17 +73,17 @@ def test_a_frame_may_have_intrinsics_of_its_own(tmp_path: Path) -> None:
 
 
 def test_angles_stand_for_focal_lengths(tmp_path: Path) -> None:
-    """The edge of the picture is seen under half the angle."""
+    """The edge of the image is seen under half the angle."""
     file = write(tmp_path, fl_x=None, fl_y=None, cx=None, cy=None, camera_angle_x=1.2)
     (camera,) = read_cameras(file)
-    assert seen(camera, [math.tan(0.6), 0, -1])[0] == pytest.approx(64)
+    assert projected(camera, [math.tan(0.6), 0, -1])[0] == pytest.approx(64)
     assert camera.k[1, 1] == camera.k[0, 0]
     assert camera.k[:2, 2].tolist() == [32, 24]
     (camera,) = read_cameras(write(tmp_path, fl_x=None, fl_y=None, camera_angle_x=1.2, camera_angle_y=0.8))
     assert float(camera.k[1, 1]) == pytest.approx(24 / math.tan(0.4))
 
 
-def test_sizes_may_come_from_the_pictures(tmp_path: Path) -> None:
+def test_sizes_may_come_from_the_images(tmp_path: Path) -> None:
     Image.new("RGB", (30, 20)).save(tmp_path / "r_0.png")
     for name in ("r_0", "r_0.png", "./r_0"):  # Blender's datasets leave the suffix out
         frames = [{"file_path": name, "transform_matrix": IDENTITY}]
@@ -98,17 +98,17 @@ def test_fitting_scales_evenly_and_crops_about_the_centre(height: int, width: in
     scale = max(height / 48, width / 64)
     assert (found.width, found.height) == (width, height)
     for point in ([0.1, 0.2, -1.0], [-0.3, 0.1, -2.0]):
-        u, v, z = seen(camera, point)
+        u, v, z = projected(camera, point)
         wanted = [(u - 32) * scale + width / 2, (v - 24) * scale + height / 2, z]
-        assert seen(found, point) == pytest.approx(wanted, rel=1e-5)
+        assert projected(found, point) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_a_frame_of_the_scene_moves_cameras_with_it(tmp_path: Path) -> None:
     """What a camera sees of a point does not change when both move into the scene's axes."""
-    turn = torch.linalg.qr(randn(0, 3, 3).double())[0]
-    turn = turn * torch.linalg.det(turn).sign()
-    shift, scale = randn(1, 3).double(), 0.37
-    matrix = torch.cat([turn, shift[:, None]], 1)
+    R = torch.linalg.qr(randn(0, 3, 3).double())[0]
+    R = R * torch.linalg.det(R).sign()
+    t, scale = randn(1, 3).double(), 0.37
+    matrix = torch.cat([R, t[:, None]], 1)
     (tmp_path / "dataparser_transforms.json").write_text(json.dumps({"transform": matrix.tolist(), "scale": scale}))
     file = write(tmp_path, [{"transform_matrix": look_at((3.0, 1.0, 0.5), (0.0, 0.0, 0.0))}])
     (plain,), (moved,) = (
@@ -116,28 +116,28 @@ def test_a_frame_of_the_scene_moves_cameras_with_it(tmp_path: Path) -> None:
         read_cameras(file, Frame.read(tmp_path / "dataparser_transforms.json")),
     )
     for point in ([0.1, 0.2, 0.3], [-0.5, 0.4, 0.0]):
-        there = scale * (turn @ torch.tensor(point, dtype=torch.float64) + shift)
-        u, v, z = seen(plain, point)
-        assert seen(moved, there.tolist()) == pytest.approx([u, v, z * scale], rel=1e-4)
+        there = scale * (R @ torch.tensor(point, dtype=torch.float64) + t)
+        u, v, z = projected(plain, point)
+        assert projected(moved, there.tolist()) == pytest.approx([u, v, z * scale], rel=1e-4)
 
 
 @pytest.mark.parametrize("written", [True, False])
 def test_what_was_applied_to_the_poses_is_not_applied_again(written: bool, tmp_path: Path) -> None:
-    """nerfstudio's frame begins at COLMAP's axes; a dataset's poses may have left them, on paper or by old custom."""
+    """nerfstudio's frame begins at COLMAP's axes; a dataset's poses may have left them, in writing or by old custom."""
     old = torch.tensor([[0.0, 1, 0, 0], [1, 0, 0, 0], [0, 0, -1, 0]], dtype=torch.float64)
     applied = torch.cat([torch.linalg.qr(randn(4, 3, 3).double())[0], randn(5, 3, 1).double()], 1) if written else old
-    turn, shift = torch.linalg.qr(randn(0, 3, 3).double())[0], randn(1, 3, 1).double()
+    R, t = torch.linalg.qr(randn(0, 3, 3).double())[0], randn(1, 3, 1).double()
     saved = torch.tensor(look_at((3.0, 1.0, 0.5), (0.0, 0.0, 0.0)), dtype=torch.float64)
     bottom = torch.tensor([[0.0, 0, 0, 1]], dtype=torch.float64)
-    there = torch.cat([turn, shift], 1) @ torch.cat([applied, bottom])  # as nerfstudio composes them
+    there = torch.cat([R, t], 1) @ torch.cat([applied, bottom])  # as nerfstudio composes them
     content = {"transform": there.tolist(), "scale": 0.5 * 2.0}
     (tmp_path / "dataparser_transforms.json").write_text(json.dumps(content))
     (tmp_path / "colmap" / "sparse" / "0").mkdir(parents=True)
-    said = {"applied_transform": applied.tolist()} if written else {}
-    file = write(tmp_path, [{"transform_matrix": saved.tolist()}], applied_scale=2.0, **said)
+    stated = {"applied_transform": applied.tolist()} if written else {}
+    file = write(tmp_path, [{"transform_matrix": saved.tolist()}], applied_scale=2.0, **stated)
     (camera,) = read_cameras(file, Frame.read(tmp_path / "dataparser_transforms.json"))
     centre = torch.linalg.inv(camera.viewmat)[:3, 3]
-    assert torch.allclose(centre, (0.5 * (turn @ saved[:3, 3:] + shift))[:, 0].float(), atol=1e-5)
+    assert torch.allclose(centre, (0.5 * (R @ saved[:3, 3:] + t))[:, 0].float(), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def pose(**changes: float) -> list[list[float]]:
         (None, {"fl_x": None, "camera_angle_x": 4.0}, "camera_angle_x = 4: it must be between"),
         (None, {"w": 0}, "0x48 px"),
         (None, {"w": 12.5}, "12.5x48 px"),
-        (None, {"w": None}, "has no w and h, and its picture cannot be opened"),
+        (None, {"w": None}, "has no w and h, and its image cannot be opened"),
     ],
 )
 def test_bad_cameras_are_refused_in_a_sentence(
@@ -217,14 +217,16 @@ def test_bad_frames_of_a_scene(content: dict[str, Any], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("every", "count"), [(1, 5), (3, 4), (10, 1)])
-def test_every_camera_has_its_turn(every: int, count: int) -> None:
-    seen = [view_at(step, every, count) for step in range(4 * every * count)]
-    for turn in range(4):
-        part = seen[turn * every * count : (turn + 1) * every * count]
-        assert sorted(part) == sorted(list(range(count)) * every)
-        assert all(len(set(part[i * every : (i + 1) * every])) == 1 for i in range(count))
-    if count == 5:
-        assert len({tuple(seen[t * 5 : t * 5 + 5]) for t in range(4)}) > 1  # shuffled anew
+def test_every_camera_comes_once_in_a_round(every: int, count: int) -> None:
+    steps = [view_at(step, every, count) for step in range(4 * every * count)]
+    rounds = [steps[i : i + every * count] for i in range(0, len(steps), every * count)]
+    for views in rounds:
+        assert sorted(views[::every]) == list(range(count))
+        assert views == [view for view in views[::every] for _ in range(every)]
+
+
+def test_every_round_is_shuffled_anew() -> None:
+    assert len({tuple(view_at(step, 1, 5) for step in range(i, i + 5)) for i in range(0, 20, 5)}) > 1
 
 
 def test_held_out_views_are_left_out(tmp_path: Path) -> None:

@@ -38,15 +38,15 @@ def poses() -> list[tuple[np.ndarray, np.ndarray]]:
     return [(q, np.array([0.1 * i, -0.05, 3.0 + i])) for i, q in enumerate(quaternions())]
 
 
-def write_binary(folder: Path, lenses: list[Any] | None = None) -> Path:
-    """One lens for all images, or one for each."""
-    lenses = lenses or [PINHOLE]
-    cameras = struct.pack("<Q", len(lenses))
-    for i, (model, w, h, params) in enumerate(lenses):
+def write_binary(folder: Path, intrinsics: list[Any] | None = None) -> Path:
+    """One camera model for all images, or one for each."""
+    intrinsics = intrinsics or [PINHOLE]
+    cameras = struct.pack("<Q", len(intrinsics))
+    for i, (model, w, h, params) in enumerate(intrinsics):
         cameras += struct.pack("<iiQQ", i + 1, NUMBERS.get(model, 99), w, h) + struct.pack(f"<{len(params)}d", *params)
     images = struct.pack("<Q", len(NAMES))
     for i, (name, (q, t)) in enumerate(zip(NAMES, poses(), strict=True)):
-        images += struct.pack("<i7di", i + 10, *q, *t, 1 + i % len(lenses)) + name.encode() + b"\0"
+        images += struct.pack("<i7di", i + 10, *q, *t, 1 + i % len(intrinsics)) + name.encode() + b"\0"
         images += struct.pack("<Q", i) + i * struct.pack("<ddq", 1.5, 2.5, -1)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "cameras.bin").write_bytes(cameras)
@@ -54,16 +54,16 @@ def write_binary(folder: Path, lenses: list[Any] | None = None) -> Path:
     return folder
 
 
-def write_text(folder: Path, lenses: list[Any] | None = None) -> Path:
-    lenses = lenses or [PINHOLE]
+def write_text(folder: Path, intrinsics: list[Any] | None = None) -> Path:
+    intrinsics = intrinsics or [PINHOLE]
     cameras = [
         "# Camera list",
-        *(f"{i + 1} {m} {w} {h} {' '.join(map(repr, p))}" for i, (m, w, h, p) in enumerate(lenses)),
+        *(f"{i + 1} {m} {w} {h} {' '.join(map(repr, p))}" for i, (m, w, h, p) in enumerate(intrinsics)),
     ]
     images = ["# Image list with two lines of data per image:"]
     for i, (name, (q, t)) in enumerate(zip(NAMES, poses(), strict=True)):
         pose = " ".join(map(repr, map(float, [*q, *t])))
-        images += [f"{i + 10} {pose} {1 + i % len(lenses)} {name}", " ".join(["1.5 2.5 -1"] * i)]
+        images += [f"{i + 10} {pose} {1 + i % len(intrinsics)} {name}", " ".join(["1.5 2.5 -1"] * i)]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "cameras.txt").write_text("\n".join(cameras) + "\n")
     (folder / "images.txt").write_text("\n".join(images) + "\n")
@@ -99,14 +99,21 @@ def write_transforms(folder: Path) -> Path:
 WRITERS = {"binary": write_binary, "text": write_text, "3dgs": write_listed, "transforms": write_transforms}
 
 
-def drawn(camera: Camera) -> torch.Tensor:
+def rendered(camera: Camera) -> torch.Tensor:
     """What it sees of some gaussians about the origin."""
     n = 30
-    return rasterization(
-        0.4 * randn(1, n, 3), torch.tensor([[1.0, 0, 0, 0]]).repeat(n, 1), torch.full((n, 3), 0.15),
-        torch.full((n,), 0.7),
-        randn(2, n, 3).sigmoid(), camera.viewmat[None], camera.k[None], camera.width, camera.height,
-    )[0][0]  # fmt: skip
+    render, _, _ = rasterization(
+        means=0.4 * randn(1, n, 3),
+        quats=torch.tensor([[1.0, 0, 0, 0]]).repeat(n, 1),
+        scales=torch.full((n, 3), 0.15),
+        opacities=torch.full((n,), 0.7),
+        colors=randn(2, n, 3).sigmoid(),
+        viewmats=camera.viewmat[None],
+        Ks=camera.k[None],
+        width=camera.width,
+        height=camera.height,
+    )
+    return render[0]
 
 
 @pytest.mark.parametrize("form", ["binary", "text", "3dgs"])
@@ -119,14 +126,14 @@ def test_every_format_gives_the_same_renders(form: str, tmp_path: Path) -> None:
         assert torch.allclose(camera.viewmat, other.viewmat, atol=1e-5)
         assert torch.equal(camera.k, other.k)
         assert (camera.width, camera.height) == (64, 48)
-        assert torch.allclose(drawn(camera), drawn(other), atol=1e-4)
-        assert drawn(camera).std() > 0.05
+        assert torch.allclose(rendered(camera), rendered(other), atol=1e-4)
+        assert rendered(camera).std() > 0.05
 
 
 @pytest.mark.parametrize("form", ["binary", "text", "3dgs"])
 def test_a_frame_places_every_format(form: str, tmp_path: Path) -> None:
-    turn = torch.tensor(matrix(quaternions(5)[4]))
-    frame = Frame(turn, torch.tensor([0.3, -0.2, 0.1], dtype=torch.float64), 0.4)
+    rotation = torch.tensor(matrix(quaternions(5)[4]))
+    frame = Frame(rotation, torch.tensor([0.3, -0.2, 0.1], dtype=torch.float64), 0.4)
     wanted = {c.name: c for c in read_cameras(write_transforms(tmp_path / "nerfstudio"), frame)}
     for camera in read_cameras(WRITERS[form](tmp_path / "other"), frame):
         assert torch.allclose(camera.viewmat, wanted[camera.name].viewmat, atol=1e-5)
@@ -134,12 +141,12 @@ def test_a_frame_places_every_format(form: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("write", [write_binary, write_text])
 def test_intrinsics_of_the_models(write: Any, tmp_path: Path) -> None:
-    lenses = [
+    models = [
         ("SIMPLE_PINHOLE", 64, 48, (50.0, 31.0, 23.0)),
         ("PINHOLE", 32, 24, (51.0, 61.0, 15.0, 11.0)),
         ("OPENCV", 20, 22, (52.0, 62.0, 9.0, 10.0, 0.0, 0.0, 0.0, 0.0)),
     ]
-    third, first, second = read_cameras(write(tmp_path / "m", [lenses[1], lenses[2], lenses[0]]))
+    third, first, second = read_cameras(write(tmp_path / "m", [models[1], models[2], models[0]]))
     assert third.k.tolist() == [[50, 0, 31], [0, 50, 23], [0, 0, 1]]
     assert first.k.tolist() == [[51, 0, 15], [0, 61, 11], [0, 0, 1]]
     assert second.k.tolist() == [[52, 0, 9], [0, 62, 10], [0, 0, 1]]
@@ -157,7 +164,7 @@ def test_distortion_is_left_out_with_a_warning(write: Any, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("write", [write_binary, write_text])
-def test_nerfstudios_reader_agrees(write: Any, tmp_path: Path) -> None:
+def test_nerfstudios_reader_gives_the_same(write: Any, tmp_path: Path) -> None:
     theirs = pytest.importorskip("nerfstudio.data.utils.colmap_parsing_utils")
     folder = write(tmp_path / "m")
     (name,) = (f.suffix for f in folder.glob("images.*"))
@@ -220,9 +227,9 @@ def test_a_folder_without_cameras(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["cameras.bin", "images.bin"])
 def test_a_file_that_is_cut_off_anywhere(name: str, tmp_path: Path) -> None:
-    whole = (write_binary(tmp_path) / name).read_bytes()
-    for length in range(len(whole)):
-        (tmp_path / name).write_bytes(whole[:length])
+    content = (write_binary(tmp_path) / name).read_bytes()
+    for length in range(len(content)):
+        (tmp_path / name).write_bytes(content[:length])
         with pytest.raises(InputError, match=f"{name} is cut off or damaged") as caught:
             read_cameras(tmp_path)
         assert "\n" not in str(caught.value)
@@ -264,7 +271,7 @@ def without(name: str) -> Any:
         (spoiled("images.txt", " 1 c 3.jpg", ""), "images.txt is cut off or damaged"),
     ],
 )
-def test_damage_is_told_in_a_sentence(spoil: Any, message: str, tmp_path: Path) -> None:
+def test_damage_is_refused_in_a_sentence(spoil: Any, message: str, tmp_path: Path) -> None:
     spoil(tmp_path)
     with pytest.raises(InputError, match=message) as caught:
         read_cameras(tmp_path)

@@ -11,6 +11,7 @@ All in float64, so that what is left is rounding, 1e-15: theirs multiplies the c
 differences, which costs needles three digits. Tolerances are about a hundred times what was found.
 """
 
+import inspect
 from typing import Any
 
 import pytest
@@ -131,3 +132,12 @@ def test_tiles_and_their_order(tile: int) -> None:
         reference = flatten_ids[begin:end].tolist()
         assert listed == [one for one in reference if one in listed]
         assert len(listed) > 0.5 * len(reference) > 0
+
+
+def test_the_signature_is_gsplats() -> None:
+    """What ours takes has the name, the place and the default that it has there; only packed=True is not served."""
+    rendering = pytest.importorskip("gsplat.rendering", exc_type=ImportError)
+    own, reference = (inspect.signature(f).parameters for f in (rasterization, rendering.rasterization))
+    assert list(own) == [name for name in reference if name in own]
+    assert {name for name in own if own[name].default != reference[name].default} == {"packed"}
+    assert set(reference) - set(own) <= {"channel_chunk", "distributed", "camera_model", "covars"}

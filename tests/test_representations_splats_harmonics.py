@@ -40,8 +40,8 @@ def test_harmonics_have_the_signs_and_the_order_of_3dgs() -> None:
 
 
 @pytest.mark.parametrize("degree", DEGREES)
-def test_colours_depend_on_where_they_are_seen_from(degree: int) -> None:
-    """A gaussian alone: its colour is 0.5 + Y · c along the ray from the camera, cut at 0; higher bands are unread."""
+def test_colors_depend_on_where_they_are_seen_from(degree: int) -> None:
+    """A gaussian alone: its color is 0.5 + Y · c along the ray from the camera, cut at 0; higher bands are unread."""
     splats, cams = gaussians(n=1, scale=0.1, k=16), cameras(16, 16, 2)
     render, alphas, _ = rasterization(**splats, **cams, width=16, height=16, sh_degree=degree)
     for i in range(2):

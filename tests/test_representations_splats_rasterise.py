@@ -134,7 +134,7 @@ CASES: dict[str, tuple[dict[str, Tensor], tuple[int, int], dict[str, Any]]] = { 
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_equals_the_naive_rasteriser(case: str) -> None:
+def test_equals_the_naive_rasterizer(case: str) -> None:
     splats, (width, height), settings = CASES[case]
     assert_naive(splats, width, height, **settings)
 

@@ -1,4 +1,4 @@
-"""Pictures of several icons: what the captions say is what the pixels show."""
+"""Images of several icons: what the captions say is what the pixels show."""
 
 import random
 
@@ -20,8 +20,8 @@ def test_icons_hardly_overlap_and_lie_within(made: Icons):
     for count in (2, 3):
         for _ in range(40):
             collage = collages.random_collage([rng.randrange(len(made)) for _ in range(count)], rng)
-            picture, coverage = collages.draw_collage(made, collage, 64)
-            assert picture.shape == (3, 64, 64)
+            image, coverage = collages.draw_collage(made, collage, 64)
+            assert image.shape == (3, 64, 64)
             shared = torch.stack(coverage).sum(0) > 1.01  # more than one icon on a pixel
             assert shared.float().mean() < 0.02
             assert all(c.sum() > 20 for c in coverage)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.emoji_prior import icons
+from scripts.emoji_prior import icons, packages
 
 BODY = '<circle cx="8" cy="8" r="6" fill="red"/>'
 ICONS = json.dumps({"icons": {"heart": {"body": BODY}}, "width": 16, "height": 16})
@@ -35,7 +35,7 @@ def test_two_programs_fetch_a_package_at_once(tmp_path: Path, monkeypatch: pytes
     stub_npm(tmp_path / "bin", 2)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     with ThreadPoolExecutor(2) as programs:
-        folders = list(programs.map(lambda _: icons.fetch_package("noto", tmp_path / "cache"), range(2)))
+        folders = list(programs.map(lambda _: packages.fetch_package("noto", tmp_path / "cache"), range(2)))
     (kept,) = (tmp_path / "cache/icons").iterdir()
     assert folders == [kept, kept]
     assert (kept / "icons.json").read_text() == ICONS
@@ -50,13 +50,13 @@ def test_a_package_that_cannot_be_moved_is_an_error(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(Path, "rename", full)
     with pytest.raises(OSError, match="No space left"):
-        icons.fetch_package("noto", tmp_path / "cache")
+        packages.fetch_package("noto", tmp_path / "cache")
 
 
 def test_two_programs_render_an_icon_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another program renders the same icon between this one's writing and its renaming."""
     pytest.importorskip("resvg_py")
-    monkeypatch.setattr(icons, "PACKAGES", {"noto": icons.PACKAGES["noto"]})
+    monkeypatch.setattr(icons, "PACKAGES", {"noto": packages.PACKAGES["noto"]})
     (tmp_path / "package").mkdir()
     (tmp_path / "package/icons.json").write_text(ICONS)
     monkeypatch.setattr(icons, "fetch_package", lambda name, cache: tmp_path / "package")

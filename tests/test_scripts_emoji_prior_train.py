@@ -1,19 +1,23 @@
 """The prior's training on made-up icons: resumable to the bit, and what it exports loads like any other prior."""
 
 import random
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
 
+from cpds.errors import InputError
 from cpds.priors.load import load_prior
-from scripts.emoji_prior import icons
-from scripts.emoji_prior import networks as prior_networks
-from scripts.emoji_prior import train as train_prior
+from scripts.emoji_prior import denoiser, export, icons, networks, packages, pool, train
+from scripts.emoji_prior.checkpoints import load_trained
 from scripts.emoji_prior.collages import Collage
+from scripts.emoji_prior.export import ExportConfig
 from scripts.emoji_prior.icons import Icons, Scene
+from scripts.emoji_prior.loop import lr_factor
+from scripts.emoji_prior.settings import TrainConfig
 
 
 def make_icons() -> Icons:
@@ -32,9 +36,9 @@ def make_icons() -> Icons:
 
 
 @pytest.fixture
-def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> train_prior.Config:
-    monkeypatch.setattr(train_prior, "load_icons", lambda names: make_icons())
-    return train_prior.Config(
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
+    monkeypatch.setattr(train, "load_icons", lambda names: make_icons())
+    return TrainConfig(
         out=tmp_path / "run",
         device="cpu",
         renders_per_icon=2,
@@ -50,8 +54,8 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> train_prior.Confi
     )
 
 
-def test_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(config: train_prior.Config, tmp_path: Path):
-    train_prior.main(config)
+def test_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(config: TrainConfig, tmp_path: Path):
+    train.main(config)
 
     class Stop(Exception):
         pass
@@ -61,36 +65,53 @@ def test_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(config: 
 
     broken = replace(config, out=tmp_path / "broken")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_prior, "sample_sheet", stop_at_two)  # reached after the denoiser's first checkpoint
+        patch.setattr(denoiser, "sample_sheet", stop_at_two)  # reached after the denoiser's first checkpoint
         with pytest.raises(Stop):
-            train_prior.main(broken)
-    assert torch.load(broken.out / "denoiser.pt")["step"] == 2
-    train_prior.main(broken)
-    whole, resumed = (torch.load(c.out / "denoiser.pt")["module"] for c in (config, broken))
-    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+            train.main(broken)
+    left = torch.load(broken.out / "denoiser.pt")
+    assert left["step"] == 2
+    assert left.keys() == {"module", "optimiser", "average", "step"}  # names that runs begun earlier have
+    train.main(broken)
+    uninterrupted, resumed = (torch.load(c.out / "denoiser.pt")["module"] for c in (config, broken))
+    assert all(torch.equal(uninterrupted[k], resumed[k]) for k in uninterrupted)
 
 
-def test_export_loads_as_a_prior_and_as_a_pipeline(config: train_prior.Config, tmp_path: Path):
+def test_export_loads_as_a_prior_and_as_a_pipeline(config: TrainConfig, tmp_path: Path):
     folder = tmp_path / "prior"
-    train_prior.main(replace(config, export=folder))
+    train.main(replace(config, export=folder))
     prior = load_prior(folder, device="cpu")
-    assert prior.image_size == train_prior.SIDE
-    picture = torch.rand(1, 3, 64, 64)
-    assert prior.encode(picture).shape == (1, 8, 8, 8)
+    assert prior.image_size == networks.SIDE
+    image = torch.rand(1, 3, 64, 64)
+    assert prior.encode(image).shape == (1, 8, 8, 8)
     pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
     sample = pipeline("a red circle", height=64, width=64, num_inference_steps=2, output_type="np").images
     assert sample.shape == (1, 64, 64, 3)
     card = (folder / "README.md").read_text()
-    assert all(p.authors.split(" (")[0].split(",")[0] in card for p in icons.PACKAGES.values())
+    assert all(p.authors.split(" (")[0].split(",")[0] in card for p in packages.PACKAGES.values())
 
 
-def test_a_run_that_starts_from_another_begins_where_that_ended(config: train_prior.Config, tmp_path: Path):
-    train_prior.main(config)
+def test_a_finished_run_is_exported_as_at_its_end(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    train.main(replace(config, export=tmp_path / "at the end"))
+    monkeypatch.setattr(export, "load_icons", lambda names: make_icons())
+    sizes = {f.name: getattr(config, f.name) for f in fields(networks.Sizes)}
+    export.main(ExportConfig(**sizes, run=config.out, out=tmp_path / "later"))
+    for file in ("unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model"):
+        one, other = (load_file(tmp_path / folder / f"{file}.safetensors") for folder in ("at the end", "later"))
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[k], other[k]) for k in one)
+    for file in ("vae/config.json", "unet/config.json", "scheduler/scheduler_config.json", "samples.png"):
+        assert (tmp_path / "at the end" / file).read_bytes() == (tmp_path / "later" / file).read_bytes()
+    with pytest.raises(InputError, match=r"later/unet holds no finished training run, as autoencoder\.pt is missing"):
+        export.main(ExportConfig(run=tmp_path / "later/unet", out=tmp_path / "third"))
+
+
+def test_a_run_that_starts_from_another_begins_where_that_ended(config: TrainConfig, tmp_path: Path):
+    train.main(config)
     wider = replace(
         config, out=tmp_path / "wider", start=config.out, keep_encoder=True, autoencoder_steps=1, denoiser_steps=0
     )
-    train_prior.main(wider)
+    train.main(wider)
     ended, began = (torch.load(c.out / "autoencoder.pt") for c in (config, wider))
     encoder = [k for k in ended["average"] if k.startswith(("encoder", "quant_conv"))]
     assert all(torch.equal(ended["average"][k], began["average"][k]) for k in encoder)
@@ -99,13 +120,13 @@ def test_a_run_that_starts_from_another_begins_where_that_ended(config: train_pr
     assert len(factors) == 1
 
 
-def test_a_run_may_start_from_a_prior_in_diffusers_layout(config: train_prior.Config, tmp_path: Path):
+def test_a_run_may_start_from_a_prior_in_diffusers_layout(config: TrainConfig, tmp_path: Path):
     shipped = tmp_path / "prior"
-    train_prior.main(replace(config, export=shipped))
-    train_prior.main(replace(config, out=tmp_path / "next", start=shipped, autoencoder_steps=0, denoiser_steps=1))
+    train.main(replace(config, export=shipped))
+    train.main(replace(config, out=tmp_path / "next", start=shipped, autoencoder_steps=0, denoiser_steps=1))
     for name in ("autoencoder", "denoiser"):
         ended = torch.load(config.out / f"{name}.pt")["average"]
-        began = train_prior.finished(shipped)._asdict()[name]
+        began = load_trained(shipped)._asdict()[name]
         assert ended.keys() - began.keys() <= {"text_encoder.embeddings.position_ids"}
         assert all(torch.allclose(ended[k], began[k], atol=1e-3, rtol=1e-3) for k in began)  # stored in half precision
     factors = [torch.load(out / "latents.pt")["scaling_factor"] for out in (config.out, tmp_path / "next")]
@@ -116,31 +137,31 @@ def test_a_run_may_start_from_a_prior_in_diffusers_layout(config: train_prior.Co
 
 
 def test_learning_rates_warm_up_stay_and_fall():
-    found = [train_prior.rate(step, 1000, decay=0.2) for step in (0, 49, 100, 799, 900, 1000)]
+    found = [lr_factor(step, 1000, decay=0.2) for step in (0, 49, 100, 799, 900, 1000)]
     assert found == pytest.approx([0.01, 0.5, 1, 1, 0.5, 0])
 
 
 def test_carried_embeddings_spell_new_words_with_old_pieces(tmp_path: Path):
-    old = prior_networks.build_tokenizer(["a cat", "a cart"] * 9, tmp_path / "old")
-    new = prior_networks.build_tokenizer(["a cat", "a zebra"] * 9, tmp_path / "new")
+    old = networks.build_tokenizer(["a cat", "a cart"] * 9, tmp_path / "old")
+    new = networks.build_tokenizer(["a cat", "a zebra"] * 9, tmp_path / "new")
     rows = torch.randn(len(old), 3)
-    carried = prior_networks.carry_embeddings(rows, old, new)
+    carried = networks.carry_embeddings(rows, old, new)
     assert carried.shape == (len(new), 3)
     assert torch.equal(carried[new.get_vocab()["cat</w>"]], rows[old.get_vocab()["cat</w>"]])
     pieces = [old.get_vocab()[piece] for piece in ("z", "e", "b", "r", "a</w>")]
     assert torch.allclose(carried[new.get_vocab()["zebra</w>"]], rows[pieces].mean(0))
 
 
-def test_held_out_pairs_are_not_drawn(config: train_prior.Config, monkeypatch: pytest.MonkeyPatch):
+def test_held_out_pairs_are_not_drawn(config: TrainConfig, monkeypatch: pytest.MonkeyPatch):
     config.out.mkdir()
-    monkeypatch.setattr(train_prior, "held_out_pairs", lambda: {("red-circle", "3d")})
+    monkeypatch.setattr(pool, "held_out_pairs", lambda: {("red-circle", "3d")})
     made = make_icons()
-    pictures, pool = train_prior.draw_pool(replace(config, renders_per_icon=20), made)
-    assert len(pictures) == len(pool)
-    several = [drawn.scenes for drawn in pool if isinstance(drawn, Collage)]
+    images, shown = pool.draw_pool(replace(config, renders_per_icon=20), made)
+    assert len(images) == len(shown)
+    several = [drawn.scenes for drawn in shown if isinstance(drawn, Collage)]
     assert {len(scenes) for scenes in several} == {1, 2, 3}
-    assert len(several) / len(pool) == pytest.approx(config.collages, abs=0.02)
-    scenes = [drawn for drawn in pool if isinstance(drawn, Scene)] + [scene for group in several for scene in group]
+    assert len(several) / len(shown) == pytest.approx(config.collages, abs=0.02)
+    scenes = [drawn for drawn in shown if isinstance(drawn, Scene)] + [scene for group in several for scene in group]
     assert {(made.concept[s.icon], made.style[s.icon]) for s in scenes} == {
         ("red-circle", "flat"),
         ("wrapped-gift", "flat"),

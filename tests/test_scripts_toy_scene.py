@@ -1,4 +1,4 @@
-"""Scenes from made-up icons: cameras, pictures, points and splats agree with each other and with closed forms."""
+"""Scenes from made-up icons: cameras, images, points and splats agree with each other and with closed forms."""
 
 import json
 import math
@@ -13,13 +13,13 @@ from torch.nn.functional import grid_sample
 
 from representations.cameras import Camera, read_cameras
 from representations.splats.ply import SplatFile
-from scripts.emoji_prior import icons
+from scripts.emoji_prior import icons, packages
+from scripts.toy_scene import draw
 from scripts.toy_scene import icons as scene_icons
-from scripts.toy_scene import make as make_scene
-from scripts.toy_scene.make import main
+from scripts.toy_scene.__main__ import main
 from scripts.toy_scene.raycast import cast, rays, render
-from scripts.toy_scene.relief import GROUND, distances, look, profile, relief_of
-from scripts.toy_scene.splats import drawn, spacing, turned
+from scripts.toy_scene.relief import FLOOR, bilinear, distances, profile, relief_of
+from scripts.toy_scene.splats import drawn, rotations_to, spacing
 from scripts.toy_scene.views import arc, focal
 
 SMALL = ["--side", "48", "--views", "5", "--held_out", "2", "--points", "400", "--samples", "2"]
@@ -49,7 +49,7 @@ def icon_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def made(icon_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made") / "scene"
-    assert main(["--out", str(folder), "--picture", str(icon_file), *SMALL]) == 0
+    assert main(["--out", str(folder), "--image", str(icon_file), *SMALL]) == 0
     return folder
 
 
@@ -76,14 +76,14 @@ def test_distances_are_those_to_the_nearest_cell() -> None:
     torch.testing.assert_close(distances(where), (naive - 0.5).clamp(min=0))
 
 
-def test_poses_are_turns_that_look_at_the_centre() -> None:
+def test_poses_are_rotations_that_look_at_the_centre() -> None:
     poses = arc(40, 3.0, 60.0, (5.0, 30.0), torch.Generator().manual_seed(0))
-    turn, place = poses[:, :3, :3], poses[:, :3, 3]
-    torch.testing.assert_close(turn.mT @ turn, torch.eye(3, dtype=torch.float64).expand(40, 3, 3))
-    torch.testing.assert_close(torch.linalg.det(turn), torch.ones(40, dtype=torch.float64))
-    torch.testing.assert_close(place - 3 * turn[:, :, 2], torch.zeros_like(place))  # the axis meets the origin
-    assert turn[:, 2, 0].abs().max() < 1e-12  # the horizon is level
-    assert (turn[:, 2, 1] > 0).all()  # and up is up
+    rotation, place = poses[:, :3, :3], poses[:, :3, 3]
+    torch.testing.assert_close(rotation.mT @ rotation, torch.eye(3, dtype=torch.float64).expand(40, 3, 3))
+    torch.testing.assert_close(torch.linalg.det(rotation), torch.ones(40, dtype=torch.float64))
+    torch.testing.assert_close(place - 3 * rotation[:, :, 2], torch.zeros_like(place))  # the axis meets the origin
+    assert rotation[:, 2, 0].abs().max() < 1e-12  # the horizon is level
+    assert (rotation[:, 2, 1] > 0).all()  # and up is up
     azimuth = torch.atan2(place[:, 0], -place[:, 1]).rad2deg()
     elevation = (place[:, 2] / 3).asin().rad2deg()
     assert (azimuth.diff() > 0).all()
@@ -104,12 +104,12 @@ def test_rays_end_on_the_sphere_that_a_disc_makes() -> None:
     gap = (origin + (-b / a)[:, None] * directions).norm(dim=1) - radius  # of the ray's nearest point to the sphere
     clear = gap.abs() > 0.03
     assert (hits.solid == ~missed)[clear].all()
-    sure = ~missed & clear
-    assert sure.sum() > 500
-    assert (hits.depth - depth)[sure].abs().max() < 0.02
-    cosines = (hits.normals * hits.points / radius).sum(1)[sure]
+    hit = ~missed & clear
+    assert hit.sum() > 500
+    assert (hits.depth - depth)[hit].abs().max() < 0.02
+    cosines = (hits.normals * hits.points / radius).sum(1)[hit]
     assert cosines.min() > 0.99
-    floor = hits.points[missed, 2] < GROUND + 1e-3  # all else ends on the ground or the dome
+    floor = hits.points[missed, 2] < FLOOR + 1e-3  # all else ends on the ground or the dome
     assert 0.1 < floor.float().mean() < 0.9
     torch.testing.assert_close(hits.points[missed][~floor].norm(dim=1), torch.tensor(6.0).expand(int((~floor).sum())))
 
@@ -122,18 +122,18 @@ def cameras_of(scene: Path) -> list[Camera]:
 def test_a_spot_of_the_icon_appears_where_the_cameras_file_says(made: Path) -> None:
     """The spots lie where the slab is flat, at y = -0.3; each of 7 views shows their middle within 3/4 px."""
     for camera in cameras_of(made):
-        picture = load(made / camera.name)
+        image = load(made / camera.name)
         y, x = torch.meshgrid(torch.arange(48) + 0.5, torch.arange(48) + 0.5, indexing="ij")
         for place, channel in (((0.3, -0.3, 0.2), 0), ((-0.4, -0.3, -0.1), 1)):
-            others = picture[[c for c in range(3) if c != channel]].amax(0)
-            weight = (picture[channel] - others).clamp(min=0) * (picture[2] < 0.6)
+            others = image[[c for c in range(3) if c != channel]].amax(0)
+            weight = (image[channel] - others).clamp(min=0) * (image[2] < 0.6)
             weight = weight * (weight > 0.1)
             assert weight.sum() > 1
             middle = torch.stack([(weight * x).sum(), (weight * y).sum()]) / weight.sum()
             assert (middle - pixel(camera, torch.tensor([place]))[0]).norm() < 0.75
 
 
-def test_views_agree(made: Path) -> None:
+def test_views_are_consistent(made: Path) -> None:
     """What one view sees has the same colour in the next one, unless something is before it there."""
     relief = relief_of(disc(), torch.tensor(icons.BACKGROUNDS["blue"]) / 255, 1.6 / 0.72 / math.tan(math.radians(20)))
     cameras, poses = cameras_of(made), poses_of(made).float()
@@ -153,7 +153,7 @@ def test_views_agree(made: Path) -> None:
         assert apart.mean() < 0.5 * (wrong - here.flatten(1)).abs().amax(0)[seen].mean()
 
 
-def test_a_picture_is_the_mean_of_finer_ones() -> None:
+def test_an_image_is_the_mean_of_finer_ones() -> None:
     relief = relief_of(disc(), torch.ones(3), 6.0)
     pose = arc(1, 4.0, 30.0, (10.0, 10.0), torch.Generator().manual_seed(0))[0].float()
     fine, cover = render(relief, pose, focal(64, 40.0), 64, 1)
@@ -175,7 +175,7 @@ def test_the_files_say_what_nerfstudio_reads(made: Path) -> None:
         assert set(np.unique(np.array(Image.open(made / "masks" / Path(camera.name).name)))) == {0, 255}
         torch.testing.assert_close(torch.linalg.inv(camera.viewmat)[:3, 3], pose[:3, 3].float())
     assert about["caption"] == "a grey disc on a blue background"
-    assert about["picture"] == "grey_disc.png"
+    assert about["image"] == "grey_disc.png"
     assert about["seed"] == 0
 
 
@@ -187,9 +187,9 @@ def test_points_lie_on_the_surface_and_have_its_colours(made: Path) -> None:
     assert len(table) == 400
     x, y, z = (torch.from_numpy(table[axis].copy()) for axis in "xyz")
     relief = relief_of(disc(), torch.ones(3), 6.0)
-    solid = (y.abs() < 0.31) & (z > GROUND + 0.05) & (x.abs() < 1)
+    solid = (y.abs() < 0.31) & (z > FLOOR + 0.05) & (x.abs() < 1)
     assert solid.float().mean() == pytest.approx(0.7, abs=0.02)
-    d = look(relief.distance, x, z)[:, 0]
+    d = bilinear(relief.distance, x, z)[:, 0]
     assert (profile(relief, d) - y.abs())[solid & (d > 0.05)].abs().max() < 1e-2
     red = torch.from_numpy(table["red"].astype(np.float32) - table["green"])
     spot = solid & ((x - 0.3) ** 2 + (z - 0.2) ** 2 < 0.1**2)
@@ -203,7 +203,7 @@ def meta_ply(folder: Path) -> str:
 
 
 def test_seeds_reproduce_bytes(icon_file: Path, tmp_path: Path) -> None:
-    few = ["--picture", str(icon_file), "--side", "24", "--views", "3", "--held_out", "1", "--points", "50"]
+    few = ["--image", str(icon_file), "--side", "24", "--views", "3", "--held_out", "1", "--points", "50"]
     few += ["--splats", "60", "--fit_steps", "3"]
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         assert main(["--out", str(tmp_path / name), *few, "--seed", str(seed)]) == 0
@@ -217,7 +217,7 @@ def test_seeds_reproduce_bytes(icon_file: Path, tmp_path: Path) -> None:
 
 def test_the_target_is_another_icon_before_the_same_cameras(icon_file: Path, made: Path, tmp_path: Path) -> None:
     Image.open(icon_file).rotate(180).save(tmp_path / "turned.png")
-    argv = ["--out", str(tmp_path / "pair"), "--picture", str(icon_file), "--noun", "coin"]
+    argv = ["--out", str(tmp_path / "pair"), "--image", str(icon_file), "--noun", "coin"]
     assert main([*argv, *SMALL, "--target", str(tmp_path / "turned.png")]) == 0
     pair = tmp_path / "pair"
     assert (pair / "target" / "transforms.json").read_bytes() == (pair / "transforms.json").read_bytes()
@@ -236,7 +236,7 @@ def test_splats_show_the_scene(icon_file: Path, tmp_path: Path, capsys: pytest.C
     scores = {}
     for steps in (0, 80):
         out = tmp_path / str(steps)
-        argv = ["--out", str(out), "--picture", str(icon_file), *SMALL, "--side", "32", "--views", "8"]
+        argv = ["--out", str(out), "--image", str(icon_file), *SMALL, "--side", "32", "--views", "8"]
         assert main([*argv, "--splats", "400", "--fit_steps", str(steps)]) == 0
         scores[steps] = json.loads((out / "scene.json").read_text())["splats_psnr"]
         assert f"400 gaussians, {scores[steps]:.1f} dB" in capsys.readouterr().out
@@ -252,8 +252,8 @@ def test_splats_show_the_scene(icon_file: Path, tmp_path: Path, capsys: pytest.C
 def test_gaussians_lie_flat_and_as_wide_as_their_neighbours_are_far() -> None:
     normals = torch.nn.functional.normalize(torch.randn(50, 3, generator=torch.Generator().manual_seed(0)), dim=1)
     normals[0] = torch.tensor([0.0, 0.0, -1.0])
-    w, x, y, z = turned(normals).unbind(1)
-    third = torch.stack([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x**2 + y**2)], 1)  # the turn's last column
+    w, x, y, z = rotations_to(normals).unbind(1)
+    third = torch.stack([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x**2 + y**2)], 1)  # of the matrix
     torch.testing.assert_close(third, normals, atol=1e-6, rtol=0)
     grid = torch.cartesian_prod(torch.arange(5.0), torch.arange(5.0), torch.zeros(1)) * 0.1
     torch.testing.assert_close(spacing(grid, 1), torch.full((25,), 0.1))
@@ -282,7 +282,7 @@ def test_an_icon_is_found_by_name_and_style(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 @pytest.mark.parametrize(
-    ("flags", "says"),
+    ("flags", "message"),
     [
         (["--views", "1"], "views must be >= 2, got 1"),
         (["--held_out", "0"], "held_out"),
@@ -300,12 +300,12 @@ def test_an_icon_is_found_by_name_and_style(monkeypatch: pytest.MonkeyPatch, tmp
         (["--background", "mauve"], "background must be one of white, black"),
         (["--style", "oil"], "style must be one of noto, twemoji"),
         (["--icon", "cta-face"], "(cat-face"),
-        (["--picture", "nowhere.png"], "nowhere.png does not exist"),
-        (["--picture", "opaque.png"], "no transparent ground"),
-        (["--picture", "empty.png"], "almost wholly transparent"),
-        (["--picture", "text.png"], "not a picture"),
-        (["--picture", "text.svg"], "cannot be read"),
-        (["--picture", "tiny.png"], "at least 16x16"),
+        (["--image", "nowhere.png"], "nowhere.png does not exist"),
+        (["--image", "opaque.png"], "no transparent background"),
+        (["--image", "empty.png"], "almost entirely transparent"),
+        (["--image", "text.png"], "not an image"),
+        (["--image", "text.svg"], "cannot be read"),
+        (["--image", "tiny.png"], "at least 16x16"),
         (["--target", "nowhere.svg"], "nowhere.svg does not exist"),
         (["--out", "full"], "not an empty folder"),
         (["--out", "text.png"], "not an empty folder"),
@@ -317,7 +317,7 @@ def test_an_icon_is_found_by_name_and_style(monkeypatch: pytest.MonkeyPatch, tmp
 )
 def test_bad_input_is_one_sentence(
     flags: list[str],
-    says: str,
+    message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -328,15 +328,16 @@ def test_bad_input_is_one_sentence(
         Image.new("RGBA", (20, 20), (9, 9, 9, alpha)).save(name)
     Image.new("RGBA", (8, 8)).save("tiny.png")
     for name in ("text.png", "text.svg"):
-        Path(name).write_text("no picture")
+        Path(name).write_text("no image")
     Path("full").mkdir()
     Path("full/kept").touch()
     before = sorted(tmp_path.rglob("*"))
     assert main(["--out", "new", *flags]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("make_scene: error: ")
-    assert error.count("\n") == 1
-    assert says in error
+    assert message in " ".join(line.strip("│ ") for line in error.splitlines())
+    if flags[0] in ("--icon", "--image", "--target", "--out"):  # of a flag that cannot be parsed tyro says more
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -344,11 +345,11 @@ def test_without_npm_the_remedy_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CPDS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(icons.shutil, "which", lambda name: None)
+    monkeypatch.setattr(packages.shutil, "which", lambda name: None)
     assert main(["--out", str(tmp_path / "new")]) == 2
     error = capsys.readouterr().err
     assert "npm" in error
-    assert "--picture" in error
+    assert "or give an image" in error
     assert error.count("\n") == 1
     assert not list(tmp_path.glob("*new*"))
 
@@ -364,8 +365,8 @@ def test_an_interrupted_scene_leaves_nothing(
     def fail(hits: object) -> bytes:
         raise problem
 
-    monkeypatch.setattr(make_scene, "cloud", fail)
-    code = main(["--out", str(tmp_path / "new"), "--picture", str(icon_file), *SMALL])
+    monkeypatch.setattr(draw, "cloud", fail)
+    code = main(["--out", str(tmp_path / "new"), "--image", str(icon_file), *SMALL])
     assert code == (2 if isinstance(problem, OSError) else 130)
     assert capsys.readouterr().err.count("\n") == 1
     assert not list(tmp_path.iterdir())

@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from svg_oracles import DATA
 
 from cpds.errors import InputError
 from svg.document import Document
@@ -19,28 +20,7 @@ from svg.raster.page import Raster
 COUNT = int(os.environ.get("CPDS_FUZZ", "150"))
 LONGEST = 10.0  # s; a loaded machine is slow
 NUMBERS = (b"0", b"-1", b"3e8", b"1e400", b"nan", b"inf", b"1e-300", b"99999999999", b"", b".", b"-0", b"1e38", b"50%")
-DOCUMENT = b"""<?xml version="1.0"?>
-<!DOCTYPE svg [<!ENTITY red "#d22">]>
-<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 36 36" width="72">
-  <style>.a { fill: #ffcc4d; stroke-width: 2px } #b:first-child > path { opacity: .7 !important }</style>
-  <defs>
-    <linearGradient id="g" x1="0" y1="0" x2="1" y2=".5" gradientTransform="rotate(20)" spreadMethod="reflect">
-      <stop offset="5%" stop-color="&red;"/><stop offset=".9" style="stop-color: hsl(200 50% 40%); stop-opacity: .5"/>
-    </linearGradient>
-    <radialGradient id="h" xlink:href="#g" gradientUnits="userSpaceOnUse" cx="18" cy="18" r="12" fx="14" fy="15"/>
-    <clipPath id="c" clipPathUnits="objectBoundingBox"><circle cx=".5" cy=".5" r=".45"/></clipPath>
-    <symbol id="s" viewBox="0 0 10 10"><path d="M1 1h8v8q-4 3-8 0zM3 3a2 2 0 1 0 4 .5z" fill-rule="evenodd"/></symbol>
-  </defs>
-  <g id="b" transform="translate(1 2) scale(.9) skewX(5)" clip-path="url(#c)" opacity=".9">
-    <path class="a" d="M4 4C30 0 44 20 40 40S10 44 4 4Zm3 3l5 5-2 4t3 3" fill="url(#g)" stroke="url(#h)"/>
-    <rect x="3" y="4" width="20" height="11" rx="3" style="fill: rgba(10, 200, 30, .5)" stroke="#000"
-      stroke-dasharray="3 1 2" stroke-linecap="round" stroke-linejoin="bevel"/>
-  </g>
-  <use href="#s" x="5" y="6" width="14" height="20" fill="currentColor" color="teal"/>
-  <ellipse cx="20" cy="20" rx="9" ry="4" fill="none" stroke="#345" stroke-width=".6" stroke-miterlimit="2"/>
-  <polygon points="1,2 3,4 5,1 9,9" fill="url(#none) blue"/><line x1="0" y1="35" x2="36" y2="30" stroke="#0f0"/>
-</svg>
-"""
+DOCUMENT = (DATA / "fuzz.svg").read_bytes()
 
 
 def damaged(source: bytes, rng: random.Random) -> bytes:
@@ -75,14 +55,14 @@ def test_damaged_documents_are_drawn_or_refused(seed: int) -> None:
     for _ in range(50):
         data = damaged(DOCUMENT, rng)
         began = time.monotonic()
-        document, said = None, ""
+        document, message = None, ""
         try:
             document = Document.parse(data)
         except InputError as err:
-            said = str(err)
+            message = str(err)
         assert time.monotonic() - began < LONGEST, data
-        assert "\n" not in said
-        assert len(said) < 500
+        assert "\n" not in message
+        assert len(message) < 500
         if document is None:
             continue
         read += 1

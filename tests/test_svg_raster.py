@@ -1,24 +1,24 @@
 """The rasterizer against resvg, against naive composition, and its gradients against finite differences."""
 
-import io
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from svg_oracles import DATA, drawn_by_resvg, psnr
 from torch import Tensor, nn
 
 from svg.document import Document
 from svg.model import IDENTITY, Affine2D, Clip, Draw, Geometry, Gradient, Group, Solid, StaticPart, Stop, Stroke
-from svg.raster.compose import Begin, End, Fill, Paste, compose
+from svg.raster.compose import Begin, End, Fill, Inputs, Paste, compose
 from svg.raster.coverage import boxes_of, coverage
 from svg.raster.outlines import Outlines
 from svg.raster.page import Raster, over, render
 
-resvg_py = pytest.importorskip("resvg_py")
+pytest.importorskip("resvg_py")
 
 BLOB = "M8 8C30 -10 60 40 58 55Q20 70 30 30L8 50"
 POINTS = torch.tensor(
@@ -33,17 +33,12 @@ def number(*x: float) -> Tensor:
 def resvg(body: str, side: int = 128, defs: str = "") -> np.ndarray:
     """(side, side, 3) on white of a 64-px page."""
     text = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64">{defs}{body}</svg>'
-    data = resvg_py.svg_to_bytes(svg_string=text, width=side, height=side, background="#ffffff")
-    return np.asarray(Image.open(io.BytesIO(bytes(data))).convert("RGB")) / 255
+    return drawn_by_resvg(text.encode(), side, "#ffffff")[..., :3]
 
 
 def ours(root: Group, values: dict[str, Tensor], side: int = 128) -> np.ndarray:
     image = over(Raster(root, 64.0, 64.0).render(values, side, side)[None], torch.ones(3, 1, 1))[0]
     return image.permute(1, 2, 0).numpy()
-
-
-def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    return -10 * math.log10(max(float(((a - b) ** 2).mean()), 1e-10))
 
 
 def values(**more: Tensor) -> dict[str, Tensor]:
@@ -217,7 +212,7 @@ def test_several_pages_at_once_are_what_each_is_alone() -> None:
         torch.testing.assert_close(page.render(numbers, 40, 48), found, atol=1e-6, rtol=0)
 
 
-def scene() -> tuple[Group, dict[str, Tensor]]:
+def every_feature() -> tuple[Group, dict[str, Tensor]]:
     """Every differentiable feature on one page."""
     generator = torch.Generator().manual_seed(3)
     linear = Gradient("linear", "lin", STOPS, "userSpaceOnUse")
@@ -252,7 +247,7 @@ def numeric(f: Callable[[], Tensor], x: Tensor, step: float) -> Tensor:
 
 
 def test_gradients_are_those_of_finite_differences() -> None:
-    root, numbers = scene()
+    root, numbers = every_feature()
     page = Raster(root, 64.0, 64.0)
     ramp = torch.linspace(0, 1, 40, dtype=torch.float64)  # smooth, so that edges crossing pixels make no jumps
     weight = torch.stack([torch.sin((k + 2) * ramp)[:, None] * torch.cos((k + 1.5) * ramp)[None] for k in range(4)])
@@ -275,8 +270,8 @@ def test_gradients_are_those_of_finite_differences() -> None:
 @pytest.mark.parametrize("rule", [False, True])
 def test_coverage_is_the_area_inside(rule: bool) -> None:
     """Against counting sub-pixel samples of a self-crossing star (winding numbers 0, 1, 2), partly off the canvas."""
-    turn = torch.arange(5, dtype=torch.float64) * 4 * math.pi / 5
-    star = torch.stack([9 + 8 * turn.cos(), 7 + 9 * turn.sin()], 1).requires_grad_()
+    angle = torch.arange(5, dtype=torch.float64) * 4 * math.pi / 5
+    star = torch.stack([9 + 8 * angle.cos(), 7 + 9 * angle.sin()], 1).requires_grad_()
     edges = torch.stack([star, star.roll(-1, 0)], 1)
     owner = torch.zeros(5, dtype=torch.long)
     boxes = boxes_of(edges, owner, 1, 14, 12)
@@ -343,7 +338,7 @@ def test_composition_and_its_gradient_are_those_of_plain_operations() -> None:
         Fill(2, small, map=0),
     ]
     maps = [some(3, 3, 4)]
-    found = compose((5, 6), tape, rows, cells, colors, opacities, maps)
+    found = compose((5, 6), tape, rows, Inputs(cells, colors, opacities, maps))
 
     def placed(shape: int, where: tuple[int, int, int, int]) -> Tensor:
         x, y, w, h = where
@@ -416,8 +411,8 @@ def test_neighbours_that_wind_opposite_ways_leave_no_gap(axes: tuple[int, int], 
 
 def test_outlines_that_cross_a_pixel_many_times_cover_it_once() -> None:
     """Hairlines through one point: against counting sub-pixel samples."""
-    turn = torch.arange(40, dtype=torch.float64) * math.pi / 40 + 0.01
-    along, side = torch.stack([turn.cos(), turn.sin()], 1), torch.stack([-turn.sin(), turn.cos()], 1) * 0.05
+    angle = torch.arange(40, dtype=torch.float64) * math.pi / 40 + 0.01
+    along, side = torch.stack([angle.cos(), angle.sin()], 1), torch.stack([-angle.sin(), angle.cos()], 1) * 0.05
     lines = [6 + torch.stack([-5 * a - s, 5 * a - s, 5 * a + s, -5 * a + s]) for a, s in zip(along, side, strict=True)]
     n = 64
     y, x = torch.meshgrid((torch.arange(12 * n) + 0.5) / n, (torch.arange(12 * n) + 0.5) / n, indexing="ij")
@@ -466,43 +461,32 @@ def test_a_side_that_two_windings_share_does_not_pull_either_of_them() -> None:
     assert float(points.grad[1:3, 0].abs().sum()) < 0.5, shared
 
 
-PAGES = {
-    "two stops at either end": """<linearGradient id="a" x1=".3" x2=".7"><stop stop-color="red"/><stop
-        stop-color="blue"/><stop offset="1" stop-color="lime"/><stop offset="1"/></linearGradient><radialGradient id="b"
-        r=".3"><stop offset="1" stop-color="red"/><stop offset="1" stop-color="blue"/></radialGradient><rect width="30"
-        height="64" fill="url(#a)"/><rect x="34" width="30" height="64" fill="url(#b)"/>""",
-    "all stops at one end": """<linearGradient id="a" x1=".5"><stop stop-color="red"/><stop stop-color="lime"/>
-        <stop stop-color="blue"/></linearGradient><rect width="64" height="64" fill="url(#a)"/>""",
-    "a use of a use": """<defs><path id="p" d="M0 0h19v9z"/><use id="q" href="#p" x="19" fill="red"/></defs><use
-        href="#q"/><use href="#q" y="30" transform="scale(1.2)"/>""",
-    "neighbours that wind opposite ways": """<path d="M3 3H30.4V50H3zM61 50V3H30.4V50zM3 53.4V61H61V53.4zM3
-        50V53.4H61V50z"/>""",
-    "patterns": """<pattern id="p" width=".2" height=".3"><circle r="6" fill="red"/></pattern><g
-        transform="rotate(8)"><path d="M5 5h30c9 9 0 30-9 30z" fill="url(#p)" fill-opacity=".7" stroke="blue"/><path
-        d="M9 40h40v12" fill="none" stroke="url(#p)" stroke-width="6"/></g>""",
-    "a pattern and markers": """<pattern id="p" width="8" height="8" patternUnits="userSpaceOnUse"><circle r="6"
-        fill="red"/></pattern><marker id="m" markerWidth="4" markerHeight="4"><rect width="3" height="3"
-        fill="lime"/></marker><path d="M12 12h30l9 30H12z" fill="url(#p)" stroke="blue" style="marker:url(#m)"/>""",
-    "markers": """<marker id="m" orient="auto" markerWidth="4" markerHeight="4"><rect width="3" height="3"
-        fill="lime"/></marker><g opacity=".6"><path d="M5 5l30 30 20-9" fill="pink" stroke="red" stroke-width="3"
-        style="marker:url(#m)" opacity=".7"/></g>""",
-}
+PAGES = sorted((DATA / "pages").glob("*.svg"))
 
 
 @pytest.mark.parametrize("page", [1.0, 1.4 / 64, 300.7 / 64])
-@pytest.mark.parametrize("name", PAGES)
-def test_documents_look_as_resvg_draws_them(name: str, page: float) -> None:
+@pytest.mark.parametrize("file", PAGES, ids=lambda file: file.stem)
+def test_documents_look_as_resvg_draws_them(file: Path, page: float) -> None:
     """On pages of whole pixels, and on those that resvg rounds to whole pixels before it scales them."""
-    size, body = f'width="{64 * page}" height="{64 * page}"', PAGES[name] + '<rect width="1" height="1"/>'
-    document = Document.parse(
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64" {size}>{body}</svg>'.encode()
-    )
+    text = file.read_text()
+    sized = text.replace("<svg ", f'<svg width="{64 * page}" height="{64 * page}" ', 1)
+    document = Document.parse(sized.encode())
     numbers = {k: torch.from_numpy(p.value) for k, p in document.parameters.items()}
     found = Raster(document.root, document.width, document.height).render(numbers, 128, 128)
     found = over(found[None], torch.ones(3, 1, 1))[0].permute(1, 2, 0).numpy()
-    want = resvg(body)
+    want = drawn_by_resvg(text.encode(), background="#ffffff")[..., :3]
     assert psnr(found, want) > 35
     assert float(np.abs(found - want).max()) < 0.35  # no line is missing
+
+
+def test_groups_may_nest_deeper_than_calls_do() -> None:
+    node = Group((draw(), draw()), "half")
+    for _ in range(3000):
+        node = Group((node, draw(fill=None)), "one")
+    numbers = values(half=number(0.5), one=number(1.0))
+    plain = Group((Group((draw(), draw()), "half"),))
+    found, want = (Raster(root, 64.0, 64.0).render(numbers, 8, 8) for root in (node, plain))
+    torch.testing.assert_close(found, want)
 
 
 def test_points_of_a_patterned_shape_feel_the_pattern() -> None:

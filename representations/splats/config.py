@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from cpds.config import require
+from cpds.config import require, require_choices
 
 GroupName = Literal["xyz", "color", "opacity", "scale", "rotation"]
 GROUPS: tuple[GroupName, ...] = get_args(GroupName)
@@ -22,7 +22,7 @@ class SplatConfig:
     """From where a splat scene is seen, and what of it may change."""
 
     optimize: tuple[GroupName | Literal["colour"], ...] = GROUPS
-    """What may change; colour is color."""
+    """What may change; colour is taken for color."""
     region: tuple[float, ...] | None = None
     """Sphere (x y z radius) or box (x y z x y z), in the .ply's axes: gaussians centred outside stay as they are."""
     view_every: int = 1
@@ -35,6 +35,7 @@ class SplatConfig:
     """Views in an image for people: one, or four in a square."""
 
     def __post_init__(self) -> None:
+        require_choices(self)
         american: tuple[GroupName, ...] = tuple("color" if g == "colour" else g for g in self.optimize)
         object.__setattr__(self, "optimize", american)
         unknown = sorted(set(american) - set(GROUPS))
@@ -44,4 +45,3 @@ class SplatConfig:
         rgb = len(self.background) == 3 and all(0 <= c <= 1 for c in self.background)
         require(rgb, f"background must be three numbers in 0 ... 1, got {self.background}")
         require(self.resolution is None or self.resolution >= 16, f"resolution must be >= 16 px, got {self.resolution}")
-        require(self.shown in (1, 4), f"shown must be 1 or 4, got {self.shown}")

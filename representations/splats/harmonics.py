@@ -9,7 +9,7 @@ from torch import Tensor
 from cpds.errors import InputError
 
 DEGREES = (0, 1, 2, 3)
-C0 = math.sqrt(1 / (4 * math.pi))  # the constant harmonic: a colour is 0.5 + C0 f_dc where there is nothing else
+C0 = math.sqrt(1 / (4 * math.pi))  # the constant harmonic: a color is 0.5 + C0 f_dc where there is nothing else
 
 
 def num_bases(degree: int) -> int:

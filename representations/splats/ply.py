@@ -17,18 +17,8 @@ from torch import Tensor
 from cpds.errors import InputError
 from cpds.runs import write_atomic
 from representations.splats.harmonics import DEGREES, num_bases
+from representations.splats.vertices import BINARY, parse_ply
 
-TYPES = {
-    **dict.fromkeys(("char", "int8"), "i1"),
-    **dict.fromkeys(("uchar", "uint8"), "u1"),
-    **dict.fromkeys(("short", "int16"), "<i2"),
-    **dict.fromkeys(("ushort", "uint16"), "<u2"),
-    **dict.fromkeys(("int", "int32"), "<i4"),
-    **dict.fromkeys(("uint", "uint32"), "<u4"),
-    **dict.fromkeys(("float", "float32"), "<f4"),
-    **dict.fromkeys(("double", "float64"), "<f8"),
-}
-BINARY = "binary_little_endian"
 LARGEST_SCALE = 80.0  # a logarithm; e^80 is near the end of what float32 holds
 COLUMNS = {
     "means": ("x", "y", "z"),
@@ -72,23 +62,15 @@ class SplatFile:
 
     @classmethod
     def read(cls, path: str | Path) -> SplatFile:
-        """Raises InputError for anything that is no whole, finite 3DGS .ply."""
+        """Raises InputError for anything but a complete .ply of 3DGS with finite numbers."""
         try:
             data = Path(path).read_bytes()
         except IsADirectoryError as err:
             raise InputError(f"splats {path} is a folder: name the .ply in it") from err
         except OSError as err:
             raise InputError(f"splats {path} cannot be read ({err.strerror}): check the path") from err
-        lines, body = _head(path, data)
-        style, count, dtype, more = _layout(path, lines)
-        if style == "ascii":
-            found, vertices, tail = _ascii(path, body, count, dtype, more)
-        else:
-            found, tail = len(body) // dtype.itemsize, body[count * dtype.itemsize :]
-            vertices = np.frombuffer(body, dtype, min(count, found)).copy()
-        if found < count:
-            raise InputError(f"{path} is cut off: it holds {found} of {count} gaussians; copy or export it again")
-        file = cls(lines, vertices, tail)
+        head, vertices, tail = parse_ply(path, data)
+        file = cls(head, vertices, tail)
         file._check(path)
         return file
 
@@ -106,9 +88,9 @@ class SplatFile:
     @property
     def gaussians(self) -> Gaussians:
         """The table as tensors."""
-        found = {name: self._read(columns) for name, columns in self.columns.items()}
-        rest = found.pop("rest").view(len(self.vertices), 3, self.k).mT.contiguous()
-        return Gaussians(**found, rest=rest)
+        tensors = {name: self._read(columns) for name, columns in self.columns.items()}
+        rest = tensors.pop("rest").view(len(self.vertices), 3, self.k).mT.contiguous()
+        return Gaussians(**tensors, rest=rest)
 
     def encode(self, gaussians: Gaussians) -> bytes:
         """The file's bytes with these numbers in the place of its own, binary little endian."""
@@ -117,7 +99,7 @@ class SplatFile:
         return head + self._with(gaussians).tobytes() + self.tail
 
     def write(self, path: str | Path, gaussians: Gaussians) -> None:
-        """Write `encode` whole or not at all."""
+        """Write what `encode` gives; a write that fails leaves the old file."""
         write_atomic(Path(path), self.encode(gaussians))
 
     def _read(self, columns: tuple[str, ...]) -> Float[Tensor, "n k"]:
@@ -139,17 +121,14 @@ class SplatFile:
 
     def _check(self, path: str | Path) -> None:
         names = set(self.vertices.dtype.names or ())
-        rest = rest_columns(self.k)
         if missing := [n for columns in self.columns.values() for n in columns if n not in names]:
             raise InputError(
                 f"{path} lacks the vertex properties {', '.join(missing)}: give a .ply of 3D Gaussian splatting"
             )
         if not len(self.vertices):
             raise InputError(f"{path} holds no gaussians: export the scene again")
-        if self.k not in [num_bases(d) - 1 for d in DEGREES] or len(rest) != sum(
-            n.startswith("f_rest_") for n in names
-        ):
-            count = sum(n.startswith("f_rest_") for n in names)
+        count = sum(name.startswith("f_rest_") for name in names)
+        if count not in [3 * (num_bases(d) - 1) for d in DEGREES]:
             raise InputError(f"{path} has {count} properties f_rest_*: there must be 0, 9, 24 or 45 (degree 0 … 3)")
         for column in (n for columns in self.columns.values() for n in columns):
             bad = ~np.isfinite(self.vertices[column])
@@ -163,54 +142,3 @@ class SplatFile:
                 raise InputError(
                     f"{path} has {column} up to {top:g}: scales must be logarithms below {LARGEST_SCALE:g}"
                 )
-
-
-def _head(path: str | Path, data: bytes) -> tuple[list[str], bytes]:
-    """The header's lines, without the first and the last, and what follows it."""
-    if data[:4] not in (b"ply\n", b"ply\r"):
-        raise InputError(f"{path} is not a .ply file: give a .ply of 3D Gaussian splatting")
-    end = data.find(b"end_header")
-    stop = data.find(b"\n", end)
-    if end < 0 or stop < 0:
-        raise InputError(f"{path} is cut off within its header: copy or export it again")
-    return data[:end].decode("latin-1").splitlines()[1:], data[stop + 1 :]
-
-
-def _layout(path: str | Path, lines: list[str]) -> tuple[str, int, np.dtype, bool]:
-    """Format, number and type of the vertices, and whether other elements follow them. InputError if unreadable."""
-    words = [line.split() for line in lines]
-    style = next((w[1] for w in words if w[:1] == ["format"] and len(w) > 1), "none")
-    if style not in (BINARY, "ascii"):
-        raise InputError(f"{path} has the format {style}: save it as {BINARY}")
-    elements = [i for i, w in enumerate(words) if w[:1] == ["element"]]
-    first = words[elements[0]] if elements else []
-    if len(first) != 3 or first[1] != "vertex" or not first[2].isdecimal():
-        raise InputError(f"{path} does not begin with vertices: save it as a plain, uncompressed 3DGS .ply")
-    end = elements[1] if len(elements) > 1 else len(words)
-    fields = []
-    for w in words[elements[0] + 1 : end]:
-        if w[:1] == ["property"]:
-            if len(w) != 3 or w[1] not in TYPES or w[2] in dict(fields):
-                raise InputError(f"{path} has a vertex property that cannot be read ({' '.join(w)}): save it again")
-            fields.append((w[2], TYPES[w[1]]))
-    if not fields:
-        raise InputError(f"{path} has vertices without properties: give a .ply of 3D Gaussian splatting")
-    return style, int(first[2]), np.dtype(fields), len(elements) > 1
-
-
-def _ascii(path: str | Path, body: bytes, count: int, dtype: np.dtype, more: bool) -> tuple[int, np.ndarray, bytes]:
-    """Whole rows there are, the vertices, and nothing after them."""
-    if more:
-        raise InputError(f"{path} is an ascii .ply with more than vertices: save it as {BINARY}")
-    names = dtype.names or ()
-    words = body.split()
-    found = len(words) // len(names)
-    try:
-        numbers = np.array(words[: min(found, count) * len(names)], dtype="S").astype(np.float64)
-    except ValueError as err:
-        raise InputError(f"{path} holds something that is no number ({err}): export it again") from err
-    rows = numbers.reshape(-1, len(names))
-    vertices = np.zeros(len(rows), dtype)
-    for i, name in enumerate(names):
-        vertices[name] = rows[:, i]
-    return found, vertices, b""

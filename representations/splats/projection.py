@@ -67,7 +67,7 @@ def project(
     M = quat_to_rotmat(quats) * scales[:, None]
     WM = (W @ M.transpose(0, 1).flatten(1)).unflatten(-1, (-1, 3))  # c 3 n 3: all gaussians side by side
     tx, ty = _slope(x / z, fx, cx, size[0]), _slope(y / z, fy, cy, size[1])
-    # J = [[fx / z, 0, -fx tx / z], [0, fy / z, -fy ty / z]], two thirds of it not zero
+    # J = [[fx / z, 0, -fx tx / z], [0, fy / z, -fy ty / z]]: its rows times WM, without the zeros
     JWM_x = (fx / z)[..., None] * (WM[:, 0] - tx[..., None] * WM[:, 2])
     JWM_y = (fy / z)[..., None] * (WM[:, 1] - ty[..., None] * WM[:, 2])
     xx, xy, yy = ((a * b).sum(-1) for a, b in ((JWM_x, JWM_x), (JWM_x, JWM_y), (JWM_y, JWM_y)))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from representations.splats.projection import Projected
 
-ALPHA_MIN = 1 / 255  # as in gsplat: a smaller alpha, less than a step of an 8-bit colour, is skipped
+ALPHA_MIN = 1 / 255  # as in gsplat: a smaller alpha, less than a step of an 8-bit color, is skipped
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,20 @@
-"""Draw the emoji-edit benchmark: edit pairs with a mask of what may change, and the picture that the edit should give.
+"""Draw the emoji-edit benchmark: edit pairs with a mask of what may change, and their ground truth.
 
     python -m scripts.emoji_prior.benchmark --out benchmarks/emoji_edit
 
 The same concept exists in six drawing styles, and a scene can be drawn again with another icon, style or background:
-that is the ground truth. Half of the pairs of each kind aim at a (concept, style) pair that the prior never saw.
+that is the ground truth of the edit. Half of the pairs of each kind aim at a (concept, style) pair that the prior was
+never trained on.
 """
 
 import json
 import random
+import sys
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
 import torch
-import tyro
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import max_pool2d
@@ -30,29 +31,30 @@ from scripts.emoji_prior.icons import (
     random_scene,
     with_article,
 )
+from scripts.program import run_program
 
 SIDE = 128  # px
 DEMO = [("cat-face", "dog-face"), ("cat-face", "pig-face"), ("red-apple", "tomato"), ("red-heart", "blue-heart")]
 COUNTS = {"animal": 60, "food": 48, "object": 48, "colour": 28, "background": 28, "style": 28}  # 240
-ALIKE = 0.6  # least overlap of the two icons' silhouettes: an edit, not another picture
+ALIKE = 0.6  # least overlap of the two icons' silhouettes: an edit, not another image
 OBJECTS = ("object", "plant", "face")  # kinds of concepts.txt whose edits are object to object
 
 README = """# emoji-edit
 
 {test} edit pairs for testing, {validation} for tuning and {demo} of the edits that one tries first, drawn by
-scripts/emoji_prior/benchmark.py (seed {seed}) from the packages that the embedded prior's model card names, under the
-licences named there. `manifest.jsonl`: source, prompts, mask (white may change), truth (what the edit should give) and
-what the judge should see. Pairs tagged `held-out` aim at a (concept, style) pair that the embedded prior was never
-trained on. `classifier.safetensors`: made by scripts/emoji_prior/classifier.py.
+`python -m scripts.emoji_prior.benchmark` (seed {seed}) from the packages that the embedded prior's model card names,
+under the licences named there. `manifest.jsonl`: source, prompts, mask (white may change), ground truth, and the
+classes that the classifier should predict. Pairs tagged `held-out` aim at a (concept, style) pair that the embedded
+prior was never trained on. `classifier.safetensors`: made by `python -m scripts.emoji_prior.classifier`.
 """
 
 
 @dataclass(frozen=True)
-class Config:
+class BenchmarkConfig:
     """What to draw."""
 
     out: Path = Path("benchmarks/emoji_edit")
-    """Folder for manifest.jsonl and the pictures."""
+    """Folder for manifest.jsonl and the images."""
     seed: int = 0
     """Seeds the pairs; validation pairs are drawn from seed + 1."""
     validation_share: float = 0.4
@@ -61,11 +63,11 @@ class Config:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two scenes, what is said of them, and what the judge should see in the second."""
+    """Two scenes, their prompts, and the classes of the second."""
 
     kind: str
     source: Scene
-    truth: Scene
+    ground_truth: Scene
     prompt: str
     target_prompt: str
     expect: dict[str, str]
@@ -97,32 +99,32 @@ def draw_pair(icons: Icons, kind: str, held_out: bool, rng: random.Random) -> Pa
         other_styles = [s for c, s in drawn if c == concept and s != style and (c, s) not in secret]
         if not other_styles or not same_style:
             continue
-        truth = random_scene(icons.find(concept, style), rng)
-        ground = f"on {with_article(truth.colour)} background"
-        says = f"{with_article(words[concept])} {ground}"
+        end = random_scene(icons.find(concept, style), rng)
+        where = f"on {with_article(end.colour)} background"
+        target_prompt = f"{with_article(words[concept])} {where}"
         if kind == "background":
-            colour = rng.choice([c for c in BACKGROUNDS if c != truth.colour])
-            source = replace(truth, colour=colour, rgb=BACKGROUNDS[colour])
-            said = f"{with_article(words[concept])} on {with_article(colour)} background"
-            expect = {"concept": concept, "background": truth.colour}
+            colour = rng.choice([c for c in BACKGROUNDS if c != end.colour])
+            source = replace(end, colour=colour, rgb=BACKGROUNDS[colour])
+            prompt = f"{with_article(words[concept])} on {with_article(colour)} background"
+            expect = {"concept": concept, "background": end.colour}
         elif kind == "style":
             other = rng.choice(other_styles)
-            source = truth.counterpart(icons.find(concept, other))
-            said, says = (f"{with_article(words[concept])} in {s} style {ground}" for s in (other, style))
+            source = end.counterpart(icons.find(concept, other))
+            prompt, target_prompt = (f"{with_article(words[concept])} in {s} style {where}" for s in (other, style))
             expect = {"concept": concept, "style": style}
         else:
             other = rng.choice(same_style)
-            source = truth.counterpart(icons.find(other, style))
-            said, expect = f"{with_article(words[other])} {ground}", {"concept": concept}
-        alike = overlap(icons, source.icon, truth.icon) >= ALIKE
-        if alike and stands_out(icons, source) and stands_out(icons, truth):
-            return Pair(kind, source, truth, said, says, expect, [kind, "held-out" if held_out else "seen"])
+            source = end.counterpart(icons.find(other, style))
+            prompt, expect = f"{with_article(words[other])} {where}", {"concept": concept}
+        alike = overlap(icons, source.icon, end.icon) >= ALIKE
+        if alike and stands_out(icons, source) and stands_out(icons, end):
+            return Pair(kind, source, end, prompt, target_prompt, expect, [kind, "held-out" if held_out else "seen"])
 
 
 def key(pair: Pair) -> tuple[object, ...]:
     """What makes two pairs the same edit."""
-    backgrounds = (pair.source.colour, pair.truth.colour) if pair.kind == "background" else ()
-    return pair.kind, pair.source.icon, pair.truth.icon, backgrounds
+    backgrounds = (pair.source.colour, pair.ground_truth.colour) if pair.kind == "background" else ()
+    return pair.kind, pair.source.icon, pair.ground_truth.icon, backgrounds
 
 
 def draw_split(icons: Icons, share: float, rng: random.Random, taken: set[tuple[object, ...]]) -> list[Pair]:
@@ -148,27 +150,27 @@ def draw_demo(icons: Icons, rng: random.Random, each: int = 10) -> list[Pair]:
             scene = random_scene(a, rng)
             while not (stands_out(icons, scene) and stands_out(icons, scene.counterpart(b))):
                 scene = random_scene(a, rng)
-            ground = f"on {with_article(scene.colour)} background"
-            said, says = (f"{with_article(words[c][0])} {ground}" for c in (name, target))
+            where = f"on {with_article(scene.colour)} background"
+            prompt, target_prompt = (f"{with_article(words[c][0])} {where}" for c in (name, target))
             tags = [f"{words[name][0]} to {words[target][0]}"]
-            pairs.append(Pair("demo", scene, scene.counterpart(b), said, says, {"concept": target}, tags))
+            pairs.append(Pair("demo", scene, scene.counterpart(b), prompt, target_prompt, {"concept": target}, tags))
     return pairs
 
 
 def render(icons: Icons, pair: Pair) -> tuple[Tensor, Tensor, Tensor]:
-    """Source, truth (3, SIDE, SIDE) and mask (1, SIDE, SIDE): 1 may change."""
-    (source, over), (truth, under) = (draw(icons, s, SIDE) for s in (pair.source, pair.truth))
+    """Source, ground truth (3, SIDE, SIDE) and mask (1, SIDE, SIDE): 1 may change."""
+    (source, over), (ground_truth, under) = (draw(icons, s, SIDE) for s in (pair.source, pair.ground_truth))
     icon = torch.maximum(over, under) > 0
     changes = (icon if pair.kind != "background" else over < 0.999).float()  # resizing rounds
     # two pixels of margin: an antialiased rim belongs to what changes
-    return source, truth, max_pool2d(changes[None], 5, 1, 2)[0]
+    return source, ground_truth, max_pool2d(changes[None], 5, 1, 2)[0]
 
 
-def save(path: Path, picture: Tensor) -> None:
+def save(path: Path, image: Tensor) -> None:
     """Lossless, as small as it gets."""
-    pixels = (picture * 255).round().byte().permute(1, 2, 0).numpy()
+    pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
     buffer = BytesIO()
-    if picture.shape[0] == 1:
+    if image.shape[0] == 1:
         Image.fromarray(pixels[..., 0]).convert("1").save(buffer, "PNG", optimize=True)
     else:
         Image.fromarray(pixels).save(buffer, "WEBP", lossless=True, method=6, exact=True)
@@ -176,7 +178,7 @@ def save(path: Path, picture: Tensor) -> None:
     path.write_bytes(buffer.getvalue())
 
 
-def main(config: Config) -> None:
+def main(config: BenchmarkConfig) -> None:
     icons = load_icons(list(concepts()))
     taken: set[tuple[object, ...]] = set()
     splits = {
@@ -188,13 +190,12 @@ def main(config: Config) -> None:
     for split, pairs in splits.items():
         for i, pair in enumerate(pairs):
             name = f"{split}-{i:03d}"
-            files = {"source": f"{name}/source.webp", "truth": f"{name}/truth.webp", "mask": f"{name}/mask.png"}
-            source, truth, mask = render(icons, pair)
-            for file, picture in zip(files.values(), (source, truth, mask), strict=True):
-                save(config.out / "pictures" / file, picture)
+            names = {"source": "source.webp", "ground_truth": "ground_truth.webp", "mask": "mask.png"}
+            files = {column: f"images/{name}/{file}" for column, file in names.items()}
+            for file, image in zip(files.values(), render(icons, pair), strict=True):
+                save(config.out / file, image)
             row = {"id": name, "prompt": pair.prompt, "target_prompt": pair.target_prompt}
-            row |= {k: f"pictures/{v}" for k, v in files.items()}
-            lines.append(json.dumps({**row, "expect": pair.expect, "split": split, "tags": pair.tags}))
+            lines.append(json.dumps({**row, **files, "expect": pair.expect, "split": split, "tags": pair.tags}))
     (config.out / "manifest.jsonl").write_text("\n".join(lines) + "\n")
     sizes = {name: len(pairs) for name, pairs in splits.items()}
     (config.out / "README.md").write_text(README.format(**sizes, seed=config.seed))
@@ -202,4 +203,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    sys.exit(run_program(main, BenchmarkConfig, __doc__))

@@ -1,26 +1,28 @@
-"""Train the judge of emoji-edit: which concept, style and background does a picture show?
+"""Train the classifier of emoji-edit: which concept, style and background does an image show?
 
     python -m scripts.emoji_prior.classifier --out benchmarks/emoji_edit/classifier.safetensors
 
-It is independent of the prior: it sees renders of every icon, held-out pairs included, blurred and noised a little
-so that an autoencoder's softness does not confuse it.
+It is independent of the prior: it is trained on renders of every icon, held-out pairs included, blurred and noised a
+little so that an autoencoder's softness does not confuse it.
 """
 
 import random
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import tyro
 from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate
 
 from cpds.evaluation.classifier import SIDE, IconClassifier
-from scripts.emoji_prior.icons import BACKGROUNDS, STYLES, Icons, concepts, draw, load_icons, random_scene
+from scripts.emoji_prior.icons import BACKGROUNDS, Icons, concepts, draw, load_icons, random_scene
+from scripts.emoji_prior.packages import STYLES
+from scripts.program import run_program
 
 
 @dataclass(frozen=True)
-class Config:
+class ClassifierConfig:
     """Settings of the training run."""
 
     out: Path = Path("benchmarks/emoji_edit/classifier.safetensors")
@@ -30,19 +32,19 @@ class Config:
     steps: int = 6000
     """Optimizer steps."""
     batch: int = 64
-    """Pictures in a step."""
+    """Images in a step."""
     renders_per_icon: int = 16
-    """Pictures drawn of each icon."""
+    """Images drawn of each icon."""
     seed: int = 1
-    """Seeds pictures, weights and batches."""
+    """Seeds images, weights and batches."""
     lr: float = 2e-3
-    """Peak step size of AdamW (one cycle)."""
+    """Peak learning rate of AdamW (one cycle)."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     """Torch device."""
 
 
-def pictures(icons: Icons, per_icon: int, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """Random scenes of every icon as uint8 pictures, and the index of each one's concept, style and background."""
+def draw_images(icons: Icons, per_icon: int, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """Random scenes of every icon as uint8 images, and the index of each one's concept, style and background."""
     rng = random.Random(seed)
     scenes = [random_scene(i, rng) for i in range(len(icons)) for _ in range(per_icon)]
     drawn = torch.stack([(draw(icons, s, SIDE)[0] * 255).round().byte() for s in scenes])
@@ -51,11 +53,11 @@ def pictures(icons: Icons, per_icon: int, seed: int) -> tuple[Tensor, dict[str, 
         "style": (STYLES, [icons.style[s.icon] for s in scenes]),
         "background": (list(BACKGROUNDS), [s.colour for s in scenes]),
     }
-    return drawn, {head: torch.tensor([names.index(x) for x in seen]) for head, (names, seen) in shown.items()}
+    return drawn, {head: torch.tensor([names.index(x) for x in labels]) for head, (names, labels) in shown.items()}
 
 
 def soften(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Half of the batch blurred by a random factor; every picture's colours a little off, and noise on it."""
+    """Half of the batch blurred by a random factor; every image's colours a little off, and noise on it."""
     half = len(x) // 2
     side = int(torch.randint(24, SIDE, (1,), generator=generator))
     blurred = interpolate(x[:half], (side, side), mode="bilinear", antialias=True)
@@ -66,32 +68,32 @@ def soften(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def accuracy(judge: IconClassifier, x: Tensor, y: dict[str, Tensor], device: str) -> dict[str, float]:
-    """Share of pictures that each head names right."""
+def accuracy(classifier: IconClassifier, x: Tensor, y: dict[str, Tensor], device: str) -> dict[str, float]:
+    """Share of images that each head classifies correctly."""
     hits = dict.fromkeys(y, 0)
     for chosen in torch.arange(len(x)).split(256):
-        logits = judge(x[chosen].to(device).float() / 255)
+        logits = classifier(x[chosen].to(device).float() / 255)
         for head in hits:
             hits[head] += int((logits[head].argmax(1).cpu() == y[head][chosen]).sum())
     return {head: round(n / len(x), 4) for head, n in hits.items()}
 
 
-def main(config: Config) -> None:
+def main(config: ClassifierConfig) -> None:
     icons = load_icons(list(concepts()))
-    x, y = pictures(icons, config.renders_per_icon, config.seed)
+    x, y = draw_images(icons, config.renders_per_icon, config.seed)
     torch.manual_seed(config.seed)
-    judge = IconClassifier({"concept": list(concepts()), "style": STYLES, "background": list(BACKGROUNDS)})
+    classifier = IconClassifier({"concept": list(concepts()), "style": STYLES, "background": list(BACKGROUNDS)})
     if config.start:
-        judge.load_state_dict(IconClassifier.load(config.start).state_dict())
-    judge.to(config.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    optimizer = torch.optim.AdamW(judge.parameters(), lr=config.lr, weight_decay=0.05)
+        classifier.load_state_dict(IconClassifier.load(config.start).state_dict())
+    classifier.to(config.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    optimizer = torch.optim.AdamW(classifier.parameters(), lr=config.lr, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, config.steps)
     generator = torch.Generator().manual_seed(config.seed)
     for step in range(1, config.steps + 1):
         chosen = torch.randint(len(x), (config.batch,), generator=generator)
         batch = soften(x[chosen].to(config.device).float() / 255, generator)
         with torch.autocast(config.device, torch.bfloat16):
-            logits = judge(batch.contiguous(memory_format=torch.channels_last))
+            logits = classifier(batch.contiguous(memory_format=torch.channels_last))
         losses = [
             cross_entropy(logits[head].float(), y[head][chosen].to(config.device), label_smoothing=0.05) for head in y
         ]
@@ -101,11 +103,11 @@ def main(config: Config) -> None:
         schedule.step()
         if step % 250 == 0:
             print(f"{step}/{config.steps} loss {', '.join(f'{float(v.detach()):.3f}' for v in losses)}", flush=True)
-    judge.eval()
-    print(f"accuracy on fresh renders: {accuracy(judge, *pictures(icons, 2, config.seed + 1), config.device)}")
+    classifier.eval()
+    print(f"accuracy on fresh renders: {accuracy(classifier, *draw_images(icons, 2, config.seed + 1), config.device)}")
     config.out.parent.mkdir(parents=True, exist_ok=True)
-    judge.save(config.out)
+    classifier.save(config.out)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    sys.exit(run_program(main, ClassifierConfig, __doc__))

@@ -1,4 +1,4 @@
-"""Pictures of one to three icons on backgrounds of several kinds, with captions that say what is where.
+"""Images of one to three icons on backgrounds of several kinds, with captions that say what is where.
 
 Beside the plain single icons of icons.py these teach the prior scenes in which one thing may change while others stay.
 """
@@ -16,7 +16,7 @@ from scripts.emoji_prior.icons import BACKGROUNDS, Icons, Scene, icon_layer, ran
 from scripts.emoji_prior.icons import caption as caption_of_one
 
 KINDS = ("plain", "gradient", "striped", "checkered", "dotted", "textured")
-Colour = tuple[str, tuple[int, int, int]]  # a name of BACKGROUNDS, and this picture's shade of it
+Colour = tuple[str, tuple[int, int, int]]  # a name of BACKGROUNDS, and this image's shade of it
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Background:
 
 @dataclass(frozen=True)
 class Collage:
-    """One picture: icons (their scenes' colours are not used) over a background."""
+    """One image: icons (their scenes' colours are not used) over a background."""
 
     scenes: tuple[Scene, ...]
     background: Background
@@ -96,7 +96,7 @@ def random_background(rng: random.Random, kind: str | None = None) -> Background
 
 def random_collage(icons: Sequence[int], rng: random.Random) -> Collage:
     """The given icons (one to three) at random places where their boxes hardly overlap, on a random background."""
-    kind = rng.choice(KINDS[1:]) if len(icons) == 1 else None  # one icon on plain ground is what icons.py draws
+    kind = rng.choice(KINDS[1:]) if len(icons) == 1 else None  # one icon on a plain background is what icons.py draws
     background = random_background(rng, kind)
     if len(icons) == 1:
         return Collage((random_scene(icons[0], rng),), background)
@@ -123,13 +123,13 @@ def apart(a: Scene, b: Scene) -> bool:
 
 
 def draw_collage(icons: Icons, collage: Collage, side: int) -> tuple[Tensor, list[Tensor]]:
-    """Picture (3, side, side) in [0, 1] and each icon's coverage (1, side, side)."""
-    picture, coverage = collage.background.paint(side), []
+    """Image (3, side, side) in [0, 1] and each icon's coverage (1, side, side)."""
+    image, coverage = collage.background.paint(side), []
     for scene in collage.scenes:
         layer = icon_layer(icons, scene, side)
-        picture = layer[:3] + (1 - layer[3:]) * picture
+        image = layer[:3] + (1 - layer[3:]) * image
         coverage.append(layer[3:])
-    return picture.clamp(0, 1), coverage
+    return image.clamp(0, 1), coverage
 
 
 def collage_caption(icons: Icons, collage: Collage, words: dict[str, list[str]], rng: random.Random) -> str:

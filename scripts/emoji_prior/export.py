@@ -1,67 +1,27 @@
-"""What becomes of a trained prior: sample sheets, and the folder that ships, with its model card."""
+"""Write a trained prior in diffusers' layout, with samples and a model card: the folder that ships.
+
+    python -m scripts.emoji_prior.export --run runs/prior --out cpds/assets/prior
+
+`python -m scripts.emoji_prior.train --export` does the same at its end.
+"""
 
 import json
 import shutil
+import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from scripts.emoji_prior.icons import BACKGROUNDS, PACKAGES, STYLES, Icons, concepts, held_out_pairs
-
-CARD = """# The embedded prior of CPDS
-
-A small text-conditional latent diffusion model of emoji icons on plain backgrounds, in diffusers' folder layout. It is
-what `cpds` uses where no `--prior` is given: enough to try, test and measure every method on a CPU, offline.
-
-    from diffusers import StableDiffusionPipeline
-    pipeline = StableDiffusionPipeline.from_pretrained("cpds/assets/prior", safety_checker=None)
-    pipeline("a cat face on a blue background", height=128, width=128, guidance_scale=4).images[0].save("cat.png")
-
-![samples](samples.png)
-
-## What it knows
-
-{n_concepts} things, each alone on a plain background, at 128 px: {known}.
-
-Captions read like "a cat face on a blue background". They may name a drawing style ({styles}), as in "a flat cat face"
-or "a cat face in flat style", a background ({backgrounds}), a size (small, large) and a place ("at the top left").
-
-## Data
-
-{n_icons} icons, rendered with resvg; a concept is drawn in four to six styles.
-
-| package | style word | icons | licence | by |
-|---|---|---|---|---|
-{data}
-
-The pictures were drawn at random sizes (0.6 to 0.95 of the side), places and background colours. {held_out}
-(concept, style) pairs were left out of training; `held_out.json` lists them, for benchmarks of what it never saw.
-
-## Training
-
-| | |
-|---|---|
-{figures}
-
-scripts/emoji_prior/train.py makes it; autoencoder (8x down), CLIP-type text encoder with a vocabulary of its own, and
-UNet with self- and cross-attention at two scales were all trained from scratch, noise prediction on Stable
-Diffusion's schedule.
-
-## Limits
-
-It draws icons, not photographs, and nothing outside the list above. Fine lines come out soft. Some concepts are drawn
-better than others; text and counting do not work.
-
-## Licence
-
-The weights are under the project's licence (Apache-2.0). The icons are under the licences named above: Noto Emoji
-by Google Inc. (Apache-2.0), Fluent Emoji by Microsoft Corporation (MIT), Twemoji by Twitter, Inc. and contributors
-(CC BY 4.0), Emoji One 2 / EmojiTwo (CC BY 4.0). They were rasterised, resized and set on coloured backgrounds.
-"""
+from scripts.emoji_prior.checkpoints import load_trained
+from scripts.emoji_prior.icons import BACKGROUNDS, Icons, concepts, held_out_pairs, load_icons
+from scripts.emoji_prior.networks import Denoiser, Sizes, build_autoencoder, build_scheduler, repeat_pixels
+from scripts.emoji_prior.packages import PACKAGES, STYLES
+from scripts.program import run_program
 
 SHEET_PROMPTS = [
     "a cat face on a blue background",
@@ -109,7 +69,7 @@ def sample(model, vae, tokenizer, scheduler, prompts: list[str], guidance: float
 
 
 def grid(images: Tensor, columns: int) -> Image.Image:
-    """Pictures (n, 3, h, w) in [0, 1] as one sheet, row by row; n must be a multiple of `columns`."""
+    """Images (n, 3, h, w) in [0, 1] as one sheet, row by row; n must be a multiple of `columns`."""
     n, _, h, w = images.shape
     sheet = images.view(n // columns, columns, 3, h, w).permute(0, 3, 1, 4, 2).reshape(n // columns * h, columns * w, 3)
     return Image.fromarray((sheet * 255).round().byte().numpy())
@@ -123,7 +83,7 @@ def sample_sheet(model, vae, tokenizer, scheduler) -> Image.Image:
 def export(folder: Path, model, vae, tokenizer, scheduler, icons: Icons, facts: Mapping[str, object]) -> None:
     """Write the pipeline in diffusers' layout (fp16 safetensors), its held-out pairs, sample sheet and model card.
 
-    `facts` (training figures) go into the card. The folder is replaced as a whole, once everything is written.
+    `facts` (about the training) go into the card. The folder is replaced at once, when everything is written.
     """
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
@@ -157,15 +117,52 @@ def card(icons: Icons, held_out: int, facts: Mapping[str, object]) -> str:
         f"| `@iconify-json/{name}` {p.version} | {p.style} | {icons.style.count(p.style)} | {p.licence} | {p.authors} |"
         for name, p in PACKAGES.items()
     )
-    figures = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
+    training = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
     known = ", ".join(words[0] for words in concepts().values())
-    return CARD.format(
-        n_concepts=len(concepts()),
-        n_icons=len(icons),
-        data=data,
-        figures=figures,
-        backgrounds=", ".join(BACKGROUNDS),
-        styles=", ".join(STYLES),
-        held_out=held_out,
-        known=known,
+    return (
+        (Path(__file__).parent / "card.md")
+        .read_text()
+        .format(
+            n_concepts=len(concepts()),
+            n_icons=len(icons),
+            data=data,
+            training=training,
+            backgrounds=", ".join(BACKGROUNDS),
+            styles=", ".join(STYLES),
+            held_out=held_out,
+            known=known,
+        )
     )
+
+
+def sizes_of(model: Denoiser, vae: nn.Module) -> str:
+    """Numbers of parameters, for the card."""
+    parts = {"UNet": model.unet, "text encoder": model.text_encoder, "autoencoder": vae}
+    return ", ".join(f"{k} {sum(p.numel() for p in part.parameters()) / 1e6:.1f} M" for k, part in parts.items())
+
+
+@dataclass(frozen=True)
+class ExportConfig(Sizes):
+    """What to export; the sizes must be those of the training."""
+
+    run: Path = Path("runs/prior")
+    """Folder of a finished training run."""
+    out: Path = Path("cpds/assets/prior")
+    """Folder to write; it is replaced."""
+
+
+def main(config: ExportConfig) -> None:
+    trained, vae = load_trained(config.run), build_autoencoder(config).to(memory_format=torch.channels_last)
+    model = Denoiser(config, trained.tokenizer)
+    vae.load_state_dict(trained.autoencoder)
+    model.load_state_dict(trained.denoiser)
+    vae.register_to_config(scaling_factor=trained.scaling_factor)
+    model.unet.to(memory_format=torch.channels_last)
+    repeat_pixels(model.unet)
+    facts = {"parameters": sizes_of(model, vae), "trained in": trained.about}
+    icons = load_icons(list(concepts()))
+    export(config.out, model.eval(), vae.eval(), trained.tokenizer, build_scheduler(), icons, facts)
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main, ExportConfig, __doc__))

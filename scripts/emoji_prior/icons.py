@@ -1,50 +1,32 @@
-"""Emoji icons as training pictures: six drawing styles of the same concepts, on coloured backgrounds.
+"""Emoji icons as training images: six drawing styles of the same concepts, on coloured backgrounds.
 
-The icons come from six openly licensed npm packages (`PACKAGES`), are rendered once with resvg and cached. The same
-concept exists in several styles, so every picture made here has a known counterpart: the same style, size, place and
+    python -m scripts.emoji_prior.icons        # download and render all of them into the cache
+
+The icons come from six openly licensed npm packages (packages.py), are rendered once with resvg and cached. The same
+concept exists in several styles, so every image made here has a known counterpart: the same style, size, place and
 background with another concept. That counterpart is the ground truth of an edit.
 """
 
-import json
 import os
 import random
-import shutil
-import subprocess
-import tarfile
-import tempfile
+import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-MASTER = 192  # px at which an icon is rendered once; every picture is resized down from it
+from cpds.errors import MissingExtra
+from scripts.emoji_prior.packages import PACKAGES, cache_dir, fetch_package, svg_sources
+from scripts.program import run_program
 
+MASTER = 192  # px at which an icon is rendered once; every image is resized down from it
 
-@dataclass(frozen=True)
-class Package:
-    """One npm package of icons, drawn in one style."""
-
-    style: str
-    version: str
-    licence: str
-    authors: str
-
-
-PACKAGES = {
-    "noto": Package("noto", "1.2.9", "Apache-2.0", "Google Inc. (Noto Emoji)"),
-    "twemoji": Package("twemoji", "1.2.5", "CC-BY-4.0", "Twitter, Inc. and contributors (Twemoji)"),
-    "fluent-emoji": Package("3d", "1.2.7", "MIT", "Microsoft Corporation (Fluent Emoji)"),
-    "fluent-emoji-flat": Package("flat", "1.2.6", "MIT", "Microsoft Corporation (Fluent Emoji)"),
-    "noto-v1": Package("blob", "1.2.5", "Apache-2.0", "Google Inc. (Noto Emoji v1)"),
-    "emojione": Package("emojione", "1.2.3", "CC-BY-4.0", "Emoji One / EmojiTwo"),
-}
-STYLES = [package.style for package in PACKAGES.values()]
 
 BACKGROUNDS = {
     "white": (250, 250, 250),
@@ -99,58 +81,12 @@ class Icons:
         raise KeyError(f"no icon of {concept!r} in style {style!r}")
 
 
-def cache_dir() -> Path:
-    """Where downloads and renders are kept: $CPDS_CACHE, else ~/.cache/cpds."""
-    return Path(os.environ.get("CPDS_CACHE", Path.home() / ".cache" / "cpds"))
-
-
-def fetch_package(name: str, cache: Path) -> Path:
-    """Folder of one unpacked npm package, downloaded with `npm pack` at the pinned version unless cached."""
-    target = cache / "icons" / f"{name}-{PACKAGES[name].version}"
-    if not target.exists():
-        if shutil.which("npm") is None:
-            raise FileNotFoundError("npm is needed to download the icon packages: install Node.js")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as tmp:
-            spec = f"@iconify-json/{name}@{PACKAGES[name].version}"
-            subprocess.run(["npm", "pack", "--silent", spec], cwd=tmp, check=True, stdout=subprocess.DEVNULL)
-            with tarfile.open(next(Path(tmp).glob("*.tgz"))) as archive:
-                safe: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python 3.11.4
-                archive.extractall(tmp, **safe)
-            try:
-                (Path(tmp) / "package").rename(target)
-            except OSError:  # "Directory not empty": another program that fetched it at the same time was first
-                if not target.is_dir():
-                    raise
-    return target
-
-
-def svg_sources(folder: Path) -> dict[str, str]:
-    """Icon name -> complete SVG text, aliases resolved."""
-    data = json.loads((folder / "icons.json").read_text())
-    icons, aliases = data["icons"], data.get("aliases", {})
-
-    def body(name: str) -> dict | None:
-        if name in icons:
-            return icons[name]
-        # an alias that turns or flips its parent is another picture: leave it out
-        plain = name in aliases and not {"hFlip", "vFlip", "rotate"} & aliases[name].keys()
-        return body(aliases[name]["parent"]) if plain else None
-
-    sources = {}
-    for name in [*icons, *aliases]:
-        if icon := body(name):
-            w, h = (icon.get(side, data.get(side, 16)) for side in ("width", "height"))
-            side = max(w, h)  # a square canvas, the icon in its middle
-            left, top = icon.get("left", 0) - (side - w) / 2, icon.get("top", 0) - (side - h) / 2
-            box = f"{left} {top} {side} {side}"
-            sources[name] = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}">{icon["body"]}</svg>'
-    return sources
-
-
 def load_icons(names: Sequence[str], cache: Path | None = None) -> Icons:
     """Render `names` in every style that draws them; renders are cached per style."""
-    import resvg_py
+    try:
+        import resvg_py
+    except ImportError as err:
+        raise MissingExtra("icons are rendered with resvg: pip install -e '.[train]'") from err
 
     cache = cache or cache_dir()
     rgba, concept, style = [], [], []
@@ -167,8 +103,8 @@ def load_icons(names: Sequence[str], cache: Path | None = None) -> Icons:
                 part = png.with_suffix(f".{os.getpid()}.part")  # two programs may render it at the same time
                 part.write_bytes(data)
                 part.replace(png)
-            picture = Image.open(BytesIO(png.read_bytes())).convert("RGBA")
-            flat = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+            image = Image.open(BytesIO(png.read_bytes())).convert("RGBA")
+            flat = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
             rgba.append(flat.view(MASTER, MASTER, 4).permute(2, 0, 1))
             concept.append(name)
             style.append(PACKAGES[package].style)
@@ -183,7 +119,7 @@ def held_out_pairs() -> set[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture: an icon, its size and top left corner in fractions of the side, and a background."""
+    """One image: an icon, its size and top left corner in fractions of the side, and a background."""
 
     icon: int
     size: float
@@ -193,12 +129,12 @@ class Scene:
     rgb: tuple[int, int, int]
 
     def counterpart(self, icon: int) -> "Scene":
-        """The same picture with another icon: the ground truth of an edit."""
+        """The same image with another icon: the ground truth of an edit."""
         return replace(self, icon=icon)
 
 
 def random_scene(icon: int, rng: random.Random) -> Scene:
-    """Icon of 0.6 to 0.95 of the side, wholly inside, on a named background with a little jitter."""
+    """Icon of 0.6 to 0.95 of the side, entirely inside, on a named background with a little jitter."""
     size = rng.uniform(0.6, 0.95)
     colour = rng.choice(list(BACKGROUNDS))
     rgb = tuple(min(255, max(0, c + rng.randint(-12, 12))) for c in BACKGROUNDS[colour])
@@ -218,7 +154,7 @@ def icon_layer(icons: Icons, scene: Scene, side: int) -> Tensor:
 
 
 def draw(icons: Icons, scene: Scene, side: int) -> tuple[Tensor, Tensor]:
-    """Picture (3, side, side) in [0, 1] and the icon's coverage (1, side, side)."""
+    """Image (3, side, side) in [0, 1] and the icon's coverage (1, side, side)."""
     layer = icon_layer(icons, scene, side)
     background = torch.tensor(scene.rgb).view(3, 1, 1) / 255
     return (layer[:3] + (1 - layer[3:]) * background).clamp(0, 1), layer[3:]
@@ -227,9 +163,9 @@ def draw(icons: Icons, scene: Scene, side: int) -> tuple[Tensor, Tensor]:
 def caption(
     icons: Icons, scene: Scene, words: dict[str, list[str]], rng: random.Random, background: str | None = None
 ) -> str:
-    """A sentence that says what the picture shows; style, background, size and place are each named now and then.
+    """A sentence about what the image shows; style, background, size and place are each named now and then.
 
-    `background` takes the place of the words for the scene's own; with "" none are said.
+    `background` takes the place of the words for the scene's own; with "" there are none.
     """
     noun = rng.choice(words[icons.concept[scene.icon]])
     style = icons.style[scene.icon]
@@ -266,3 +202,21 @@ def place_words(scene: Scene) -> str:
     horizontal = "left" if scene.left < 0.3 * free else "right" if scene.left > 0.7 * free else ""
     where = f"{vertical} {horizontal}".strip()
     return f" at the {where}" if where else " in the centre"
+
+
+@dataclass(frozen=True)
+class IconsConfig:
+    """What to render."""
+
+    cache: Path | None = None
+    """Folder for packages and renders. Default: $CPDS_CACHE, else ~/.cache/cpds."""
+
+
+def main(config: IconsConfig) -> None:
+    icons = load_icons(list(concepts()), config.cache)
+    for style, count in Counter(icons.style).items():
+        print(f"{style}: {count} icons")
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main, IconsConfig, __doc__))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.upsampling import Upsample2D
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ class Sizes:
 
 
 def build_autoencoder(sizes: Sizes) -> Any:
-    """Convolutions only, so that what is learnt on crops holds for whole pictures."""
+    """Convolutions only, so that what is learnt on crops holds for whole images."""
     make: Any = AutoencoderKL  # its hints ask for 1-tuples
     scales = len(sizes.autoencoder_channels)
     return make(
@@ -43,6 +43,13 @@ def build_autoencoder(sizes: Sizes) -> Any:
         mid_block_add_attention=False,
         sample_size=SIDE,
     )
+
+
+def build_scheduler() -> DDIMScheduler:
+    """Stable Diffusion's schedule, with DDIM's sampler."""
+    scheduler = DDIMScheduler(1000, 0.00085, 0.012, "scaled_linear", clip_sample=False, set_alpha_to_one=False)
+    scheduler.register_to_config(steps_offset=1)
+    return scheduler
 
 
 def build_tokenizer(corpus: list[str], folder: Path) -> CLIPTokenizer:

@@ -1,4 +1,4 @@
-"""Icons for scenes: by name and style from the packages of icons.py, or any PNG or SVG with a transparent ground."""
+"""Icons for scenes: by name and style from the icon packages, or any PNG or SVG with a transparent background."""
 
 import difflib
 import subprocess
@@ -15,14 +15,15 @@ from torch import Tensor
 from cpds.config import require
 from cpds.errors import InputError, MissingExtra
 from cpds.images import check_sides
-from scripts.emoji_prior.icons import PACKAGES, STYLES, cache_dir, concepts, fetch_package, svg_sources, with_article
+from scripts.emoji_prior.icons import concepts, with_article
+from scripts.emoji_prior.packages import PACKAGES, STYLES, cache_dir, fetch_package, svg_sources
 
-LEAST = 0.005  # share of a picture that must be opaque: less is no icon
+OPAQUE_MIN = 0.005  # share of an image that must be opaque: less is no icon
 
 
 @dataclass(frozen=True)
 class Icon:
-    """A square picture with straight alpha in [0, 1], what captions call it, and where it comes from."""
+    """A square image with straight alpha in [0, 1], what captions call it, and where it comes from."""
 
     rgba: Float[Tensor, "4 h h"]
     noun: str
@@ -44,11 +45,11 @@ def find_icon(name: str, style: str, side: int) -> Icon:
     package = next(key for key, package in PACKAGES.items() if package.style == style)
     try:
         sources = svg_sources(fetch_package(package, cache_dir()))
-    except FileNotFoundError as err:
-        raise InputError("icons are downloaded with npm, which is missing: install Node.js, or give --picture") from err
+    except InputError as err:
+        raise InputError(f"{err}, or give an image") from err
     except (OSError, subprocess.CalledProcessError, StopIteration) as err:
         raise InputError(
-            f"the icons of style {style} cannot be downloaded with npm ({err}): go online once, or give --picture"
+            f"the icons of style {style} cannot be downloaded with npm ({err}): go online once, or give an image"
         ) from err
     if name not in sources:
         near = ", ".join(difflib.get_close_matches(name, sources, 3)) or "none is near"
@@ -56,34 +57,34 @@ def find_icon(name: str, style: str, side: int) -> Icon:
     words = concepts().get(name, [name.replace("-", " ")])
     found = PACKAGES[package]
     origin = {"icon": name, "style": style, "licence": found.licence, "authors": found.authors}
-    return Icon(pixels(drawn(sources[name], side)), words[0], origin)
+    return Icon(to_square(rendered(sources[name], side)), words[0], origin)
 
 
 def open_icon(path: Path, side: int) -> Icon:
-    """From a file, its whole canvas, centred in a square. Raises InputError unless it is partly transparent."""
+    """From a file, all of its canvas, centred in a square. Raises InputError unless it is partly transparent."""
     try:
         if path.suffix.lower() == ".svg":
-            picture = drawn(path.read_text(), side)
+            image = rendered(path.read_text(), side)
         else:
             with Image.open(path) as file:
                 check_sides(path, *file.size)
-                picture = file.convert("RGBA")
+                image = file.convert("RGBA")
     except InputError:
         raise
     except FileNotFoundError as err:
-        raise InputError(f"picture {path} does not exist: check the path") from err
+        raise InputError(f"image {path} does not exist: check the path") from err
     except UnidentifiedImageError as err:
-        raise InputError(f"{path} is not a picture that can be read: give a .png or .svg file") from err
+        raise InputError(f"{path} is not an image that can be read: give a .png or .svg file") from err
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as err:
-        raise InputError(f"picture {path} cannot be read ({err}): save it again as .png or .svg") from err
-    rgba = pixels(picture)
+        raise InputError(f"image {path} cannot be read ({err}): save it again as .png or .svg") from err
+    rgba = to_square(image)
     opaque = float((rgba[3] > 0.5).float().mean())
-    require(float(rgba[3].min()) < 0.5, f"picture {path} has no transparent ground: its silhouette is cut from alpha")
-    require(opaque >= LEAST, f"picture {path} is almost wholly transparent ({opaque:.1%} opaque): there is no icon")
-    return Icon(rgba, path.stem.replace("-", " ").replace("_", " ").strip(), {"picture": path.name})
+    require(float(rgba[3].min()) < 0.5, f"image {path} has no transparent background: alpha gives the outline")
+    require(opaque >= OPAQUE_MIN, f"image {path} is almost entirely transparent ({opaque:.1%} opaque)")
+    return Icon(rgba, path.stem.replace("-", " ").replace("_", " ").strip(), {"image": path.name})
 
 
-def drawn(svg: str, side: int) -> Image.Image:
+def rendered(svg: str, side: int) -> Image.Image:
     """An SVG rendered `side` px wide. Raises ValueError where it cannot be parsed."""
     try:
         import resvg_py
@@ -92,8 +93,8 @@ def drawn(svg: str, side: int) -> Image.Image:
     return Image.open(BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=side)))).convert("RGBA")
 
 
-def pixels(picture: Image.Image) -> Float[Tensor, "4 h h"]:
+def to_square(image: Image.Image) -> Float[Tensor, "4 h h"]:
     """Centred on a square transparent canvas, in [0, 1]."""
-    longest = max(picture.size)
-    square = ImageOps.pad(picture, (longest, longest), color=(0, 0, 0, 0))
+    longest = max(image.size)
+    square = ImageOps.pad(image, (longest, longest), color=(0, 0, 0, 0))
     return torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 255

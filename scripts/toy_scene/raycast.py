@@ -1,4 +1,4 @@
-"""Ray casting of a relief: where a pinhole camera's rays end, and the picture that it takes."""
+"""Ray casting of a relief: where a pinhole camera's rays end, and the image that it takes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, normalize
 
-from scripts.toy_scene.relief import GROUND, MARGIN, Relief, lit, look, normals_of, profile, shadow
+from scripts.toy_scene.relief import FLOOR, MARGIN, Relief, bilinear, lit, normals_of, profile, shadow
 
-STEPS, HALVINGS = 96, 14  # of a ray's way through the slab; then between the last point outside and the first inside
+STEPS, HALVINGS = 96, 14  # of a ray's steps through the slab; then between the last point outside and the first inside
 CHUNK = 1 << 15  # rays at once
 
 
@@ -24,7 +24,7 @@ class Hits:
     points: Float[Tensor, "n 3"]
     normals: Float[Tensor, "n 3"]  # towards the outside
     rgb: Float[Tensor, "n 3"]
-    solid: Bool[Tensor, " n"]  # the relief, not ground or dome
+    solid: Bool[Tensor, " n"]  # the relief, not floor or dome
 
     @classmethod
     def joined(cls, parts: Sequence[Hits]) -> Hits:
@@ -42,7 +42,7 @@ class Hits:
 
 
 def cast(relief: Relief, origin: Float[Tensor, " 3"], directions: Float[Tensor, "n 3"]) -> Hits:
-    """First thing that each ray from a point inside the dome and above the ground meets."""
+    """First thing that each ray from a point inside the dome and above the floor meets."""
     return Hits.joined([_cast(relief, origin, part) for part in directions.split(CHUNK)])
 
 
@@ -50,16 +50,16 @@ def _cast(relief: Relief, origin: Tensor, directions: Tensor) -> Hits:
     square, product = (directions**2).sum(1), directions @ origin
     depth = (-product + (product**2 - square * (origin @ origin - relief.dome**2)).sqrt()) / square
     down = directions[:, 2] < 0
-    depth = torch.where(down, torch.minimum(depth, (GROUND - origin[2]) / directions[:, 2]), depth)
+    depth = torch.where(down, torch.minimum(depth, (FLOOR - origin[2]) / directions[:, 2]), depth)
     near, far = crossing(relief, origin, directions)
     through = (near < far).nonzero()[:, 0]
     met, at = first_inside(relief, origin, directions[through], near[through], far[through])
     which = through[met]
     depth[which] = at[met]
     points = origin + depth[:, None] * directions
-    floor = points[:, 2:] < GROUND + 1e-4
-    normals = torch.where(floor, torch.tensor([0.0, 0.0, 1.0]), normalize(-points, dim=1))
-    rgb = relief.background * (1 - shadow(relief, points) * floor)
+    on_floor = points[:, 2:] < FLOOR + 1e-4
+    normals = torch.where(on_floor, torch.tensor([0.0, 0.0, 1.0]), normalize(-points, dim=1))
+    rgb = relief.background * (1 - shadow(relief, points) * on_floor)
     solid = torch.zeros(len(directions), dtype=torch.bool)
     solid[which] = True
     normals[which] = normals_of(relief, points[which])
@@ -87,7 +87,7 @@ def first_inside(
     todo = torch.arange(len(near))
     while len(todo):
         x, y, z = (origin + high[todo, None] * directions[todo]).unbind(1)
-        distance = look(relief.distance, x, z)[:, 0]
+        distance = bilinear(relief.distance, x, z)[:, 0]
         now = y.abs() <= profile(relief, distance)
         met[todo[now]] = True
         todo, away = todo[~now], -distance[~now]
@@ -97,7 +97,7 @@ def first_inside(
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         x, y, z = (origin + middle[:, None] * directions).unbind(1)
-        now = y.abs() <= profile(relief, look(relief.distance, x, z)[:, 0])
+        now = y.abs() <= profile(relief, bilinear(relief.distance, x, z)[:, 0])
         low, high = torch.where(now, low, middle), torch.where(now, middle, high)
     return met, high
 
@@ -105,7 +105,7 @@ def first_inside(
 def rays(pose: Float[Tensor, "4 4"], focal: float, side: int, samples: int = 1) -> Float[Tensor, "n 3"]:
     """Directions through `samples`² points of each pixel, rows of points from above; 1 deep along the camera's axis.
 
-    `pose` is camera to world in OpenGL's axes; the camera's axis meets the middle of the picture.
+    `pose` is camera to world in OpenGL's axes; the camera's axis meets the middle of the image.
     """
     at = (torch.arange(side * samples) + 0.5) / samples - side / 2
     v, u = torch.meshgrid(at, at, indexing="ij")
@@ -119,5 +119,5 @@ def render(
     """What a pinhole camera sees, in [0, 1], and how much of each pixel the relief covers; `samples`² rays a pixel."""
     hits = cast(relief, pose[:3, 3], rays(pose, focal, side, samples))
     fine = torch.cat([hits.rgb, hits.solid[:, None]], 1).T.view(1, 4, side * samples, side * samples)
-    picture, cover = avg_pool2d(fine, samples)[0].split([3, 1])
-    return picture, cover
+    image, cover = avg_pool2d(fine, samples)[0].split([3, 1])
+    return image, cover

@@ -1,7 +1,7 @@
-"""An icon as a solid: its silhouette made a slab with rounded edges, over a ground, under a dome, in soft light.
+"""An icon as a solid: its silhouette made a slab with rounded edges, over a floor, under a dome, in soft light.
 
 World: x right, y to the back, z up; the icon fills -1 … 1 in x and z and faces -y, both of its faces painted alike. It
-floats just over the ground; ground and dome have one colour, so that all of it looks like an icon before a plain
+floats just over the floor; floor and dome have one colour, so that all of it looks like an icon before a plain
 background, with a shadow beneath. Nothing shines: a point has the same colour from everywhere.
 """
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, grid_sample, interpolate, normalize, pad
 
 MARGIN = 1.125  # half the side of the icon's grid, in the world's units: the silhouette never touches the rim
-GROUND = -1.06  # z
+FLOOR = -1.06  # z
 LIGHT = (-0.3, -0.75, 0.6)  # towards it: from the left, before and above
 AMBIENT = 0.55  # light that comes from everywhere
 
@@ -24,7 +24,7 @@ class Relief:
 
     distance: Float[Tensor, "1 g g"]  # to the silhouette's edge, > 0 inside
     rgb: Float[Tensor, "3 g g"]
-    over: Float[Tensor, "1 1 g"]  # how much stands over the ground, by x
+    over: Float[Tensor, "1 1 g"]  # how much stands over the floor, by x
     background: Float[Tensor, " 3"]
     thickness: float  # half of the slab's
     rounding: float  # radius of its edges
@@ -39,7 +39,7 @@ def relief_of(
     rounding: float = 0.4,
     grid: int = 288,
 ) -> Relief:
-    """From a square picture with straight alpha in [0, 1], in `grid`² cells."""
+    """From a square image with straight alpha in [0, 1], in `grid`² cells."""
     inner, cell = round(grid / MARGIN), 2 * MARGIN / grid
     thin = torch.cat([rgba[:3] * rgba[3:], rgba[3:]])[None]
     small = interpolate(thin, (inner, inner), mode="bilinear", antialias=True)
@@ -52,7 +52,7 @@ def relief_of(
     rgb = torch.where(
         inside, straight, blurred(straight * full, 0.023 / cell) / blurred(full, 0.023 / cell).clamp(min=1e-6)
     )
-    height = (torch.linspace(MARGIN, -MARGIN, grid) - GROUND)[:, None]
+    height = (torch.linspace(MARGIN, -MARGIN, grid) - FLOOR)[:, None]
     over = (inside * (-2 * height).exp()).sum(0) * 2 * cell
     over = blurred(over.expand(1, 1, 3, -1), 0.09 / cell)[0, :, :1]
     smooth = blurred(signed[None, None], 0.016 / cell)[0]
@@ -82,7 +82,7 @@ def blurred(planes: Float[Tensor, "1 c h w"], sigma: float) -> Float[Tensor, "1 
     return conv2d(conv2d(wide, kernel, groups=groups), kernel.mT, groups=groups)
 
 
-def look(grid: Float[Tensor, "c g g"], x: Float[Tensor, " n"], z: Float[Tensor, " n"]) -> Float[Tensor, "n c"]:
+def bilinear(grid: Float[Tensor, "c g g"], x: Float[Tensor, " n"], z: Float[Tensor, " n"]) -> Float[Tensor, "n c"]:
     """Bilinear values at places in the world."""
     at = torch.stack([x, -z], -1).view(1, 1, -1, 2) / MARGIN
     return grid_sample(grid[None], at, padding_mode="border", align_corners=False)[0, :, 0].T
@@ -98,9 +98,9 @@ def normals_of(relief: Relief, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n
     """Of the slab: the gradient of |y| - profile(distance), times what is infinite in it at the rim."""
     x, y, z = points.unbind(1)
     step = 2 * MARGIN / relief.distance.shape[-1]
-    dx = (look(relief.distance, x + step, z) - look(relief.distance, x - step, z))[:, 0] / (2 * step)
-    dz = (look(relief.distance, x, z + step) - look(relief.distance, x, z - step))[:, 0] / (2 * step)
-    q = (look(relief.distance, x, z)[:, 0] / relief.rounding).clamp(0, 1)
+    dx = (bilinear(relief.distance, x + step, z) - bilinear(relief.distance, x - step, z))[:, 0] / (2 * step)
+    dz = (bilinear(relief.distance, x, z + step) - bilinear(relief.distance, x, z - step))[:, 0] / (2 * step)
+    q = (bilinear(relief.distance, x, z)[:, 0] / relief.rounding).clamp(0, 1)
     lean = relief.thickness / relief.rounding * (1 - q)
     return normalize(torch.stack([-lean * dx, y.sign() * (1 - (1 - q) ** 2).sqrt(), -lean * dz], 1), dim=1)
 
@@ -109,12 +109,12 @@ def lit(relief: Relief, points: Float[Tensor, "n 3"], normals: Float[Tensor, "n 
     """The icon's colours in half-Lambert light, 1 on what faces front."""
     light = normalize(torch.tensor(LIGHT), dim=0)
     strength = AMBIENT + (1 - AMBIENT) * (1 + normals @ light) / (1 - light[1])
-    return (look(relief.rgb, points[:, 0], points[:, 2]) * strength[:, None]).clamp(0, 1)
+    return (bilinear(relief.rgb, points[:, 0], points[:, 2]) * strength[:, None]).clamp(0, 1)
 
 
 def shadow(relief: Relief, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 1"]:
-    """How much darker the ground is: softly under what floats over it, a little all around."""
+    """How much darker the floor is: softly under what floats over it, a little all around."""
     x, y, _ = points.unbind(1)
-    over = look(relief.over.expand(1, 2, -1), x, torch.zeros_like(x))[:, 0]
+    over = bilinear(relief.over.expand(1, 2, -1), x, torch.zeros_like(x))[:, 0]
     under = 0.45 * (1 - (-1.5 * over).exp()) * (-0.5 * (y / 0.45) ** 2).exp()
     return (under + 0.1 * (-(x**2 + y**2) / 2.5**2).exp())[:, None]

@@ -1,4 +1,4 @@
-"""Gaussian splats of a scene whose surface is known: placed on what the cameras see, then fitted to their pictures."""
+"""Gaussian splats of a scene whose surface is known: placed on what the cameras see, then fitted to their images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +17,9 @@ from representations.splats.ply import Gaussians, SplatFile
 from representations.splats.rasterise import rasterization
 from scripts.toy_scene.raycast import Hits
 
-RELIEF = 0.75  # of the gaussians lie on it, the others on ground and dome
-FLAT = 0.2  # thickness of a gaussian over its width, at first
-RATES = {"means": 2e-3, "scales": 1e-2, "quats": 5e-3, "opacities": 2e-2, "dc": 1e-2}  # of Adam
+RELIEF = 0.75  # of the gaussians lie on it, the others on floor and dome
+FLAT = 0.2  # a gaussian's thickness over its width, at first
+LEARNING_RATES = {"means": 2e-3, "scales": 1e-2, "quats": 5e-3, "opacities": 2e-2, "dc": 1e-2}  # of Adam
 
 
 def spacing(points: Float[Tensor, "n 3"], neighbours: int = 3) -> Float[Tensor, " n"]:
@@ -28,8 +28,8 @@ def spacing(points: Float[Tensor, "n 3"], neighbours: int = 3) -> Float[Tensor, 
     return torch.cat(near).square().mean(1).sqrt()
 
 
-def turned(normals: Float[Tensor, "n 3"]) -> Float[Tensor, "n 4"]:
-    """Quaternions (w x y z) that turn z to each normal: the half-way rotation of (0, 0, 1) and n."""
+def rotations_to(normals: Float[Tensor, "n 3"]) -> Float[Tensor, "n 4"]:
+    """Quaternions (w x y z) that rotate z to each normal: the half-way rotation of (0, 0, 1) and n."""
     w = 1 + normals[:, 2]
     halfway = torch.stack([w, -normals[:, 1], normals[:, 0], torch.zeros_like(w)], 1)
     upside_down = normals.new_tensor([0.0, 1.0, 0.0, 0.0])
@@ -44,12 +44,12 @@ def placed(hits: Hits, count: int, generator: torch.Generator) -> Gaussians:
     scales = torch.stack([width, width, FLAT * width], 1).clamp(min=1e-4).log()
     opacities = torch.full((len(width), 1), 2.0)
     dc = (found.rgb - 0.5) / C0
-    return Gaussians(found.points, turned(found.normals), scales, opacities, dc, torch.zeros(len(width), 0, 3))
+    return Gaussians(found.points, rotations_to(found.normals), scales, opacities, dc, torch.zeros(len(width), 0, 3))
 
 
 def drawn(gaussians: Gaussians, camera: Camera) -> Float[Tensor, "3 h w"]:
     """What the camera sees of them on black."""
-    picture, _, _ = rasterization(
+    image, _, _ = rasterization(
         means=gaussians.means,
         quats=gaussians.quats,
         scales=gaussians.scales.exp(),
@@ -61,27 +61,27 @@ def drawn(gaussians: Gaussians, camera: Camera) -> Float[Tensor, "3 h w"]:
         height=camera.height,
         sh_degree=0,
     )
-    return picture[0].permute(2, 0, 1)
+    return image[0].permute(2, 0, 1)
 
 
 def fitted(
     gaussians: Gaussians,
     cameras: Sequence[Camera],
-    pictures: Sequence[Float[Tensor, "3 h w"]],
+    images: Sequence[Float[Tensor, "3 h w"]],
     steps: int,
     generator: torch.Generator,
 ) -> Gaussians:
-    """After `steps` of Adam on the mean absolute difference to one picture after another, in random turns."""
-    now = {name: getattr(gaussians, name).clone().requires_grad_() for name in RATES}
-    groups = [{"params": [now[name]], "lr": rate} for name, rate in RATES.items()]
+    """After `steps` of Adam on the mean absolute difference to one image after another, in random order."""
+    now = {name: getattr(gaussians, name).clone().requires_grad_() for name in LEARNING_RATES}
+    groups = [{"params": [now[name]], "lr": rate} for name, rate in LEARNING_RATES.items()]
     adam = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15)
     decay = torch.optim.lr_scheduler.ExponentialLR(adam, 0.05 ** (1 / max(1, steps)))
-    turns: list[int] = []
+    order: list[int] = []
     for _ in range(steps):
-        turns = turns or torch.randperm(len(cameras), generator=generator).tolist()
-        view = turns.pop()
+        order = order or torch.randperm(len(cameras), generator=generator).tolist()
+        view = order.pop()
         adam.zero_grad()
-        (drawn(Gaussians(**now, rest=gaussians.rest), cameras[view]) - pictures[view]).abs().mean().backward()
+        (drawn(Gaussians(**now, rest=gaussians.rest), cameras[view]) - images[view]).abs().mean().backward()
         adam.step()
         decay.step()
     return Gaussians(**{k: v.detach() for k, v in now.items()}, rest=gaussians.rest)
@@ -90,10 +90,10 @@ def fitted(
 def draw_splats(folder: Path, hits: Hits, count: int, steps: int, generator: torch.Generator) -> float:
     """Write scene.ply beside the views that it is fitted to; its mean PSNR over those held out, dB."""
     train, test = read_cameras(folder), read_cameras(folder, split="test")
-    pictures = {c.name: to_tensor(Image.open(folder / c.name))[0] for c in (*train, *test)}
+    images = {c.name: to_tensor(Image.open(folder / c.name))[0] for c in (*train, *test)}
     start = placed(hits, count, generator)
-    splats = fitted(start, train, [pictures[c.name] for c in train], steps, generator)
+    splats = fitted(start, train, [images[c.name] for c in train], steps, generator)
     SplatFile.of(splats).write(folder / "scene.ply", splats)
     with torch.no_grad():
         views = torch.stack([drawn(splats, c).clamp(0, 1) for c in test])
-    return float(psnr(views, torch.stack([pictures[c.name] for c in test])).mean())
+    return float(psnr(views, torch.stack([images[c.name] for c in test])).mean())

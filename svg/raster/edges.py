@@ -2,56 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from svg.model import Draw, Paint, Solid, Stroke
-from svg.raster.coverage import spread
-from svg.raster.outlines import Outlines
+from svg.model import Solid, Stroke
+from svg.raster.coverage import Edges, spread
 from svg.raster.segments import Segments
-from svg.raster.strokes import stroke_edges
+from svg.raster.shapes import Shapes
+from svg.raster.strokes import Owned, stroke_edges
 
-
-@dataclass(frozen=True)
-class Shape:
-    """One outline to cover: a draw's fill or its stroke."""
-
-    draw: Draw
-    geometry: int
-    stroke: Stroke | None
-
-    @property
-    def paint(self) -> Paint | None:
-        return self.stroke.paint if self.stroke else self.draw.fill
-
-    @property
-    def opacity(self) -> str | None:
-        return self.stroke.opacity if self.stroke else self.draw.fill_opacity
+ANY = Solid("")  # paints do not change outlines
 
 
 @dataclass(frozen=True)
 class PageEdges:
-    edges: Tensor
-    owner: Tensor
-    low: Tensor  # bounds of each geometry in its own units
-    high: Tensor
+    """Edges in canvas px with the shape of each, and the bounds of each geometry in its own units."""
+
+    edges: Edges
+    owner: Int[Tensor, " e"]
+    low: Float[Tensor, "g 2"]
+    high: Float[Tensor, "g 2"]
 
 
-def page_edges(
-    shapes: Sequence[Shape], outlines: Outlines, values: Mapping[str, Tensor], matrices: Float[Tensor, "s 3 3"]
-) -> PageEdges:
+def page_edges(page: Shapes, values: Mapping[str, Tensor], matrices: Float[Tensor, "s 3 3"]) -> PageEdges:
     """All shapes' edges in canvas px; `matrices` lead there from each shape's user units."""
+    shapes, outlines = page.table, page.outlines
     if not shapes:
         none = matrices.new_zeros(0, 2)
         return PageEdges(matrices.new_zeros(0, 2, 2), none.long()[:, 0], none, none)
     which = torch.tensor([s.geometry for s in shapes], dtype=torch.long, device=matrices.device)
     norms = torch.linalg.matrix_norm(matrices[:, :2, :2])  # Frobenius, at least the largest stretch
-    half = [float(values[s.stroke.width].detach()) / 2 if s.stroke else 0.0 for s in shapes]
-    norms = norms * (1 + norms * norms.new_tensor(half))  # a stroke's sides and caps turn about its middle line
+    none = norms.new_zeros(())
+    half = torch.stack([values[s.stroke.width].detach().reshape(()) if s.stroke else none for s in shapes]) / 2
+    norms = norms * (1 + norms * half)  # a stroke's sides and caps turn about its middle line
     count = len(outlines.geometries)
     scales = norms.new_zeros(count).scatter_reduce(0, which, norms, "amax")
     segments = outlines.flatten(values, scales)
@@ -60,22 +47,36 @@ def page_edges(
     low = both.new_full((count, 2), torch.inf).scatter_reduce(0, of, both, "amin")
     high = both.new_full((count, 2), -torch.inf).scatter_reduce(0, of, both, "amax")
 
-    fills = [i for i, s in enumerate(shapes) if s.stroke is None]
-    parts: list[tuple[Tensor, Tensor]] = []
+    parts = [*_fills(page, segments, which), *_strokes(page, segments, which, values, matrices)]
+    if not parts:
+        return PageEdges(both.new_zeros(0, 2, 2), which[:0], low, high)
+    edges, owner = torch.cat([e for e, _ in parts]), torch.cat([o for _, o in parts])
+    A, t = matrices[owner][:, :2, :2], matrices[owner][:, None, :2, 2]
+    return PageEdges(torch.einsum("eij,epj->epi", A, edges) + t, owner, low, high)
+
+
+def _fills(page: Shapes, segments: Segments, which: Tensor) -> Iterator[Owned]:
+    """Edges of all fills, with their shapes; `which`: each shape's geometry."""
+    fills = [i for i, s in enumerate(page.table) if s.stroke is None]
     if fills:
         loops, geometry = segments.fill_edges()
         shape = torch.tensor(fills, device=which.device)
-        chosen, place = _members(geometry, count, which[shape])
-        parts.append((loops[chosen], shape[place]))
-    styles: dict[Stroke, list[int]] = {}
-    for i, s in enumerate(shapes):
+        chosen, place = _members(geometry, len(page.outlines.geometries), which[shape])
+        yield loops[chosen], shape[place]
+
+
+def _strokes(
+    page: Shapes, segments: Segments, which: Tensor, values: Mapping[str, Tensor], matrices: Tensor
+) -> Iterator[Owned]:
+    """Edges of all strokes, with their shapes, in user units; those of one style at once."""
+    styles: dict[tuple[Stroke, int | None], list[int]] = {}
+    for i, s in enumerate(page.table):
         if s.stroke:
-            own = ("", i) if s.stroke.dashes else ("", "")  # dashes are cut shape by shape
-            style = replace(s.stroke, paint=Solid(str(own)), opacity="", width="")
-            styles.setdefault(style, []).append(i)
-    for style, members in styles.items():
+            style = replace(s.stroke, paint=ANY, opacity="", width="")
+            styles.setdefault((style, i if style.dashes else None), []).append(i)  # dashes are cut shape by shape
+    for (style, _), members in styles.items():
         shape = torch.tensor(members, device=which.device)
-        chosen, place = _members(segments.geometry, count, which[shape])
+        chosen, place = _members(segments.geometry, len(page.outlines.geometries), which[shape])
         own = _copies(segments, chosen, place, len(members))
         if style.dashes:
             own = own.dashed(style.dashes, style.dash_offset)
@@ -83,15 +84,11 @@ def page_edges(
         own, kept = _with_length(own, style.cap != "butt")
         place = place[kept]
         if len(place):
-            half = torch.stack([values[shapes[i].stroke.width].reshape(()) for i in members]).to(both) / 2  # pyright: ignore[reportOptionalMemberAccess]
+            widths = [s.stroke.width for s in (page.table[i] for i in members) if s.stroke]
+            half = torch.stack([values[width].reshape(()) for width in widths]).to(own.start) / 2
             px = matrices[shape][:, :2, :2].det().abs().sqrt()
             edges, segment = stroke_edges(own, half[place], px[place], style)
-            parts.append((edges, shape[place[segment]]))
-    if not parts:
-        return PageEdges(both.new_zeros(0, 2, 2), which[:0], low, high)
-    edges, owner = torch.cat([e for e, _ in parts]), torch.cat([o for _, o in parts])
-    m = matrices[owner]
-    return PageEdges(torch.einsum("eij,epj->epi", m[:, :2, :2], edges) + m[:, None, :2, 2], owner, low, high)
+            yield edges, shape[place[segment]]
 
 
 def _members(group: Tensor, groups: int, wanted: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,63 @@
+"""The training images of the embedded prior: what they show, and the pixels, drawn once and kept on disk."""
+
+import hashlib
+import json
+import random
+from dataclasses import asdict
+
+import torch
+from torch import Tensor
+
+from scripts.emoji_prior.checkpoints import save
+from scripts.emoji_prior.collages import Collage, collage_caption, draw_collage, random_collage
+from scripts.emoji_prior.icons import Icons, Scene, caption, draw, held_out_pairs, random_scene
+from scripts.emoji_prior.networks import SIDE
+from scripts.emoji_prior.settings import TrainConfig
+
+Drawn = Scene | Collage
+
+
+def random_pool(config: TrainConfig, icons: Icons) -> list[Drawn]:
+    """What the training images show; held-out pairs never appear."""
+    held_out = held_out_pairs()
+    rng = random.Random(config.seed)
+    keep = [i for i in range(len(icons)) if (icons.concept[i], icons.style[i]) not in held_out]
+    pool: list[Drawn] = [random_scene(i, rng) for i in keep for _ in range(config.renders_per_icon)]
+    by_style = {style: [i for i in keep if icons.style[i] == style] for style in set(icons.style)}
+    for n in range(round(len(pool) * config.collages / (1 - config.collages))):
+        first = keep[n % len(keep)]  # every icon equally often
+        others = by_style[icons.style[first]] if rng.random() < 0.7 else keep
+        pool.append(random_collage([first, *rng.choices(others, k=n % 3)], rng))
+    return pool
+
+
+def draw_pool(config: TrainConfig, icons: Icons) -> tuple[Tensor, list[Drawn]]:
+    """All training images (n, 3, SIDE, SIDE) uint8 and what they show."""
+    pool = random_pool(config, icons)
+    path = config.out / "pictures.pt"  # a name, like its keys, that runs begun earlier have
+    shown = [drawn.scenes if isinstance(drawn, Collage) else (drawn,) for drawn in pool]
+    names = [
+        ([(icons.concept[s.icon], icons.style[s.icon]) for s in scenes], asdict(drawn))
+        for scenes, drawn in zip(shown, pool, strict=True)
+    ]
+    digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()
+    if path.exists():
+        made = torch.load(path, mmap=True)
+        if made["digest"] == digest:
+            return made["pictures"], pool
+
+    def pixels(drawn: Drawn) -> Tensor:
+        image, _ = draw(icons, drawn, SIDE) if isinstance(drawn, Scene) else draw_collage(icons, drawn, SIDE)
+        return (image * 255).round().byte()
+
+    images = torch.stack([pixels(drawn) for drawn in pool])
+    save({"pictures": images, "digest": digest}, path)
+    (config.out / "latents.pt").unlink(missing_ok=True)  # those of other images
+    return images, pool
+
+
+def describe(icons: Icons, drawn: Drawn, words: dict[str, list[str]], rng: random.Random) -> str:
+    """A random caption of what an image shows."""
+    if isinstance(drawn, Scene):
+        return caption(icons, drawn, words, rng)
+    return collage_caption(icons, drawn, words, rng)

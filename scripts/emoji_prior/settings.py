@@ -1,0 +1,53 @@
+"""Settings of the embedded prior's training."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from scripts.emoji_prior.networks import Sizes
+
+
+@dataclass(frozen=True)
+class TrainConfig(Sizes):
+    """Settings of the training run; step counts may change on resume."""
+
+    out: Path = Path("runs/prior")
+    """Folder for checkpoints and samples."""
+    start: Path | None = None
+    """Begin with the networks of this finished run, or of this prior in diffusers' layout, of the same sizes. Token
+    embeddings are carried over by the text that they stand for."""
+    keep_encoder: bool = False
+    """With `start`: train the autoencoder's decoder alone, so that latents stay what they were."""
+    export: Path | None = None
+    """Write the finished pipeline and its model card here."""
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    """Torch device."""
+    seed: int = 0
+    """Seeds images, initial weights and batches."""
+    renders_per_icon: int = 32
+    """Images drawn of each icon alone on a plain background."""
+    collages: float = 0.3
+    """Share of images with other backgrounds, or with two or three icons."""
+    autoencoder_steps: int = 3000
+    """Optimizer steps of the autoencoder."""
+    autoencoder_batch: int = 32
+    """Random crops of 64 px in one of its steps."""
+    denoiser_steps: int = 10000
+    """Optimizer steps of denoiser and text encoder."""
+    batch: int = 48
+    """Images in a step."""
+    lr: float = 1e-3
+    """AdamW learning rate of the denoiser; linear warm-up, constant, then linear to zero."""
+    autoencoder_lr: float = 1e-3
+    """The same of the autoencoder."""
+    decay: float = 0.3
+    """Share of the steps over which the learning rate falls to zero."""
+    caption_dropout: float = 0.1
+    """Share of captions replaced by the empty one, for classifier-free guidance."""
+    save_every: int = 500
+    """Steps between checkpoints."""
+    save_minutes: float = 10
+    """Minutes after which a checkpoint is written all the same."""
+    compile: bool = True
+    """Compile the denoiser (needs a C compiler on CPU)."""

@@ -1,0 +1,144 @@
+"""Edits of images on a GPU, as far as a labelled device shows them: nothing is mixed, and how often the host waits."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Recorder, randn
+from labelled_device import DEVICE, Kind, Record, labelled_device
+from safetensors.torch import load, save
+from torch import Tensor
+
+from cpds.config import EditConfig, GuidanceConfig
+from cpds.editor import run, start
+from cpds.presets import PRESETS
+from cpds.priors.unet import UNetPrior
+from cpds.session import edit_in_folder
+from cpds.state import EditState
+from representations.latent import LatentImage, LatentImageConfig
+
+GUIDANCE = GuidanceConfig("cpds", n_patches=8, selector_every=1)
+CONFIG = EditConfig(GUIDANCE, 2, "sgd", 0.05)
+MASK = torch.ones(1, 1, 20, 24)
+MASK[..., :8] = 0
+
+
+def images(count: int = 1) -> Tensor:
+    return randn(0, count, 3, 20, 24).sigmoid()
+
+
+def begin(prior: UNetPrior, config: EditConfig, count: int = 1, mask: Tensor | None = None) -> EditState:
+    return start(LatentImage(images(count), prior, None, mask), prior, ["a cat"] * count, ["a dog"] * count, config)
+
+
+@pytest.mark.parametrize(
+    ("guidance", "settings", "count", "mask"),
+    [
+        *(({"method": method}, {}, 1, None) for method in ("sds", "dds", "cds", "pds", "cpds")),
+        *(({"patch_selector": name}, {}, 1, None) for name in ("learned", "svm", "knn", "forest")),
+        ({"w_proximity": 0.5, "normalize_gradient": True}, {}, 1, None),
+        ({"timesteps": "non-increasing", "negative_prompt": "blurry"}, {"lr_scaling": "area"}, 1, None),
+        ({}, {"optimizer": "adam"}, 1, MASK),
+        ({"patch_selector": "learned", "normalize_gradient": True}, {"optimizer": "adamw"}, 2, MASK),  # two edits
+    ],
+)
+def test_an_edit_mixes_no_devices_and_is_the_cpus(
+    prior: UNetPrior,
+    device_prior: UNetPrior,
+    guidance: dict[str, Any],
+    settings: dict[str, Any],
+    count: int,
+    mask: Tensor | None,
+) -> None:
+    if guidance.get("patch_selector") in ("svm", "knn", "forest"):
+        pytest.importorskip("sklearn")
+    config = replace(CONFIG, guidance=replace(GUIDANCE, **guidance), **settings)
+    wanted = run(begin(prior, config, count, mask)).representation.preview()
+    with labelled_device() as record:
+        state = run(begin(device_prior, config, count, mask))
+        edited = state.representation.preview()
+        (z,) = state.representation.param_groups()[0].tensors
+        assert z.grad is not None
+        assert {z.device, z.grad.device, edited.device} == {DEVICE}
+    assert record.faults() == []
+    torch.testing.assert_close(edited, wanted)
+
+
+@pytest.mark.parametrize("keep_unchanged", [False, True])
+def test_a_preview_waits_for_nothing(device_prior: UNetPrior, keep_unchanged: bool) -> None:
+    with labelled_device() as record:
+        image = LatentImage(images(), device_prior, LatentImageConfig(keep_unchanged=keep_unchanged), MASK)
+        record.clear()
+        assert image.preview().device == image.render().device == DEVICE
+    assert not record.counts(), str(record)
+
+
+@pytest.mark.parametrize(("selector", "optimizer"), [("random", "sgd"), ("learned", "adam"), ("knn", "sgd")])
+def test_a_resumed_edit_goes_on_where_it_was(device_prior: UNetPrior, selector: Any, optimizer: Any) -> None:
+    if selector == "knn":
+        pytest.importorskip("sklearn")
+    config = replace(CONFIG, optimizer=optimizer, guidance=replace(GUIDANCE, patch_selector=selector))
+    with labelled_device() as record:
+        longer = begin(device_prior, replace(config, num_inference_steps=3))
+        again = begin(device_prior, longer.config)
+        again.load(load(save(run(begin(device_prior, config)).tensors())))
+        places = {name: x.device.type for name, x in again.tensors().items()}
+        host = {name for name in places if name.endswith(("step", "generator"))}  # numbers for the host
+        assert host == {name for name, place in places.items() if place == "cpu"}
+        ends = [run(state).representation.param_groups()[0].tensors[0] for state in (longer, again)]
+    assert record.faults() == []
+    assert torch.equal(*ends)
+
+
+def test_a_run_in_a_folder_is_resumed_on_the_device(
+    device_prior: UNetPrior, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"the GPU at {device}")  # config.json has it
+    with labelled_device() as record:
+        for folder, steps in (("run", 2), ("run", 3), ("whole", 3)):
+            image = LatentImage(images(), device_prior, None, MASK)
+            config = replace(CONFIG, num_inference_steps=steps)
+            edit_in_folder(image, device_prior, "a cat", "a dog", tmp_path / folder, config, resume=True)
+    assert record.faults() == []
+    assert (tmp_path / "run/result.png").read_bytes() == (tmp_path / "whole/result.png").read_bytes()
+
+
+# ---- how often the host waits
+
+
+def busiest(counts: list[dict[Kind, int]]) -> dict[Kind, int]:
+    """The largest count of each kind."""
+    return {kind: max(each.get(kind, 0) for each in counts) for each in counts for kind in each}
+
+
+@pytest.mark.parametrize(
+    ("preset", "ordinary", "update"),
+    [
+        ("sds", {"synchronization": 3, "copy": 4}, None),
+        ("dds", {"synchronization": 3, "copy": 5}, None),
+        ("pds", {"synchronization": 3, "copy": 5}, None),
+        ("cds", {"synchronization": 4, "copy": 15}, None),
+        ("cpds", {"synchronization": 4, "copy": 23}, {"synchronization": 7, "copy": 28}),  # with the learned selector
+    ],
+)
+def test_a_step_waits_no_oftener_than_today(
+    device_prior: UNetPrior, preset: str, ordinary: dict[Kind, int], update: dict[Kind, int] | None
+) -> None:
+    """The ceilings are what the steps cost today, for a prior with 4 tapped layers. Lower them when you can."""
+    config = replace(PRESETS[preset], num_inference_steps=9 if update else 2)
+    with labelled_device() as record:
+        state = begin(device_prior, config)
+        record.clear()
+        found: list[dict[Kind, int]] = []
+
+        def note(state: EditState, _result: object) -> None:
+            found.append(record.counts())
+            allowed = update if update and state.step % config.guidance.selector_every == 0 else ordinary
+            assert all(n <= allowed.get(kind, 0) for kind, n in found[-1].items()), f"step {state.step}:\n{record}"
+            record.clear()
+
+        run(state, [Recorder(note)])
+    assert busiest(found) == (update or ordinary)  # no ceiling is higher than it need be

@@ -1,0 +1,80 @@
+"""Outlines while their points move: closed ones stay closed, smoothing solves its equation, handles are untangled."""
+
+import torch
+from conftest import randn
+from torch import Tensor
+
+from svg.constraints import OutlineConstraints, contours, crossing
+from svg.model import Geometry
+
+
+def test_contours_of_a_path() -> None:
+    assert contours("MLCZ") == [([0, 1, 2, 3, 4], True, [(1, 2, 3, 4)])]
+    assert contours("MLMQ") == [([0, 1], False, []), ([2, 3, 4], False, [])]
+    assert contours("MLZL") == [([0, 1], True, []), ([0, 2], False, [])]  # goes on from the first point
+
+
+def outline(commands: str, points: Tensor) -> tuple[OutlineConstraints, Tensor]:
+    return OutlineConstraints(
+        [(Geometry("path", "d", commands), 0, points)], torch.device("cpu")
+    ), points.flatten().float()
+
+
+def test_ends_that_coincide_stay_together() -> None:
+    made, flat = outline("MLLLZ", torch.tensor([[0.0, 0], [4, 0], [4, 4], [0, 0]]))
+    flat += torch.arange(8.0)
+    start = torch.tensor([0.0, 0, 4, 0, 4, 4, 0, 0])
+    made.close(flat, start)
+    assert torch.equal(flat[:2], flat[6:])
+    assert torch.equal(flat[:2], torch.tensor([3.0, 4.0]))
+    nearly, start = outline("MLLL", torch.tensor([[0.0, 0], [4, 0], [4, 4], [0, 1e-9]]))  # relative commands leave dust
+    flat = start + torch.arange(8.0)
+    nearly.close(flat, start)
+    torch.testing.assert_close(flat[:2], flat[6:])
+
+
+def test_smoothing_keeps_a_common_translation_and_bends_large_outlines_alone() -> None:
+    """A detail (points 2 px apart) moves as a whole; where points are 200 px apart, each moves by itself."""
+    for side, alike in ((2.0, True), (200.0, False)):
+        made, start = outline("MLLLZ", side * torch.tensor([[0.0, 0], [1, 0], [1, 1], [0, 1]]))
+        together = start + torch.tensor([1.0, 2.0]).repeat(4)
+        torch.testing.assert_close(made.smooth(start, together, 16.0), together)
+        lone = start.clone()
+        lone[2] += 8
+        moved = (made.smooth(start, lone, 16.0) - start).view(4, 2)
+        torch.testing.assert_close(moved[:, 1], torch.zeros(4))
+        torch.testing.assert_close(moved[:, 0].mean(), torch.tensor(2.0), rtol=0.1, atol=0)
+        assert (float(moved[:, 0].max() - moved[:, 0].min()) < 1) == alike
+
+
+def test_smoothing_solves_its_equation() -> None:
+    """(1 + sum w) u - sum w u_neighbour = d, against a dense solve; an open outline with a closed one after it."""
+    points = 10 * torch.tensor([[0.0, 0], [3, 1], [5, 5], [9, 5], [0, 8], [4, 9], [2, 12]])
+    made, start = outline("MLLLMLLZ", points)
+    d = randn(0, 7, 2)
+    found = made.smooth(start, (start.view(7, 2) + d).flatten(), 16.0, passes=2000)
+    matrix = torch.eye(7)
+    for a, b in ((0, 1), (1, 2), (2, 3), (4, 5), (5, 6), (6, 4)):
+        w = 16.0**2 / float((points[a] - points[b]).square().sum())
+        matrix[a, a] += w
+        matrix[b, b] += w
+        matrix[a, b] -= w
+        matrix[b, a] -= w
+    want = torch.linalg.solve(matrix, d)
+    torch.testing.assert_close((found - start).view(7, 2), want, atol=1e-3, rtol=1e-3)
+
+
+def test_crossing_handles_are_shortened_until_they_do_not_cross() -> None:
+    tangled = torch.tensor([[0.0, 0], [10, 10], [0, 10], [10, 0]])
+    made, flat = outline("MC", tangled)
+    p = flat.view(4, 2)
+    assert bool(crossing(p[:1], p[1:2], p[3:], p[2:3]))
+    steps = 0
+    while bool(crossing(p[:1], p[1:2], p[3:], p[2:3])):
+        made.uncross(flat, 1.0)
+        steps += 1
+        assert steps < 20
+    assert torch.equal(p[[0, 3]], tangled[[0, 3]])
+    before = flat.clone()
+    made.uncross(flat, 1.0)
+    assert torch.equal(flat, before)
