@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 from cpds.apps.cli.jobs import fresh_folder
 from cpds.callbacks import MetricsLog
 from cpds.config import EditConfig, GuidanceConfig
+from cpds.images import SourceImage, open_source
+from cpds.priors.unet import UNetPrior
 
 Edit = Callable[..., int]
 Command = Callable[..., list[str]]
@@ -241,3 +243,39 @@ def test_images_that_do_not_fit_the_mask_are_skipped(
     with Image.open(image_file) as before, Image.open(tmp_path / "out/fits-a-dog/result.png") as after:
         assert before.crop((20, 0, 40, 28)).tobytes() == after.crop((20, 0, 40, 28)).tobytes()
         assert before.tobytes() != after.tobytes()
+
+
+# ---- the same work once
+
+
+@pytest.mark.parametrize("kept", [10_000_000, 0])  # images that are kept, and those that would take too much memory
+def test_a_source_with_several_targets_is_decoded_once(
+    edit: Edit, tmp_path: Path, image_file: Path, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    opened: list[Path] = []
+
+    def counted(path: Path) -> SourceImage:
+        opened.append(path)
+        return open_source(path)
+
+    monkeypatch.setattr("cpds.images.open_source", counted)
+    monkeypatch.setattr("cpds.apps.cli.image.KEPT", kept)
+    assert edit(trg_prompt=["a dog", "a pig", "a cow"], num_inference_steps=1) == 0
+    assert opened == [image_file] * (1 if kept else 4)  # else to check it, and for each edit
+    results = {(p / "result.png").read_bytes() for p in (tmp_path / "out").iterdir() if p.is_dir()}
+    assert len(results) == 3
+
+
+def test_what_is_the_same_in_every_frame_is_computed_once(
+    edit: Edit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode, calls = UNetPrior.decode, []
+
+    def counted(self: UNetPrior, latents: torch.Tensor) -> torch.Tensor:
+        calls.append(latents)
+        return decode(self, latents)
+
+    monkeypatch.setattr(UNetPrior, "decode", counted)
+    assert edit(num_inference_steps=3) == 0
+    assert len(list((tmp_path / "out/frames").iterdir())) == 3
+    assert len(calls) == 3 + 1  # the frames, of which the last is the result, and the source

@@ -156,6 +156,20 @@ def test_a_list_that_is_given_twice_is_refused(second: str, flag: str, capsys: p
     assert len(message.splitlines()) == 1
 
 
+def test_help_is_shown_whatever_else_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--resume", "nowhere"], ["--preset", "dds"], ["--method", "magic"]):
+        assert main(["image", *words, "--help"]) == 0
+        out, err = capsys.readouterr()
+        assert "--img-path" in out
+        assert err == ""
+
+
+def test_the_target_prompt_has_pythons_name_too() -> None:
+    argv = ["image", "--img_path", "x", "--prompt", "a", "b", "c d"]
+    for flag in ("--target_prompt", "--target-prompt", "--trg_prompt"):
+        assert parse([*argv[:5], flag, *argv[5:]]).target_prompt == ("b", "c d")
+
+
 def test_of_a_setting_that_is_given_twice_the_last_counts() -> None:
     args = parse(["image", "--img_path", "a.png", "--prompt", "a", "--trg_prompt", "b", "--seed", "2", "--seed", "3"])
     assert isinstance(args, ImageArgs)

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -55,6 +56,26 @@ def test_nothing_else_in_the_library_prints() -> None:
         calls = [n for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.Call)]
         printing = [n.lineno for n in calls if isinstance(n.func, ast.Name) and n.func.id == "print"]
         assert not printing or file.name == "terminal.py", f"{file}:{printing}"
+
+
+def strings(tree: ast.AST) -> list[ast.Constant]:
+    """All strings but those that stand alone: docstrings."""
+    alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    texts = (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
+    return [node for node in texts if id(node) not in alone]
+
+
+def test_library_messages_name_no_flags() -> None:
+    """They name the setting: what is called --w_cut on a command line is w_cut in Python."""
+    flag = re.compile(r"(?<![\w-])--[a-z]")
+    probe = ast.parse("""def f():\n    "--doc"\n    raise ValueError(f"{1}: lower --lr")\n""")
+    assert [node.value for node in strings(probe) if flag.search(str(node.value))] == [": lower --lr"]
+    files = [f for package in ("cpds", "svg", "representations") for f in sorted((ROOT / package).rglob("*.py"))]
+    assert len(files) > 50
+    for file in files:
+        if ROOT / "cpds/apps" not in file.parents:
+            found = [n.lineno for n in strings(ast.parse(file.read_text())) if flag.search(str(n.value))]
+            assert not found, f"{file}:{found}"
 
 
 def test_nothing_from_files_or_flags_controls_the_terminal(
@@ -117,3 +138,17 @@ def test_loading_is_announced_before_anything_heavy_is_imported(argv: list[str],
     command = [sys.executable, "-m", "cpds.apps.cli.main", *argv]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=300)
     assert (done.returncode, done.stderr) == (3, "loading torch and the prior ...\nTORCH")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no times of child processes")
+def test_help_comes_in_half_a_second() -> None:
+    """Of the processor's time: other programs may keep it busy."""
+    seconds = []
+    for _ in range(3):
+        before = os.times()
+        subprocess.run(
+            [sys.executable, "-m", "cpds.apps.cli.main", "--help"], cwd=ROOT, check=True, capture_output=True
+        )
+        after = os.times()
+        seconds.append(after.children_user + after.children_system - before.children_user - before.children_system)
+    assert min(seconds) < 0.5

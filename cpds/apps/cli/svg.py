@@ -54,7 +54,7 @@ def run_svg(args: SvgArgs) -> int:
     from cpds.masks import edit_mask
     from svg.document import Document
 
-    jobs = find_jobs("svg", args, "svg_path", lambda path: find_files(path, (".svg", ".svgz"), "SVG", "svg_path"))
+    jobs = find_jobs("svg", args, "svg_path", lambda path: find_files(path, (".svg", ".svgz"), "SVG"))
     if not jobs.jobs:
         return 0
     mask = edit_mask(args.mask) if args.mask else None
