@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ from representations.latent import LatentImage
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("metric", [mse, psnr, ssim])
-def test_metrics_of_images_are_computed_where_these_are(metric, weighted: bool) -> None:
+def test_metrics_of_images_are_computed_where_these_are(metric: Any, weighted: bool) -> None:
     a, b, weight = randn(0, 2, 3, 20, 24).sigmoid(), randn(1, 2, 3, 20, 24).sigmoid(), randn(2, 2, 1, 20, 24).sigmoid()
     wanted = metric(a, b, weight if weighted else None)
     with labelled_device() as record:
@@ -54,8 +55,15 @@ def test_a_case_is_scored_where_the_prior_is(
     wanted = load_metrics(prior, [case], file, lpips, **others).score(case, result)
     with labelled_device() as record:
         metrics = load_metrics(device_prior, [case], file, lpips, **others)
+        assert record.faults() == []
+        record.clear()
         found = metrics.score(case, result)
-    assert record.faults() == []
+    assert (
+        record.over(
+            {"synchronization": {"cpds/": len(found) + (5 if others else 3)}, "copy": {"cpds/": 27 if others else 10}}
+        )
+        == ""
+    )
     assert found == pytest.approx(wanted, rel=1e-4)
     assert {"structure_distance", "target_accuracy", "psnr_outside_mask"} <= found.keys()
     assert ("clip_edited" in found) == ("lpips_ground_truth" in found) == bool(others)
