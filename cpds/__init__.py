@@ -10,12 +10,13 @@ if TYPE_CHECKING:
     from cpds.config import EditConfig, GuidanceConfig
     from cpds.editor import OwnParts, edit
     from cpds.errors import InputError
-    from cpds.objectives import Branch, Objective
+    from cpds.objectives import Branch, EditPair, Objective, Predictions, Weights
     from cpds.presets import PRESETS
     from cpds.priors.base import Conditioning, Prediction, Prior
     from cpds.priors.load import load_prior
     from cpds.rendered import Rendered, fingerprint
-    from cpds.representation import ParamGroup, Representation
+    from cpds.representation import Exportable, Masked, ParamGroup, Representation, Source
+    from cpds.schedule import NoiseSchedule
     from cpds.selectors import PatchSelector
     from cpds.session import RunOptions, edit_in_folder
     from cpds.state import Callback, EditState
@@ -27,19 +28,26 @@ _HOMES = {
     "Callback": "state",
     "Conditioning": "priors.base",
     "EditConfig": "config",
+    "EditPair": "objectives",
     "EditState": "state",
+    "Exportable": "representation",
     "GuidanceConfig": "config",
     "InputError": "errors",
+    "Masked": "representation",
+    "NoiseSchedule": "schedule",
     "Objective": "objectives",
     "OwnParts": "editor",
     "PRESETS": "presets",
     "ParamGroup": "representation",
     "PatchSelector": "selectors",
     "Prediction": "priors.base",
+    "Predictions": "objectives",
     "Prior": "priors.base",
     "Rendered": "rendered",
     "Representation": "representation",
     "RunOptions": "session",
+    "Source": "representation",
+    "Weights": "objectives",
     "edit": "editor",
     "edit_in_folder": "session",
     "fingerprint": "rendered",
@@ -52,18 +60,25 @@ __all__ = [
     "Callback",
     "Conditioning",
     "EditConfig",
+    "EditPair",
     "EditState",
+    "Exportable",
     "GuidanceConfig",
     "InputError",
+    "Masked",
+    "NoiseSchedule",
     "Objective",
     "OwnParts",
     "ParamGroup",
     "PatchSelector",
     "Prediction",
+    "Predictions",
     "Prior",
     "Rendered",
     "Representation",
     "RunOptions",
+    "Source",
+    "Weights",
     "__version__",
     "edit",
     "edit_in_folder",

@@ -116,14 +116,15 @@ class EditConfig:
     lr_decay: float = 1.0
     """Factor by which all learning rates have changed at the last step, exponentially; 1 keeps them."""
     group_lrs: Mapping[str, float] = field(default_factory=dict)
-    """Learning rates of single parameter groups (points, fills, xyz, ...)."""
+    """Learning rates of single parameter groups (points, fills, xyz, ...); 0 keeps a group as it is."""
     seed: int = 0
     """Seeds noise, timesteps, patches and the selector; the same seed gives the same pixels."""
 
     def __post_init__(self) -> None:
         require_choices(self)
         require(self.num_inference_steps >= 1, f"num_inference_steps must be >= 1, got {self.num_inference_steps}")
-        for name, lr in {"lr": self.lr, **self.group_lrs}.items():
-            require(lr is None or 0 < lr < 1e32, f"learning rate {name} must be > 0 and < 1e32, got {lr}")
+        require(self.lr is None or 0 < self.lr < 1e32, f"learning rate lr must be > 0 and < 1e32, got {self.lr}")
+        for name, lr in self.group_lrs.items():
+            require(0 <= lr < 1e32, f"learning rate {name} must be >= 0 and < 1e32, got {lr}")
         require(0 < self.lr_decay <= 1e6, f"lr_decay must be > 0 and at most 1e6, got {self.lr_decay}")
         require(0 <= self.seed < 2**32, f"seed must be in 0 ... 4294967295, got {self.seed}")  # scikit-learn's range

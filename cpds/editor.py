@@ -11,6 +11,7 @@ from cpds.config import EditConfig
 from cpds.errors import InputError
 from cpds.guidance import Guidance, StepResult
 from cpds.objectives import Objective
+from cpds.parts import require_kind
 from cpds.presets import PRESETS
 from cpds.priors.base import Prior
 from cpds.rendered import Rendered
@@ -54,6 +55,8 @@ def start(
     parts: OwnParts | None = None,
 ) -> EditState:
     """Set up an edit without running it."""
+    require_kind(representation, Representation, "representation")
+    require_kind(prior, Prior, "prior")
     config, parts = config or PRESETS[representation.preset], parts or OwnParts()
     guidance = Guidance(
         prior,
@@ -68,6 +71,8 @@ def start(
     )
     groups = representation.param_groups()
     names = [g.name for g in groups]
+    if len(set(names)) < len(names):
+        raise InputError(f"two parameter groups have one name, of {', '.join(names)}: give each its own")
     if unknown := sorted(set(config.group_lrs) - set(names)):
         raise InputError(
             f"group_lrs names {', '.join(unknown)}, but what is edited has {', '.join(names)}: leave the others out"
@@ -95,6 +100,10 @@ def run(state: EditState, callbacks: Sequence[Callback] = ()) -> EditState:
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(config, group["base"], state.step, latents.shape[-1] * latents.shape[-2])
         state.optimizer.zero_grad()
+        if not latents.requires_grad:
+            raise InputError(
+                "what was rendered has no gradient to the parameters: neither render nor encode may detach"
+            )
         latents.backward(result.gradient)
         update(state, result)
         representation.project()
@@ -120,8 +129,12 @@ def update(state: EditState, result: StepResult) -> None:
             return
     for x, good in zip(parameters, before, strict=True):
         x.copy_(good)
+    bad = [name for name, loss in result.losses.items() if not finite([loss])]
+    where = (
+        f" (first in its {bad[0]} loss)" if bad else " (in the renderer's part)" if finite([result.gradient]) else ""
+    )
     raise EditDiverged(
-        f"step {state.step + 1} gave NaN or infinite values and was not applied: "
+        f"step {state.step + 1} gave NaN or infinite values{where} and was not applied: "
         "lower lr or guidance_scale, or use fp32"
     )
 

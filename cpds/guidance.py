@@ -7,15 +7,16 @@ of them (the edited latents under the target prompt) with gradient from the tapp
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from cpds.config import GuidanceConfig
 from cpds.contrast import cut_loss
 from cpds.errors import InputError
 from cpds.objectives import OBJECTIVES, Branch, EditPair, Half, Objective, Predictions, Weights, proximity_loss
-from cpds.parts import imported
+from cpds.parts import imported, require_kind
 from cpds.priors.base import Conditioning, Prediction, Prior
 from cpds.schedule import TIMESTEP_SAMPLERS
 from cpds.selectors import PatchSelector, make_selector
@@ -60,6 +61,8 @@ class Guidance:
             raise InputError(f"{len(prompts)} prompts but {len(targets)} target prompts: give one of each for an edit")
         self.prior, self.config, self.steps, self.lr_scaling = prior, config, steps, lr_scaling
         self.objective = objective or OBJECTIVES.get(config.method) or imported(config.method, "method", Objective)
+        if not isinstance(self.objective, Objective):
+            raise InputError(f"the objective is of type {type(self.objective).__name__}: it must be an Objective")
         self.contrast = self.objective.contrast and config.w_cut > 0
         if self.contrast and not prior.feature_width:
             raise InputError(
@@ -69,6 +72,8 @@ class Guidance:
         self.set_prompts(prompts, targets)
         self.low, self.high = self._timesteps()
         self.selectors = list(selectors or (self._selector(seed) for _ in prompts))
+        for selector in self.selectors:
+            require_kind(selector, PatchSelector, "patch selector")
         if len(self.selectors) != self.edits:
             raise InputError(f"{len(self.selectors)} patch selectors for {self.edits} edits: give one for each")
 
@@ -99,6 +104,9 @@ class Guidance:
         weights = Weights.at(pair.t, self.prior.schedule, target, config.w_identity, stride)
         with torch.no_grad():
             direction = self.objective.direction(pair, predictions, weights)
+        if not isinstance(direction, Tensor) or direction.shape != target.shape:
+            found = tuple(direction.shape) if isinstance(direction, Tensor) else type(direction).__name__
+            raise InputError(f"the objective's direction is {found}: it must be a tensor {tuple(target.shape)}")
         metrics = {
             "timestep": float(t),
             "direction": float(direction.square().mean().sqrt()),
@@ -132,7 +140,8 @@ class Guidance:
         `live` are the target's latents that the latter's gradient is taken in.
         """
         n, contrast = len(pair.source), {BEFORE, AFTER} if self.contrast else set()
-        branches = sorted(self.objective.branches | contrast, key=lambda b: (ORDER.index(b) if b in ORDER else 9, b))
+        named: set[Any] = {*self.objective.branches, *contrast}
+        branches: list[Branch] = sorted(named, key=lambda b: (ORDER.index(b) if b in ORDER else len(ORDER), b))
         fixed = [branch for branch in branches if not (contrast and branch == AFTER)]
         with torch.no_grad():
             halves: set[Half] = {branch.half for branch in fixed}
@@ -144,7 +153,19 @@ class Guidance:
             with torch.enable_grad():
                 found_live = self._denoise(pair, self._noised(replace(pair, target=live), "target"), [AFTER])
             eps[AFTER], after = found_live.eps.detach(), found_live.features
+            self._check(after)
         return Predictions(eps, self.config.guidance_scale), tuple(f[:n] for f in found.features), after
+
+    def _check(self, features: Sequence[Features]) -> None:
+        """InputError unless a prior's features are what the contrastive loss can take."""
+        for f in features:
+            if f.ndim != 4 or f.shape[1] > self.prior.feature_width:
+                raise InputError(
+                    f"the prior's features are {tuple(f.shape)}: they must be (b, d, h, w), with d up to "
+                    f"its feature_width, {self.prior.feature_width}"
+                )
+            if not f.requires_grad:
+                raise InputError("the prior's features have no gradient to x_t: its denoise must not switch it off")
 
     def _noised(self, pair: EditPair, half: Half) -> Latents:
         return pair.noised(half, self.prior.schedule, self.objective.coupling)

@@ -4,14 +4,15 @@ An objective states what it needs beside its formula; Guidance computes that and
 `Objective` object, passed to `edit` or named by its import path: docs/extending.md.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cpds.errors import InputError
 from cpds.schedule import NoiseSchedule
 from cpds.types import Latents, Scalar, Timesteps
 
@@ -64,6 +65,8 @@ class Predictions:
     guidance_scale: float
 
     def __getitem__(self, branch: tuple[Half, Prompt]) -> Latents:
+        if branch not in self.eps:
+            raise InputError(f"the objective reads {tuple(branch)}, which is not among the branches that it names")
         return self.eps[Branch(*branch)]
 
     def guided(self, half: Half) -> Latents:
@@ -73,24 +76,41 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Weights:
-    """What an objective may weigh with, at the step's timesteps. psi and chi are 0 unless it asks for the posterior."""
+    """What an objective may weigh with, at the step's timesteps: x_t = alpha z + sigma eps."""
 
+    alpha: PerSample
+    sigma: PerSample
     alpha_bar: PerSample
-    one_minus_alpha_bar: PerSample  # of float64, where the difference would lose digits
-    psi: PerSample  # PDS's weights of the latents' and of the predictions' difference; psi times w_identity
-    chi: PerSample
+    one_minus_alpha_bar: PerSample  # taken in float64, as the difference loses digits
+    posterior: tuple[PerSample, PerSample] | None = None
+
+    @property
+    def psi(self) -> PerSample:
+        """PDS's weight of the latents' difference, times w_identity."""
+        return self._of_the_posterior[0]
+
+    @property
+    def chi(self) -> PerSample:
+        """PDS's weight of the predictions' difference."""
+        return self._of_the_posterior[1]
+
+    @property
+    def _of_the_posterior(self) -> tuple[PerSample, PerSample]:
+        if self.posterior is None:
+            raise InputError("the objective reads psi or chi, but does not say posterior=True")
+        return self.posterior
 
     @classmethod
     def at(
         cls, t: Timesteps, schedule: NoiseSchedule, like: Latents, w_identity: float, stride: int | None
     ) -> "Weights":
         """The weights at timesteps `t`, with PDS's posterior at `stride`, if any."""
-        exact = schedule.alpha_bar[t.cpu()]
-        zero = torch.zeros_like(exact)
-        psi, chi = (zero, zero) if stride is None else schedule.posterior_weights(t, stride)
-        weights = torch.stack([exact, 1 - exact, psi, chi]).to(like)  # one copy
-        alpha_bar, rest, psi, chi = weights.view(4, -1, 1, 1, 1)
-        return cls(alpha_bar, rest, w_identity * psi, chi)
+        at = t.cpu()
+        exact = schedule.alpha_bar[at]
+        posterior = () if stride is None else schedule.posterior_weights(t, stride)
+        tables = torch.stack([schedule.alpha[at], schedule.sigma[at], exact, 1 - exact, *posterior])
+        alpha, sigma, alpha_bar, rest, *psi_chi = tables.to(like).view(len(tables), -1, 1, 1, 1)  # one copy
+        return cls(alpha, sigma, alpha_bar, rest, (w_identity * psi_chi[0], psi_chi[1]) if psi_chi else None)
 
 
 @dataclass(frozen=True)
@@ -103,10 +123,18 @@ class Objective:
     """
 
     direction: Callable[[EditPair, Predictions, Weights], Latents]
-    branches: frozenset[Branch]
+    branches: Collection[tuple[str, str]]  # of (half, prompt), kept as a frozenset of Branch
     coupling: float = 0.0
     posterior: bool = False
     contrast: bool = False
+
+    def __post_init__(self) -> None:
+        known = {(half, prompt) for half in get_args(Half) for prompt in get_args(Prompt)}
+        if odd := [tuple(branch) for branch in self.branches if tuple(branch) not in known]:
+            raise InputError(f"an objective names the branch {odd[0]}: there are {', '.join(map(str, sorted(known)))}")
+        if not self.branches or not callable(self.direction):
+            raise InputError("an objective needs a direction, to be called, and the branches that it reads")
+        object.__setattr__(self, "branches", frozenset(Branch(*branch) for branch in self.branches))  # pyright: ignore[reportArgumentType]
 
 
 def sds(pair: EditPair, predictions: Predictions, weights: Weights) -> Latents:
@@ -125,7 +153,7 @@ def pds(pair: EditPair, predictions: Predictions, weights: Weights) -> Latents:
     return weights.psi * (pair.target - pair.source) + weights.chi * delta
 
 
-TARGET = frozenset({Branch("target", "target"), Branch("target", "null")})
+TARGET = {Branch("target", "target"), Branch("target", "null")}
 BOTH = TARGET | {Branch("source", "source"), Branch("source", "null")}
 
 OBJECTIVES = {

@@ -26,6 +26,7 @@ class Rendered(Generic[View]):
 
     def __init__(self, representation: Representation[View], prior: Prior) -> None:
         self.representation, self.prior = representation, prior
+        self._checked = False
         self._sources: OrderedDict[Hashable, Latents] = OrderedDict()
         self._tensors = [x for group in representation.param_groups() for x in group.tensors]
         own = isinstance(representation, Source | InLatentSpace)
@@ -37,9 +38,12 @@ class Rendered(Generic[View]):
         if isinstance(shown, InLatentSpace):
             return shown.latents(view)
         image, mask = shown.render(view), None
+        if not self._checked:
+            self._check(image)
         if isinstance(shown, Masked) and (mask := shown.mask(view)) is not None:
             mask = mask.to(image)
             if shown.hold_at is not None:
+                _require_same_size(mask, image)
                 return self._encode(hold(image, self.source_image(view), mask, shown.hold_at))
         z = self._encode(image)
         if mask is None:
@@ -71,6 +75,15 @@ class Rendered(Generic[View]):
         finally:
             _put(self._tensors, now)
 
+    def _check(self, image: Tensor) -> None:
+        """InputError for what is no image that the prior can take; once, as it waits for the device."""
+        if image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point():
+            raise InputError(f"render gave {tuple(image.shape)} of {image.dtype}: it must give floats (b, 3, H, W)")
+        low, high = (float(x) for x in image.detach().aminmax())
+        if low < -0.5 or high > 1.5:
+            raise InputError(f"render gave colors from {low:.3g} to {high:.3g}: they must be in 0 ... 1")
+        self._checked = True
+
     def _encode(self, images: Images) -> Latents:
         height, width = images.shape[-2:]
         if height % self.prior.size_multiple or width % self.prior.size_multiple:
@@ -79,6 +92,12 @@ class Rendered(Generic[View]):
                 f"{self.prior.size_multiple} px, {self.prior.image_size} for the shorter side where you can choose"
             )
         return self.prior.encode(images.to(self.prior.device))
+
+
+def _require_same_size(mask: Tensor, image: Tensor) -> None:
+    sizes = [f"{x.shape[-1]}x{x.shape[-2]}" for x in (mask, image)]
+    if sizes[0] != sizes[1]:
+        raise InputError(f"the mask of a view is {sizes[0]} px, its image {sizes[1]}: make them the same size")
 
 
 def _put(tensors: list[Tensor], values: list[Tensor]) -> None:

@@ -114,7 +114,7 @@ class RunFolder:
         if changed:
             raise InputError(
                 f"cannot resume {self.path} with changed settings ({'; '.join(changed)}): "
-                "use the old ones, or start another run"
+                "use the old ones (what is edited must be made anew, not edited already), or start another run"
             )
         before = old.get("environment")
         if isinstance(before, dict) and (changed := differences(before, around)):

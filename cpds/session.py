@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from cpds.editor import EditDiverged, OwnParts, run, start
 from cpds.errors import InputError
 from cpds.images import to_pil
 from cpds.locks import held
-from cpds.parts import name_of
+from cpds.parts import name_of, require_kind
 from cpds.presets import PRESETS
 from cpds.priors.base import Prior
 from cpds.representation import Exportable, Representation
@@ -87,6 +88,8 @@ def edit_in_folder(
     that cannot be written; EditStopped, when all is saved, after Ctrl-C or SIGTERM.
     """
     config, parts, options = config or PRESETS[representation.preset], parts or OwnParts(), options or RunOptions()
+    require_kind(representation, Representation, "representation")
+    require_suffix(representation)
     shown = source or to_pil(representation.preview())
     key = RunKey(prompt, target_prompt, prior.fingerprint, representation.fingerprint(), config, own_names(parts))
     place = RunFolder(Path(folder))
@@ -104,12 +107,25 @@ def edit_in_folder(
 
 def own_names(parts: OwnParts) -> dict[str, str]:
     """What a run remembers of parts from outside."""
-    given = {
-        "objective": parts.objective and parts.objective.direction,
-        "selectors": parts.selectors[0] if parts.selectors else None,
-        "optimizer": parts.optimizer,
-    }
-    return {name: name_of(part) for name, part in given.items() if part is not None}
+    found = {}
+    if (own := parts.objective) is not None:
+        facts = {"coupling": own.coupling, "posterior": own.posterior, "contrast": own.contrast}
+        found["objective"] = " ".join([name_of(own.direction), *(f"{k}={v}" for k, v in facts.items() if v)])
+    if parts.selectors:
+        found["selectors"] = ", ".join(map(name_of, parts.selectors))
+    if parts.optimizer is not None:
+        found["optimizer"] = name_of(parts.optimizer)
+    return found
+
+
+def require_suffix(representation: Representation[Any]) -> None:
+    """InputError where a representation's own format would be written over a file of the run."""
+    if isinstance(representation, Exportable):
+        suffix, taken = representation.suffix, {name.rpartition(".")[2] for name in (RESULT, GIF)}
+        require(
+            bool(re.fullmatch("[A-Za-z0-9]+", suffix)) and suffix.lower() not in taken,
+            f"suffix must be letters and digits, without a dot, and not {' or '.join(sorted(taken))}, got {suffix!r}",
+        )
 
 
 def outputs(representation: Representation[Any], folder: Path) -> dict[str, Path]:

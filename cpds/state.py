@@ -27,6 +27,10 @@ class EditState:
     config: EditConfig
     step: int = 0
 
+    def __repr__(self) -> str:
+        kind = type(self.representation).__name__
+        return f"EditState({kind}, step {self.step} of {self.config.num_inference_steps})"
+
     def tensors(self) -> dict[str, Tensor]:
         """Parameters, optimizer moments, selector and step: all that a resumed run needs, as flat named tensors."""
         saved = {"step": torch.tensor(self.step)}

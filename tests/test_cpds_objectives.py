@@ -6,7 +6,8 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from cpds.objectives import OBJECTIVES, Branch, EditPair, Predictions, Weights, mixed, proximity_loss, pull
+from cpds.errors import InputError
+from cpds.objectives import OBJECTIVES, Branch, EditPair, Objective, Predictions, Weights, mixed, proximity_loss, pull
 from cpds.schedule import NoiseSchedule
 
 SCHEDULE = NoiseSchedule.scaled_linear()
@@ -89,7 +90,7 @@ def test_an_objective_reads_the_branches_that_it_names_and_no_other(method: str)
     alone = Predictions({branch: PREDICTIONS[branch] for branch in named}, 7.5)
     assert torch.equal(direction(method, predictions=alone), direction(method))
     for branch in named:
-        with pytest.raises(KeyError):
+        with pytest.raises(InputError, match="which is not among the branches that it names"):
             direction(method, predictions=Predictions({b: PREDICTIONS[b] for b in named - {branch}}, 7.5))
 
 
@@ -98,6 +99,32 @@ def test_an_objective_without_posterior_weighs_with_neither_psi_nor_chi(method: 
     moved = replace(PAIR, source=latents(9))
     assert torch.equal(direction(method), direction(method, stride=20)) == (not OBJECTIVES[method].posterior)
     assert torch.equal(direction(method), direction(method, moved)) == (not OBJECTIVES[method].posterior)
+
+
+def test_psi_and_chi_are_for_objectives_that_say_so() -> None:
+    weights = Weights.at(T, SCHEDULE, PAIR.eps, 1.0, None)
+    for name in ("psi", "chi"):
+        with pytest.raises(InputError, match="does not say posterior=True"):
+            getattr(weights, name)
+    torch.testing.assert_close(weights.alpha**2, weights.alpha_bar)
+    torch.testing.assert_close(weights.sigma**2, weights.one_minus_alpha_bar)
+
+
+@pytest.mark.parametrize(
+    ("branches", "message"),
+    [
+        ([("both", "target")], r"names the branch \('both', 'target'\): there are \('source', 'null'\)"),
+        ([("target", "other")], r"names the branch \('target', 'other'\)"),
+        ([], "needs a direction, to be called, and the branches"),
+    ],
+)
+def test_objectives_that_are_none(branches: list[tuple[str, str]], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Objective(lambda *_: latents(0), branches)  # pyright: ignore[reportArgumentType]
+
+
+def test_branches_may_be_plain_pairs() -> None:
+    assert Objective(lambda *_: latents(0), [("target", "null")]).branches == {Branch("target", "null")}
 
 
 @pytest.mark.parametrize("coupling", [0.0, 0.3, 1.0])
