@@ -87,9 +87,10 @@ class Record:
                     found += "".join(f"{n:4d} x {where}\n" for where, n in lines.items())
         return found
 
-    def faults(self) -> list[str]:
+    def faults(self) -> str:
         """The lines that would fail on a GPU."""
-        return [f"{kind}: {where}" for kind, where in sorted(self.events) if kind in get_args(Kind)[:2]]
+        kinds = get_args(Kind)[:2]
+        return "\n".join(f"{kind}: {where}" for kind, where in sorted(self.events) if kind in kinds)
 
     def clear(self) -> None:
         self.events.clear()
