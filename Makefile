@@ -1,4 +1,4 @@
-# make demo: build .venv, edit the shipped picture with the embedded prior.   make test: build .venv, run every check.
+# make demo: build .venv, edit the shipped image with the embedded prior.   make test: build .venv, run every check.
 # the first Python that runs and is new enough
 PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
   $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && echo $$p && break; done)

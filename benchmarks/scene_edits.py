@@ -21,7 +21,6 @@ from typing import Any
 import torch
 import tyro
 from jaxtyping import Float
-from nerfstudio.utils.eval_utils import eval_setup
 from torch import Tensor
 from torch.nn.functional import conv2d, max_pool2d
 
@@ -64,6 +63,8 @@ def views(run: Path, scene: Path) -> dict[str, Images]:
 
 def trained_views(run: Path) -> dict[str, Images]:
     """Of what ns-train made."""
+    from nerfstudio.utils.eval_utils import eval_setup
+
     _, pipeline, _, _ = eval_setup(run)
     found = {}
     for data in (pipeline.datamanager.train_dataset, pipeline.datamanager.eval_dataset):
@@ -158,7 +159,7 @@ def name_of(run: Path) -> str:
 def main(config: Config) -> None:
     setup = Setup.of(config)
     count = len(setup.held_out)
-    truth, edited = (
+    sources, targets = (
         torch.cat([open_image(config.scene / place / n) for n in setup.held_out])
         for place in ("images", "target/images")
     )
@@ -171,14 +172,14 @@ def main(config: Config) -> None:
         base = now if base is None else base
         m = setup.measure(found, base)
         before = before or m
-        label = name_of(run) + (f", {float(psnr(now, truth).mean()):.1f} dB" if run == config.base else "")
+        label = name_of(run) + (f", {float(psnr(now, sources).mean()):.1f} dB" if run == config.base else "")
         decibels = [m[k] for k in ("outside_lowest", "outside_median", "far_lowest", "inside_median")]
         cells = [label, f"{m['correct']} of {count}", f"{m['probability']:.2f}", *(f"{x:.1f}" for x in decibels)]
         cells += [f"{m[k] / before[k]:.2f}" for k in ("consistency", "sharpness")]
         print(f"| {' | '.join(cells)} |", flush=True)
         rows.append(now[1::2])
     if config.sheet:
-        columns = [torch.cat(list(row), 2) for row in (*rows, edited[1::2])]
+        columns = [torch.cat(list(row), 2) for row in (*rows, targets[1::2])]
         write_atomic(config.sheet, png(to_pil(torch.cat(columns, 1)[None])))
 
 

@@ -26,7 +26,7 @@ from cpds.presets import PRESETS
 from cpds.priors.base import Conditioning
 from cpds.priors.load import DTYPES
 from cpds.priors.unet import UNetPrior
-from nerf_plugin.rendering import render_rays
+from nerf_plugin.rays import render_rays
 
 HALVES = (("Down", "En"), ("Up", "De"))
 

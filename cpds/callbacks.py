@@ -16,6 +16,7 @@ from cpds.representation import Exportable
 from cpds.runs import COMPARISON, EXPORT, FRAMES, GIF, RESULT, RunFolder
 from cpds.state import EditState
 from cpds.terminal import warn
+from cpds.types import Images
 
 
 class ProgressBar:
@@ -62,6 +63,7 @@ class ImageOutputs:
 
     def __init__(self, run: RunFolder, source: Image.Image, frames: int = 24) -> None:
         self.run, self.source, self.frames = run, source, frames
+        self._latest: tuple[int, Images] | None = None  # step and preview
 
     def started(self, state: EditState) -> None:
         for frame in self.run.frames():
@@ -70,17 +72,22 @@ class ImageOutputs:
 
     def stepped(self, state: EditState, result: StepResult) -> None:
         if state.step % max(1, state.config.num_inference_steps // self.frames) == 0:
-            frame = to_pil(state.representation.preview())
-            self.run.write(f"{FRAMES}/{state.step:06d}.png", png(frame))
+            self.run.write(f"{FRAMES}/{state.step:06d}.png", png(to_pil(self._preview(state))))
 
     def finished(self, state: EditState) -> None:
-        edited = state.representation.preview()
+        edited = self._preview(state)
         result = to_pil(edited)
         trajectory = [frame for file in self.run.frames() if (frame := self._frame(file, result.size))]
         self.run.write(GIF, gif([self.source, *trajectory, result]))
         self.run.write(COMPARISON, png(side_by_side([self.source, result])))
         encode = getattr(state.representation, "png", lambda edited: png(to_pil(edited)))  # as the source file was
         self.run.write(RESULT, encode(edited))  # last: without it the run is not finished
+
+    def _preview(self, state: EditState) -> Images:
+        """Computed once for the last frame and the result."""
+        if self._latest is None or self._latest[0] != state.step:
+            self._latest = state.step, state.representation.preview()
+        return self._latest[1]
 
     def _frame(self, file: Path, size: tuple[int, int]) -> Image.Image | None:
         """A frame of the trajectory; None, with a warning, if it was damaged since."""

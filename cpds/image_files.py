@@ -26,25 +26,23 @@ def image_suffixes() -> set[str]:
 
 def find_images(path: Path) -> list[Path]:
     """The file itself, or a folder's image files by name. InputError if there are none."""
-    return find_files(path, image_suffixes(), "image", "img_path", SUFFIXES)
+    return find_files(path, image_suffixes(), "image", SUFFIXES)
 
 
-def find_files(
-    path: Path, suffixes: Collection[str], kind: str, field: str, named: Collection[str] | None = None
-) -> list[Path]:
+def find_files(path: Path, suffixes: Collection[str], kind: str, named: Collection[str] | None = None) -> list[Path]:
     """The file itself, or a folder's files of a kind by name, hidden ones (.name) left out.
 
-    Raises InputError, which names the setting `field` and the suffixes (`named` of them), if there are none.
+    Raises InputError, which names the suffixes (`named` of them), if there are none.
     """
     try:
         if not path.is_dir():
             if not path.exists():
-                raise InputError(f"{kind} {path} does not exist: check {field}")
+                raise InputError(f"{kind} {path} does not exist: check the path")
             return [path]
         files = (p for p in path.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
         found = sorted(p for p in files if p.is_file())
     except OSError as err:  # no permission, a name too long
-        raise InputError(f"{path} cannot be read ({err.strerror}): check {field}") from err
+        raise InputError(f"{path} cannot be read ({err.strerror}): check the path") from err
     if not found:
         raise InputError(f"folder {path} holds no {kind}: it needs {', '.join(named or suffixes)} files")
     return found

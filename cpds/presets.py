@@ -100,7 +100,7 @@ class RefinementSettings:
     iterations: int
     denoising_steps: int = 20
     guidance_scale: float = 15.0
-    skip: tuple[float, float] = (0.8, 0.9)  # share of the denoising that is skipped, drawn from this range
+    skip: tuple[float, float] = (0.8, 0.9)  # fraction of the denoising that is skipped, drawn from this range
     every: int = 10  # training steps between two replaced views
 
 

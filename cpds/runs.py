@@ -1,25 +1,21 @@
-"""A run folder: everything one edit leaves behind, written whole or not at all, by one process at a time."""
+"""A run folder: everything one edit leaves behind, each file written whole or not at all."""
 
 import errno
 import json
 import os
-import platform
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from cpds.config import EditConfig
 from cpds.errors import InputError
+from cpds.run_key import RunKey
 from cpds.stored import CONFIG, PLAN, damaged, differences, read_object
 from cpds.terminal import warn
 
@@ -31,7 +27,6 @@ CHECKPOINT, METRICS, RESULT, COMPARISON, GIF, FRAMES = (
     "trajectory.gif",
     "frames",
 )
-LOCK = ".lock"  # locked by the process that works here; the file itself stays
 EXPORT, FORMATS = "result", ("svg", "svgz", "ply")  # the edited thing's own: result.svg, and svg/ of the trajectory
 
 
@@ -48,71 +43,6 @@ def write_atomic(path: Path, data: bytes) -> None:
         with suppress(OSError):
             part.unlink()
         raise
-
-
-@dataclass(frozen=True)
-class RunKey:
-    """What makes a run this run: resuming needs all of it unchanged."""
-
-    prompt: str
-    target_prompt: str
-    prior: str
-    source: dict[str, str]  # the representation's fingerprint
-    edit: EditConfig
-    parts: dict[str, str] = field(default_factory=dict)  # from outside of this package, by module and name
-
-    def as_json(self) -> dict[str, Any]:
-        return json.loads(json.dumps(asdict(self)))
-
-
-def environment(device: torch.device) -> dict[str, Any]:
-    """Everything beside the settings that decides the pixels: versions, device, number of threads."""
-    found: dict[str, Any] = {"python": platform.python_version()}
-    for package in ("cpds", "torch", "diffusers", "transformers", "numpy", "pillow", "scikit-learn", "resvg-py"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = None
-    cuda = device.type == "cuda"
-    name = torch.cuda.get_device_name(device) if cuda else torch.backends.cpu.get_cpu_capability()
-    return {**found, "device": f"{device.type} {name}", "threads": torch.get_num_threads()}
-
-
-@contextmanager
-def held(folder: Path, claim: str = CONFIG) -> Iterator[None]:
-    """This process alone works in `folder`, which is made if need be, until the block ends.
-
-    Where the block ends without the file `claim`, what was made for it is removed. InputError if another process is at
-    work there (the lock of a killed one is free), or nothing can be written.
-    """
-    made = [p for p in (folder, *folder.parents) if not os.path.lexists(p)]
-    lock = FileLock(folder / LOCK, timeout=0)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        new = not os.path.lexists(folder / LOCK)
-        lock.acquire()
-    except Timeout as err:
-        raise InputError(f"another process is at work in {folder}: wait until it has ended, or stop it first") from err
-    except OSError as err:
-        _remove_empty(made)
-        raise InputError(f"output folder {folder} cannot be written ({err.strerror}): choose another") from err
-    try:
-        yield
-    finally:
-        unclaimed = not os.path.lexists(folder / claim)
-        if unclaimed and new:
-            with suppress(OSError):
-                os.unlink(folder / LOCK)
-        lock.release()
-        if unclaimed:
-            _remove_empty(made)
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    """Remove the empty ones, the innermost first."""
-    for folder in folders:
-        with suppress(OSError):
-            folder.rmdir()
 
 
 def remedy(err: OSError) -> str:

@@ -14,11 +14,13 @@ from cpds.config import EditConfig, require
 from cpds.editor import EditDiverged, OwnParts, run, start
 from cpds.errors import InputError
 from cpds.images import to_pil
+from cpds.locks import held
 from cpds.parts import name_of
 from cpds.presets import PRESETS
 from cpds.priors.base import Prior
 from cpds.representation import Exportable, Representation
-from cpds.runs import CHECKPOINT, COMPARISON, EXPORT, GIF, RESULT, RunFolder, RunKey, environment, held, remedy
+from cpds.run_key import RunKey, environment
+from cpds.runs import CHECKPOINT, COMPARISON, EXPORT, GIF, RESULT, RunFolder, remedy
 from cpds.state import Callback, EditState
 
 

@@ -24,7 +24,7 @@ QUOTA = Path("/sys/fs/cgroup/cpu.max")  # a container's share of the processor: 
 
 
 def wait_passively() -> None:
-    """Have threads sleep while they wait, unless the user has said how; to be called before torch is imported."""
+    """Have threads sleep while they wait, unless the user has set how; to be called before torch is imported."""
     if not any(os.environ.get(name) for name in COUNTS + WAITING):
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
@@ -38,7 +38,7 @@ def one_thread() -> None:
 
 
 def choose_threads(prior: Prior) -> int:
-    """Set torch's number of CPU threads by the prior's size, say so on standard error, and return it.
+    """Set torch's number of CPU threads by the prior's size, print it on standard error, and return it.
 
     One for a small prior, every core for a large one. Nothing changes where the prior is not on the CPU, or where
     OMP_NUM_THREADS or MKL_NUM_THREADS is set. The number decides the last bits of the result.

@@ -44,51 +44,51 @@ class SavedRun:
     def state(self) -> dict[str, Any]:
         """What the checkpoint holds, on the CPU. Raises InputError for a file that cannot be used."""
         try:
-            found = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+            saved = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, pickle.UnpicklingError) as err:
-            kind = re.search(r"GLOBAL (\S+)", str(err))
-            if kind is not None:  # the file is whole
+            unsafe = re.search(r"GLOBAL (\S+)", str(err))
+            if unsafe is not None:  # the file is complete
                 raise InputError(
-                    f"checkpoint {self.checkpoint} holds {kind[1]}, which torch does not load unasked: allow it by "
-                    "torch.serialization.add_safe_globals, or train the scene again"
+                    f"checkpoint {self.checkpoint} holds {unsafe[1]}, which torch does not load by default: allow it "
+                    "by torch.serialization.add_safe_globals, or train the scene again"
                 ) from err
-            first = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
+            reason = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
             raise InputError(
-                f"checkpoint {self.checkpoint} is damaged ({first}): train again, or take an earlier one by --load-step"
+                f"checkpoint {self.checkpoint} is damaged ({reason}): train again, or take an earlier one by load_step"
             ) from err
-        if not isinstance(found, dict) or not {"pipeline", "step"} <= found.keys():
+        if not isinstance(saved, dict) or not {"pipeline", "step"} <= saved.keys():
             raise InputError(f"checkpoint {self.checkpoint} holds no scene: give a run of ns-train")
-        return found
+        return saved
 
 
 def checkpoints(folder: Path) -> dict[int, Path]:
     """The checkpoints in a folder, by step, in order."""
-    found = (f for f in folder.glob("step-*.ckpt") if f.stem.removeprefix("step-").isdecimal())
-    return dict(sorted((int(f.stem.removeprefix("step-")), f) for f in found))
+    files = (f for f in folder.glob("step-*.ckpt") if f.stem.removeprefix("step-").isdecimal())
+    return dict(sorted((int(f.stem.removeprefix("step-")), f) for f in files))
 
 
-def open_run(given: Path, step: int | None = None) -> SavedRun:
-    """The run whose folder, or whose folder of checkpoints, `given` is; its latest checkpoint unless told which.
+def open_run(load_dir: Path, step: int | None = None) -> SavedRun:
+    """The run whose folder, or whose folder of checkpoints, `load_dir` is; its latest checkpoint without a `step`.
 
     Raises InputError where there is none, or none that can be read.
     """
-    if not given.is_dir():
+    if not load_dir.is_dir():
         raise InputError(
-            f"--load-dir {given} is no folder: give the nerfstudio_models folder of a scene trained by ns-train"
+            f"load_dir {load_dir} is no folder: give the nerfstudio_models folder of a scene trained by ns-train"
         )
-    folder = given if (given / "config.yml").is_file() else given.parent
+    folder = load_dir if (load_dir / "config.yml").is_file() else load_dir.parent
     if not (folder / "config.yml").is_file():
         raise InputError(
-            f"--load-dir {given} has no config.yml beside it: give the nerfstudio_models folder of a trained scene"
+            f"load_dir {load_dir} has no config.yml beside it: give the nerfstudio_models folder of a trained scene"
         )
     config = read_config(folder / "config.yml")
-    place = folder / config.relative_model_dir if given == folder else given
-    found = checkpoints(place)
+    models = folder / config.relative_model_dir if load_dir == folder else load_dir
+    found = checkpoints(models)
     if not found:
-        raise InputError(f"{place} holds no checkpoint (step-….ckpt): train the scene first, or check --load-dir")
+        raise InputError(f"{models} holds no checkpoint (step-….ckpt): train the scene first, or check load_dir")
     if step is not None and step not in found:
         steps = ", ".join(map(str, found))
-        raise InputError(f"{place} has no checkpoint of step {step}: it has {steps}")
+        raise InputError(f"{models} has no checkpoint of step {step}: it has {steps}")
     return SavedRun(folder, config, found[max(found) if step is None else step])
 
 
@@ -101,13 +101,13 @@ def read_config(path: Path) -> TrainerConfig:
     except (OSError, ValueError, yaml.YAMLError, AttributeError, ImportError, TypeError) as err:
         raise InputError(f"{path} cannot be read ({str(err).splitlines()[0]}): train the scene again") from err
     if not isinstance(config, TrainerConfig):
-        raise InputError(f"{path} is not the config of a run of ns-train: check --load-dir")
+        raise InputError(f"{path} is not the config of a run of ns-train: check load_dir")
     return config
 
 
 @contextmanager
-def whole(folder: Path) -> Iterator[Path]:
-    """A folder to write files in that join `folder` when all of them are whole."""
+def atomic_dir(folder: Path) -> Iterator[Path]:
+    """A folder to write files in that join `folder` when all of them are complete."""
     part = folder.with_name(f".{folder.name}.part")
     part.mkdir(parents=True, exist_ok=True)
     for file in part.iterdir():  # of a run that was killed

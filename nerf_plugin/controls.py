@@ -9,22 +9,23 @@ from typing import Any
 from nerfstudio.viewer.viewer_elements import ViewerElement, ViewerText
 
 
-class Prompt(ViewerText):
-    """A prompt that may be changed while a run goes; while it is empty, being typed, the one before holds."""
+class PromptField(ViewerText):
+    """A prompt that may be changed while a run goes; while it is empty, being typed, the last one holds."""
 
     def __init__(self, name: str, prompt: str) -> None:
         super().__init__(name, prompt)
         self._last = prompt
 
-    def said(self) -> str:
-        """What is asked for."""
+    @property
+    def prompt(self) -> str:
+        """The current one."""
         if self.value.strip():
             self._last = self.value
         return self._last
 
 
-class BeforeAfter(ViewerElement[str]):
-    """A picture in the viewer: a view's source and its edit."""
+class ComparisonView(ViewerElement[str]):
+    """An image in the viewer: a view's source and its edit."""
 
     gui_handle: Any
 
@@ -32,7 +33,7 @@ class BeforeAfter(ViewerElement[str]):
         super().__init__("Source and edit")
 
     @property
-    def shown(self) -> bool:
+    def installed(self) -> bool:
         """Whether a viewer is there to show it."""
         return self.gui_handle is not None
 
@@ -42,7 +43,7 @@ class BeforeAfter(ViewerElement[str]):
     def install(self, viser_server: Any) -> None:
         self._create_gui_handle(viser_server)
 
-    def show(self, picture: bytes) -> None:
+    def show(self, image: bytes) -> None:
         """Show a PNG, if there is a viewer."""
-        if self.shown:
-            self.gui_handle.content = f"![{self.name}](data:image/png;base64,{base64.b64encode(picture).decode()})"
+        if self.installed:
+            self.gui_handle.content = f"![{self.name}](data:image/png;base64,{base64.b64encode(image).decode()})"

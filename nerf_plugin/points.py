@@ -21,6 +21,7 @@ import tyro
 from cpds.config import require
 from cpds.errors import InputError
 from cpds.runs import write_atomic
+from cpds.terminal import print_result, print_status
 
 NAME = "sparse_pc.ply"  # as ns-process-data calls it
 
@@ -36,7 +37,7 @@ class Config:
 
 
 def add_points(config: Config) -> int:
-    """How many there are. Raises InputError; the dataset is then as it was."""
+    """How many were added. Raises InputError; the dataset is then as it was."""
     import open3d
 
     io: Any = open3d.io
@@ -48,7 +49,7 @@ def add_points(config: Config) -> int:
         applied = np.vstack([np.array(rows, dtype=float)[:3], [0, 0, 0, 1]])
     except (OSError, ValueError, AttributeError) as err:
         raise InputError(f"{file} cannot be used ({err}): give a dataset of nerfstudio's") from err
-    require("ply_file_path" not in meta, f"{file} names points already (ply_file_path): take them out to add others")
+    require("ply_file_path" not in meta, f"{file} names points already (ply_file_path): remove it to add others")
     require(not (config.data / NAME).exists(), f"{config.data / NAME} is there already: move it away to add others")
     points: Any = io.read_point_cloud(str(cloud)) if cloud.is_file() else open3d.geometry.PointCloud()
     require(len(points.points) > 0, f"{cloud} holds no points: make them with ns-export pointcloud")
@@ -65,11 +66,11 @@ def add_points(config: Config) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """2 and one sentence for anything that the user can fix."""
-    config = tyro.cli(Config, args=argv, prog="add_points.py", description=__doc__)
+    config = tyro.cli(Config, args=argv, prog="python -m nerf_plugin.points", description=__doc__)
     try:
-        print(f"{config.data / NAME}: {add_points(config)} points, named in transforms.json")
+        print_result(f"{config.data / NAME}: {add_points(config)} points, named in transforms.json")
     except (InputError, OSError) as err:
-        print(f"add_points: error: {err}", file=sys.stderr)
+        print_status(f"python -m nerf_plugin.points: error: {err}")
         return 2
     return 0
 

@@ -13,12 +13,13 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from cpds.errors import InputError
+from nerf_plugin.base_run import parse_dataset
+from nerf_plugin.exits import exit_on_input_error
 from nerf_plugin.rendering import camera_at
-from nerf_plugin.trainer import in_one_sentence, parsed
 from representations.pinhole import OPENGL
 from representations.splats.rasterise import rasteriser_for
 
-FEWEST = 4  # points: each takes its size from its three neighbours
+MIN_POINTS = 4  # each takes its size from its three neighbours
 
 
 @dataclass
@@ -27,7 +28,7 @@ class SplatTrainerConfig(TrainerConfig):
 
     def save_config(self) -> None:
         """ns-train does this first: a run that cannot be leaves nothing behind."""
-        with in_one_sentence():
+        with exit_on_input_error():
             self.require_points()
         super().save_config()
 
@@ -38,7 +39,7 @@ class SplatTrainerConfig(TrainerConfig):
             return
         data = pipeline.datamanager.data or pipeline.datamanager.dataparser.data
         try:
-            points = parsed(pipeline.datamanager.dataparser, data).metadata.get("points3D_xyz", ())
+            points = parse_dataset(pipeline.datamanager.dataparser, data).metadata.get("points3D_xyz", ())
         except ImportError as err:
             raise InputError(
                 f"nerfstudio reads the points of {data} with open3d, which cannot be loaded ({err}): install what it "
@@ -46,7 +47,7 @@ class SplatTrainerConfig(TrainerConfig):
             ) from err
         except EOFError:  # nerfstudio offers to convert COLMAP's points, and nobody is there to answer
             points = ()
-        if len(points) >= FEWEST:
+        if len(points) >= MIN_POINTS:
             return
         folder = data if data.is_dir() else data.parent
         export = f"ns-export pointcloud --load-config outputs/.../config.yml --output-dir {quote(str(folder))} "
@@ -55,7 +56,7 @@ class SplatTrainerConfig(TrainerConfig):
             f"make a poor scene: train nerfacto on it, make points of that with {export}--num-points 5000 "
             f"--normal-method open3d --save-world-frame True, then "
             f"python -m nerf_plugin.points {quote(str(folder))}; "
-            "or pass --pipeline.model.random-init True to start from random gaussians all the same"
+            "or set pipeline.model.random_init True to start from random gaussians all the same"
         )
 
 
@@ -66,7 +67,7 @@ class CpdsSplatModelConfig(SplatfactoModelConfig):
     _target: type = field(default_factory=lambda: CpdsSplatModel)
 
 
-class FixedNumber:
+class FixedCount:
     """In the place of gsplat's densification: nothing is added and nothing removed."""
 
     absgrad = False
@@ -79,39 +80,39 @@ class FixedNumber:
 
 
 class CpdsSplatModel(SplatfactoModel):
-    """Drawn by gsplat on CUDA and by our own rasterizer elsewhere, where the stock model does not run."""
+    """Rasterized by gsplat on CUDA and by our own rasterizer elsewhere, where the stock model does not run."""
 
     config: CpdsSplatModelConfig
-    ground: Tensor | None = None  # behind the scene while it trains, in the place of random colours
+    training_background: Tensor | None = None  # in the place of random colours
 
     def populate_modules(self) -> None:
-        seeds = self.seed_points
-        if seeds is not None:
-            self.seed_points = (seeds[0], seeds[1][:0])  # the stock model would send their colours to CUDA
+        points = self.seed_points
+        if points is not None:
+            self.seed_points = (points[0], points[1][:0])  # the stock model would send their colours to CUDA
         super().populate_modules()
-        if seeds is not None and len(seeds[1]) and not self.config.random_init:
-            rgb = seeds[1] / 255
-            colours = RGB2SH(rgb) if self.config.sh_degree > 0 else torch.logit(rgb, eps=1e-10)
-            self.gauss_params["features_dc"] = Parameter(colours.float())
-        self.strategy = FixedNumber()
+        if points is not None and len(points[1]) and not self.config.random_init:
+            rgb = points[1] / 255
+            colors = RGB2SH(rgb) if self.config.sh_degree > 0 else torch.logit(rgb, eps=1e-10)
+            self.gauss_params["features_dc"] = Parameter(colors.float())
+        self.strategy = FixedCount()
 
     def _get_background_color(self) -> Tensor:
-        if self.training and self.ground is not None:
-            return self.ground.to(self.device)
+        if self.training and self.training_background is not None:
+            return self.training_background.to(self.device)
         return super()._get_background_color()
 
     def get_outputs(self, camera: Any) -> dict[str, Any]:
         """rgb (H, W, 3), depth and accumulation (H, W, 1) and the background, before one camera."""
         poses = self.camera_optimizer.apply_to_camera(camera) if self.training else camera.camera_to_worlds
-        kept = None if self.training or self.crop_box is None else self.crop_box.within(self.means).reshape(-1)
-        shrink = self._get_downscale_factor()
-        height, width = int(camera.height) // shrink, int(camera.width) // shrink
-        if kept is not None and not bool(kept.any()):
+        cropped = None if self.training or self.crop_box is None else self.crop_box.within(self.means).reshape(-1)
+        downscale = self._get_downscale_factor()
+        height, width = int(camera.height) // downscale, int(camera.width) // downscale
+        if cropped is not None and not bool(cropped.any()):
             return self.get_empty_outputs(width, height, self.background_color)  # pyright: ignore[reportReturnType]
-        values = {k: v if kept is None else v[kept] for k, v in self.gauss_params.items()}
-        colours, degree = torch.cat([values["features_dc"][:, None], values["features_rest"]], 1), self.config.sh_degree
+        values = {k: v if cropped is None else v[cropped] for k, v in self.gauss_params.items()}
+        colors, degree = torch.cat([values["features_dc"][:, None], values["features_rest"]], 1), self.config.sh_degree
         if degree == 0:
-            colours = colours[:, 0].sigmoid()
+            colors = colors[:, 0].sigmoid()
         elif self.training:
             degree = min(self.step // self.config.sh_degree_interval, degree)
         drawn, alpha, self.info = rasteriser_for(self.device)(
@@ -119,7 +120,7 @@ class CpdsSplatModel(SplatfactoModel):
             quats=values["quats"],
             scales=values["scales"].exp(),
             opacities=values["opacities"][:, 0].sigmoid(),
-            colors=colours,
+            colors=colors,
             viewmats=viewmats(poses),
             Ks=camera_at(camera, height, width).get_intrinsics_matrices().to(poses),
             width=width,
@@ -129,11 +130,12 @@ class CpdsSplatModel(SplatfactoModel):
             sh_degree=degree if self.config.sh_degree > 0 else None,
             rasterize_mode=self.config.rasterize_mode,
         )
-        ground = self._get_background_color()
-        rgb = (drawn[0, ..., :3] + (1 - alpha[0]) * ground).clamp(0, 1)
+        background = self._get_background_color()
+        rgb = (drawn[0, ..., :3] + (1 - alpha[0]) * background).clamp(0, 1)
         depth = torch.where(alpha[0] > 0, drawn[0, ..., 3:], drawn[..., 3:].detach().max())
-        wide = ground if self.training else ground.expand(height, width, 3)
-        return {"rgb": rgb, "depth": depth, "accumulation": alpha[0], "background": wide}
+        if not self.training:
+            background = background.expand(height, width, 3)
+        return {"rgb": rgb, "depth": depth, "accumulation": alpha[0], "background": background}
 
 
 def viewmats(camera_to_worlds: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -141,13 +142,18 @@ class LatentImage:
     def project(self) -> None:
         pass
 
+    @cached_property
+    @torch.no_grad()
+    def _decoded_source(self) -> Images:
+        return self.prior.decode(self._source)
+
     @torch.no_grad()
     def preview(self) -> Images:
         """The edits at the input's size, (b, 3, H, W) in [0, 1]."""
         after = self.render()
         weight = after.new_ones(len(after), 1, *self.size)
         if self.config.keep_unchanged:
-            weight = changed(self.prior.decode(self._source), after)
+            weight = changed(self._decoded_source, after)
         full = self.image.shape[-2:]
         after, weight = (resized(x, full) for x in (after, weight))
         if self.mask is not None:

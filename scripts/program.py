@@ -20,9 +20,11 @@ def run_program(run: Callable[[T], None], settings: type[T], doc: str | None, ar
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     prog = f"python -m {spec.name.removesuffix('.__main__')}" if spec else None
     try:
-        run(tyro.cli(settings, args=argv, prog=prog, description=doc))
+        given = tyro.cli(settings, args=argv, prog=prog, description=doc)
     except SystemExit as stop:
         return int(stop.code or 0)
+    try:
+        run(given)
     except InputError as err:
         print_status(f"error: {err}")
         return 2

@@ -3,7 +3,7 @@
     python scripts/system_packages.py venv                  # what `python -m venv` needs
     python scripts/system_packages.py compiler GAPS         # what packages without a wheel need; fails without
     python scripts/system_packages.py libraries GAPS        # load what needs system libraries; write what stays missing
-    python scripts/system_packages.py report GAPS           # say what could not run for that; fails where CI=true
+    python scripts/system_packages.py report GAPS           # what could not run for that; fails where CI=true
 
 Nothing is guessed from a list of systems: packages are imported in a process of their own, and the library that the
 loader names is traced to its package. As root, or where sudo asks for no password, apt-get installs it; else the one

@@ -46,7 +46,7 @@ class Document:
 
     @classmethod
     def open(cls, path: str | Path) -> Document:
-        """Read an .svg or .svgz file; InputError says what is wrong with it."""
+        """Read an .svg or .svgz file; InputError names what is wrong with it."""
         return cls.parse(read_file(Path(path)), str(path))
 
     @classmethod
@@ -165,13 +165,13 @@ def _background(tree: Tree, cascade: Cascade) -> RGB:
 
 
 def _extent(root: Group, table: ParameterTable, name: str) -> tuple[float, float]:
-    """Right and bottom of everything drawn, the page of a document that does not say its size (as in resvg)."""
+    """Right and bottom of everything drawn, the page of a document without a size (as in resvg)."""
     right = bottom = 0.0
     for draw in draws(root):
         box = outline_box(draw, IDENTITY, table.parameters)
         right, bottom = max(right, box[2]), max(bottom, box[3])
     fine = 0 < right <= MAX_SIDE and 0 < bottom <= MAX_SIDE
-    require(fine, f"{name} says no size and draws nothing of a size: give it a viewBox")
+    require(fine, f"{name} has no size and draws nothing that has one: give it a viewBox")
     return right, bottom
 
 

@@ -122,7 +122,7 @@ class Clip:
 class StaticPart:
     """A part of the page that is not edited, for resvg to draw: an SVG with this alone and the page as its view box.
 
-    Its root says no size, so that the page fills whatever size it is drawn at (preserveAspectRatio none).
+    Its root has no size, so that the page fills whatever size it is drawn at (preserveAspectRatio none).
     """
 
     svg: bytes

@@ -230,7 +230,7 @@ def dry_run(edit: Edit, here: Path) -> None:
 CASES: dict[str, Callable[[Edit, Path], None]] = {
     "svg_path": refused_with(svg_path="none.svg"),
     "prompt": differs(prompt="a pig"),
-    "trg_prompt": differs(trg_prompt="a pig"),
+    "target_prompt": differs(trg_prompt="a pig"),
     "save_path": save_path,
     "preset": differs(preset="dds-svg"),
     "prior": refused_with(prior="nothing/here"),

@@ -22,7 +22,7 @@ def embedded():
     return load_prior(device="cpu")
 
 
-def test_the_folder_is_small_and_whole():
+def test_the_folder_is_small_and_complete():
     files = [f for f in EMBEDDED.rglob("*") if f.is_file()]
     assert sum(f.stat().st_size for f in files) <= 48 * 2**20
     assert {f.name for f in files} >= {"model_index.json", "README.md", "samples.png", "held_out.json"}
@@ -58,17 +58,17 @@ def test_diffusers_own_pipeline_samples_from_it():
     assert blue[2] > blue[0]
 
 
-def test_the_autoencoder_gives_pictures_back(embedded):
+def test_the_autoencoder_reconstructs_images(embedded):
     source = open_image(DEMO)
     work = torch.nn.functional.interpolate(source, (128, 128), mode="bicubic", antialias=True).clamp(0, 1)
     error = (embedded.decode(embedded.encode(work)) - work).square().mean()
     assert -10 * error.log10() > 22  # dB
 
 
-def test_an_edit_moves_the_picture_towards_the_target_prompt(embedded):
-    """The prior itself says so: after the edit the target prompt explains the picture better than the source prompt."""
+def test_an_edit_moves_the_image_towards_the_target_prompt(embedded):
+    """By the prior itself: it then denoises the image better with the target prompt than with the source's."""
     image = LatentImage(open_image(DEMO), embedded)
-    before = image.source_latents(embedded, None)
+    before = image.source_latents(None)
     edit(image, embedded, CAT, DOG, replace(PRESETS["cpds"], num_inference_steps=100))
 
     @torch.no_grad()
@@ -79,7 +79,7 @@ def test_an_edit_moves_the_picture_towards_the_target_prompt(embedded):
         eps = torch.randn((len(t), *z.shape[1:]), generator=generator)
         x = embedded.schedule.add_noise(z.expand_as(eps), eps, t)
         errors = [
-            (embedded.denoise(x, t, embedded.embed([text]).expand(len(t))).eps - eps).square().mean()
+            (embedded.denoise(x, t, embedded.embed([text]).repeat(len(t))).eps - eps).square().mean()
             for text in (CAT, DOG)
         ]
         return float(errors[0] - errors[1])
@@ -88,13 +88,13 @@ def test_an_edit_moves_the_picture_towards_the_target_prompt(embedded):
 
 
 def test_the_learned_selector_learns_on_real_features(embedded, tmp_path):
-    """Its loss falls, and on patches it has not learnt from yet it beats calling every patch unmoved."""
+    """Its loss falls, and on patches it has not learned from yet it beats the majority class."""
     run = tmp_path / "run"
     flags = ["--prompt", CAT, "--trg_prompt", DOG, "--device", "cpu", "--patch_selector", "learned"]
     assert main(["image", "--img_path", str(DEMO), "--save_path", str(run), *flags]) == 0
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    learnt = [line for line in lines if "selector_loss" in line]
-    late = [line for line in learnt if "selector_accuracy" in line][-5:]
-    assert late[-1]["selector_loss"] < 0.8 * learnt[0]["selector_loss"]
+    learned = [line for line in lines if "selector_loss" in line]
+    late = [line for line in learned if "selector_accuracy" in line][-5:]
+    assert late[-1]["selector_loss"] < 0.8 * learned[0]["selector_loss"]
     gain = [line["selector_accuracy"] - line["selector_majority"] for line in late]
     assert sum(gain) > 0

@@ -175,7 +175,7 @@ def changes(**flags: object) -> Callable[[Edit, Path], None]:
 DIFFERS = {  # another result than without the flag
     "img_path": other_image,
     "prompt": changes(prompt="a pig"),
-    "target_prompt": changes(target_prompt="a pig"),
+    "target_prompt": changes(trg_prompt="a pig"),
     "preset": preset,
     "mask": mask,
     "resolution": changes(resolution=48),

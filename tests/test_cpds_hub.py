@@ -41,7 +41,7 @@ def test_what_takes_too_long_is_left_behind() -> None:
     began = time.perf_counter()
     with pytest.raises(TimeoutError, match=r"no answer within 0\.2 s"):
         within(0.2, hang)
-    assert time.perf_counter() - began < 10
+    assert time.perf_counter() - began < 20
     assert within(10.0, lambda: "answer") == "answer"
     with pytest.raises(TimeoutError, match="its own"):
         within(10.0, refuse(TimeoutError("its own")))
@@ -65,7 +65,7 @@ def test_a_prior_that_is_nowhere(monkeypatch: pytest.MonkeyPatch, name: str, ans
     began = time.perf_counter()
     with pytest.raises(InputError) as refused:
         load_prior(name, device="cpu")
-    assert time.perf_counter() - began < 10
+    assert time.perf_counter() - began < 20
     assert str(refused.value).startswith(f"prior {name!r} is ")
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
@@ -79,7 +79,7 @@ def test_an_unreachable_hub_is_asked_once(
     began = time.perf_counter()
     with pytest.raises(InputError, match=r"not in the Hugging Face cache, and the hub cannot be reached \(.*refused"):
         load_prior("me/typo", device="cpu")
-    assert time.perf_counter() - began < 10
+    assert time.perf_counter() - began < 20
     assert capfd.readouterr().err == ""
     assert caplog.text == ""
 
@@ -117,7 +117,7 @@ def test_lpips_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     began = time.perf_counter()
     with pytest.raises(InputError) as refused:
         Lpips.load()
-    assert time.perf_counter() - began < 10
+    assert time.perf_counter() - began < 20
     assert words in str(refused.value)
     assert "give torchvision's file alexnet-owt-7be5be79.pth" in str(refused.value)
 

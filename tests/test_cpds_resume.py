@@ -1,4 +1,4 @@
-"""Going on with runs: by the folder alone, to more steps, after SIGTERM, one process at a time, on another machine."""
+"""Going on with runs: by the folder alone, to more steps, after signals, on another machine."""
 
 import json
 import os
@@ -7,10 +7,8 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +18,12 @@ from conftest import Recorder
 from PIL import Image
 from safetensors.torch import load_file
 
-from cpds.apps.cli.image import ImageArgs
-from cpds.apps.cli.main import main, parse
+from cpds.apps.cli.main import main
 from cpds.callbacks import Checkpoints, MetricsLog, StopBetweenSteps
 from cpds.config import EditConfig, GuidanceConfig
 from cpds.editor import run, start
-from cpds.errors import InputError
 from cpds.images import open_image
-from cpds.presets import PRESETS
 from cpds.priors.unet import UNetPrior
-from cpds.runs import held
-from cpds.stored import decode, decode_fields, encode
 from representations.latent import LatentImage
 
 Edit = Callable[..., int]
@@ -158,34 +151,35 @@ def test_the_command_that_goes_on_is_quoted(
     assert main(parts[1:]) == 0
 
 
-ARGUMENTS = (
-    ["image", "--img_path", "x", "--prompt", "-a", "--trg_prompt", "b", "c"],
-    ["svg", "--svg_path", "x", "--prompt", "-a", "--trg_prompt", "b", "--only", "#face", "--optimize", "points"],
-    ["splats", "x.ply", "--cameras", "c.json", "--prompt", "-a", "--trg_prompt", "b", "--frame", "f.json"],
-    ["eval", "emoji-edit", "--limit", "3", "--clip", "openai/clip"],
+# ---- with other settings
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seed": 9}, ["(seed was 0, is now 9)"]),
+        ({"w_cut": 2, "lr": 3}, ["w_cut was", "lr was 20.0, is now 3.0"]),
+        ({"method": "dds"}, ["(method was 'cpds', is now 'dds')"]),
+        ({"prompt": "a bird"}, ["prompt was 'a cat', is now 'a bird'"]),
+        ({"trg_prompt": "a pig"}, ["target_prompt was ['a dog'], is now ['a pig']"]),
+        ({"torch_dtype": "bf16"}, ["prior was", "float32", "bfloat16"]),
+        ({"num_inference_steps": 2}, ["num_inference_steps was 3, is now 2", "longer, not shorter"]),
+        ({"preset": "dds"}, ["preset was 'cpds', is now 'dds'"]),
+        ({"resolution": 40}, ["resolution was None, is now 40"]),
+        ({"no_keep_unchanged": True}, ["keep_unchanged was True, is now False"]),
+        ({"resume": "out", "save_path": "two"}, ["leave out save_path"]),
+        ({"img_path": "other.png"}, ["source.image"]),
+        ({"mask": "other.png"}, ["source.mask"]),
+        ({"save_path": "elsewhere"}, ["no run to resume in elsewhere"]),
+    ],
 )
-
-
-@pytest.mark.parametrize("argv", ARGUMENTS, ids=lambda argv: argv[0])
-def test_arguments_survive_json(argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    args = parse([w if w != "-a" else "a" for w in argv])
-    again = decode_fields(type(args), json.loads(json.dumps(encode(args))))
-    assert encode(again) == encode(args)
-    assert {k: v for k, v in vars(again).items() if not isinstance(v, Path)} == {
-        k: v for k, v in vars(args).items() if not isinstance(v, Path)
-    }
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_settings_survive_json(preset: str) -> None:
-    assert decode(EditConfig, json.loads(json.dumps(encode(PRESETS[preset]))), "edit") == PRESETS[preset]
-
-
-def test_arguments_of_every_command_are_known(edit: Edit) -> None:
-    """A field of a type that cannot be read back is found here, not by the user who resumes."""
-    with pytest.raises(InputError, match="it lacks"):
-        decode_fields(ImageArgs, {})
+def test_resume_with_other_settings(
+    edit: Edit, refused: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict, words: list
+) -> None:
+    Image.new("RGB", (40, 28), "teal").save(tmp_path / "other.png")
+    assert edit() == 0
+    capsys.readouterr()
+    refused(*words, **{"resume": True} | changes)
 
 
 # ---- more steps
@@ -264,65 +258,6 @@ def test_a_kill_while_results_are_written_is_not_finished(
     assert int(load_file(tmp_path / "out/checkpoint.safetensors")["step"]) == 6
     assert edit(resume=True) == 0
     assert result(tmp_path / "out") == result(tmp_path / "whole")
-
-
-# ---- one process at a time
-
-
-HOLDER = """
-import sys
-from filelock import FileLock
-lock = FileLock(sys.argv[1])
-lock.acquire()
-print("held", flush=True)
-input()
-"""
-
-
-@contextmanager
-def another_process(lock: Path) -> Iterator[subprocess.Popen[str]]:
-    """Holds the lock until it is killed."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", HOLDER, str(lock)], text=True, **pipes) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-@pytest.mark.parametrize("several", [False, True])
-def test_two_processes_cannot_go_on_with_one_folder(
-    edit: Edit, tmp_path: Path, pressed: Pressed, capsys: pytest.CaptureFixture[str], several: bool
-) -> None:
-    targets = {"trg_prompt": ["a dog", "a pig"] if several else ["a dog"]}
-    assert edit(save_path=tmp_path / "whole", **targets) == 0
-    with pressed(2):
-        assert edit(**targets) == 130
-    out = tmp_path / "out"
-    before = {p: p.is_dir() or p.read_bytes() for p in out.rglob("*")}
-    capsys.readouterr()
-    with another_process(out / ".lock"):
-        assert edit(resume=True) == 2
-        assert (
-            told(capsys)
-            .strip()
-            .endswith(f"error: another process is at work in {out}: wait until it has ended, or stop it first")
-        )
-        assert {p: p.is_dir() or p.read_bytes() for p in out.rglob("*")} == before
-    assert edit(resume=True) == 0  # the lock of the killed process does not last
-    name = "cat-a-dog" if several else "."
-    assert result(out / name) == result(tmp_path / "whole" / name)
-
-
-def test_a_lock_leaves_nothing_where_nothing_was_claimed(tmp_path: Path) -> None:
-    with held(tmp_path / "a/b"):
-        assert (tmp_path / "a/b/.lock").exists()
-    assert not list(tmp_path.iterdir())
-    with held(tmp_path / "a"):
-        (tmp_path / "a/config.json").write_text("{}")
-    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == [".lock", "config.json"]
 
 
 # ---- being stopped

@@ -207,9 +207,8 @@ def test_killed_by_an_exception_and_resumed(
     plain: Callable[[], Plain], prior: UNetPrior, tmp_path: Path, step: int
 ) -> None:
     edit_in_folder(plain(), prior, *PROMPTS, tmp_path / "whole", LEARNED)
-    options, out = RunOptions(checkpoint_every=2), tmp_path / "out"
+    options, out, kill = RunOptions(checkpoint_every=2), tmp_path / "out", At(step, raise_killed)
     with pytest.raises(Killed):
-        kill = At(step, raise_killed)
         edit_in_folder(plain(), prior, *PROMPTS, out, LEARNED, callbacks=[kill], options=options)
     rest = At()
     state = edit_in_folder(plain(), prior, *PROMPTS, out, LEARNED, resume=True, callbacks=[rest])
@@ -223,9 +222,8 @@ def test_stopped_by_a_signal_and_resumed(
     plain: Callable[[], Plain], prior: UNetPrior, tmp_path: Path, sent: signal.Signals, code: int
 ) -> None:
     edit_in_folder(plain(), prior, *PROMPTS, tmp_path / "whole", LEARNED)
-    before = signal.getsignal(sent)
+    before, send = signal.getsignal(sent), At(3, lambda: os.kill(os.getpid(), sent))
     with pytest.raises(EditStopped) as stop:
-        send = At(3, lambda: os.kill(os.getpid(), sent))
         edit_in_folder(plain(), prior, *PROMPTS, tmp_path / "out", LEARNED, callbacks=[send])
     assert (stop.value.step, stop.value.exit_code, stop.value.finished) == (3, code, False)
     assert signal.getsignal(sent) == before
@@ -408,13 +406,12 @@ OWN = {
 def test_parts_of_ones_own_are_remembered(
     plain: Callable[[], Plain], prior: UNetPrior, tmp_path: Path, name: str
 ) -> None:
-    own, common = OWN[name], {"config": CONFIG}
-    stop = At(2, raise_killed)
-    options = RunOptions(checkpoint_every=1)
+    own, out = OWN[name], tmp_path / "out"
+    common: dict[str, Any] = {"config": CONFIG}
+    beginning: dict[str, Any] = {"callbacks": [At(2, raise_killed)], "options": RunOptions(checkpoint_every=1)}
     edit_in_folder(plain(), prior, *PROMPTS, tmp_path / "whole", **common | own.one)
     with pytest.raises(Killed):
-        out = tmp_path / "out"
-        edit_in_folder(plain(), prior, *PROMPTS, out, callbacks=[stop], options=options, **common | own.one)
+        edit_in_folder(plain(), prior, *PROMPTS, out, **common | own.one | beginning)
     assert json.loads((out / "config.json").read_text())["parts"] == own.remembered
     for another in (own.other, {}):
         with pytest.raises(InputError, match=rf"changed settings \({own.field} was "):

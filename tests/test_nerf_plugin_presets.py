@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -10,8 +10,8 @@ pytest.importorskip("nerfstudio", exc_type=(ImportError, OSError))
 pytest.importorskip("open3d", exc_type=(ImportError, OSError))  # wants libraries of the system
 from scenes import configured
 
+from cpds.config import Method
 from cpds.errors import InputError
-from cpds.presets import PDS_NERF, PDS_SPLATS, PRESETS
 from nerf_plugin.presets import SCENE_PRESETS, apply_preset
 
 
@@ -27,17 +27,23 @@ def rates(config: Any) -> dict[str, tuple[float, float | None]]:
     return {k: (v["optimizer"].lr, v["scheduler"] and v["scheduler"].lr_final) for k, v in found}
 
 
+def check_published(config: Any, guidance_scale: float) -> None:
+    """The numbers of PDS (Koo 2024) that NeRFs and splats share."""
+    found = config.pipeline.guidance
+    assert (found.method, found.guidance_scale, found.t_min, found.t_max) == ("pds", guidance_scale, 0.02, 0.98)
+    assert (found.w_identity, found.w_proximity, found.normalize_gradient) == (1.0, 0.0, False)
+    assert (config.max_num_iterations, config.pipeline.view_every) == (30_000, 10)
+
+
 def test_the_published_setting_of_nerfs() -> None:
     config = chosen("cpds", "pds-nerf-paper")
-    assert config.pipeline.guidance == PDS_NERF.guidance
-    assert (config.max_num_iterations, config.pipeline.view_every) == (30_000, 10)
+    check_published(config, 100.0)
     assert rates(config) == dict.fromkeys(("proposal_networks", "fields"), (1e-2, 1e-3))
 
 
 def test_the_published_setting_of_splats() -> None:
     config = chosen("cpds_splat", "pds-splats-paper")
-    assert config.pipeline.guidance == PDS_SPLATS.guidance
-    assert config.max_num_iterations == 30_000
+    check_published(config, 100.0)
     wanted = {"means": 1.6e-4, "features_dc": 2.5e-3, "features_rest": 1.25e-4, "opacities": 0.05}
     assert rates(config) == {k: (v, None) for k, v in (wanted | {"scales": 0.005, "quats": 0.001}).items()}
 
@@ -47,18 +53,43 @@ def test_what_is_given_stays() -> None:
     asked = replace(plain.pipeline.guidance, guidance_scale=33.0)
     changes = {"max_num_iterations": 77, "pipeline__guidance": asked, "optimizers__fields__optimizer__lr": 0.5}
     config = chosen("cpds", "pds-nerf-paper", **changes)
-    assert config.pipeline.guidance == replace(PDS_NERF.guidance, guidance_scale=33.0)
+    assert (config.pipeline.guidance.method, config.pipeline.guidance.guidance_scale) == ("pds", 33.0)
     assert config.max_num_iterations == 77
     assert rates(config) == {"proposal_networks": (1e-2, 1e-3), "fields": (0.5, 3e-4)}
 
 
-@pytest.mark.parametrize("method", ["cpds", "cpds_splat"])
-def test_the_first_is_what_a_method_does_without(method: str) -> None:
-    first = next(iter(SCENE_PRESETS[method.replace("_", "-")]))
-    config, plain = chosen(method, first), configured(method, None, Path())
-    assert config == plain
-    splats = PRESETS["cpds-splats"].guidance
-    assert plain.pipeline.guidance == (replace(splats, w_proximity=1.5) if method == "cpds" else splats)
+FIELD = dict.fromkeys(("proposal_networks", "fields"), (3e-3, 3e-4))
+SPLATS = {
+    "means": (5e-4, 2.5e-5),
+    "features_dc": (0.04, 2e-3),
+    "features_rest": (2e-3, 1e-4),
+    "opacities": (0.02, 1e-3),
+    "scales": (3e-3, 1.5e-4),
+    "quats": (1.5e-3, 7.5e-5),
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "preset", "w_proximity", "wanted"),
+    [("cpds", "cpds-nerf", 1.5, FIELD), ("cpds_splat", "cpds-splats", 5.0, SPLATS)],
+)
+def test_what_a_method_does_by_default(method: str, preset: str, w_proximity: float, wanted: Any) -> None:
+    for config in (configured(method, None, Path()), chosen(method, preset)):
+        found = config.pipeline.guidance
+        assert (found.method, found.guidance_scale, found.w_identity, found.w_cut) == ("cpds", 7.5, 0.03, 1.0)
+        assert (found.patch_selector, found.selector_every, found.n_patches) == ("learned", 4, 64)
+        assert (found.w_proximity, found.normalize_gradient) == (w_proximity, True)
+        assert (config.max_num_iterations, config.pipeline.view_every) == (300, 1)
+        assert rates(config) == wanted
+
+
+@pytest.mark.parametrize(("method", "suffix"), [("cpds", "nerf"), ("cpds_splat", "splats")])
+@pytest.mark.parametrize("name", get_args(Method))
+def test_each_guidance_has_its_preset(method: str, suffix: str, name: str) -> None:
+    config, default = chosen(method, f"{name}-{suffix}"), configured(method, None, Path())
+    assert config.pipeline.guidance.method == name
+    assert rates(config) == rates(default)
+    assert config.max_num_iterations == default.max_num_iterations
 
 
 @pytest.mark.parametrize(("method", "name"), [("cpds", "pds-splats-paper"), ("cpds_splat", "pds"), ("cpds", "")])

@@ -11,13 +11,16 @@ pytest.importorskip("open3d", exc_type=(ImportError, OSError))  # wants librarie
 from nerfstudio.field_components.field_heads import FieldHeadNames
 
 from cpds.errors import InputError
-from nerf_plugin.region import Region, confine_field, confine_gaussians, span
+from nerf_plugin.rays import confine_field
+from nerf_plugin.region import Region, extent
+from nerf_plugin.splats import confine_gaussians
 
-BOX = Region(box=(-0.5, -0.2, 0.1, 0.4, 0.6, 0.9))
-BALL = Region(sphere=(0.1, -0.2, 0.3, 0.5))
+BOX = Region((-0.5, -0.2, 0.1, 0.4, 0.6, 0.9))
+SWAPPED = Region((0.4, -0.2, 0.9, -0.5, 0.6, 0.1))  # other corners of it
+BALL = Region((0.1, -0.2, 0.3, 0.5))
 
 
-@pytest.mark.parametrize("region", [BOX, BALL])
+@pytest.mark.parametrize("region", [BOX, SWAPPED, BALL])
 def test_rays_enter_where_points_along_them_begin_to_be_inside(region: Region) -> None:
     generator = torch.Generator().manual_seed(0)
     origins = torch.randn(400, 3, generator=generator, dtype=torch.float64)
@@ -37,26 +40,24 @@ def test_rays_enter_where_points_along_them_begin_to_be_inside(region: Region) -
 
 
 @pytest.mark.parametrize(
-    ("region", "message"),
+    "numbers",
     [
-        (Region(box=(0.0, 0.0, 0.0, 1.0, 1.0, 1.0), sphere=(0.0, 0.0, 0.0, 1.0)), "a box or a sphere, got both"),
-        (Region(box=(0.0, 0.0, 0.0, 1.0, -1.0, 1.0)), "x0 < x1, y0 < y1, z0 < z1, got (0.0, 0.0, 0.0, 1.0, -1.0, 1.0)"),
-        (Region(sphere=(0.0, 0.0, 0.0, 0.0)), "with r > 0, got (0.0, 0.0, 0.0, 0.0)"),
-        (Region(sphere=(0.0, 0.0, float("nan"), 1.0)), "must be finite"),
+        (0.0, 0.0, 0.0, 1.0, 0.0, 1.0),  # a flat box
+        (0.0, 0.0, 0.0, 0.0),  # a sphere without a radius
+        (0.0, 0.0, float("nan"), 1.0),
+        (0.0, 0.0, 0.0, 1.0, 2.0),  # neither
+        (),
     ],
 )
-def test_regions_that_hold_nothing(region: Region, message: str) -> None:
+def test_numbers_that_are_no_region(numbers: tuple[float, ...]) -> None:
     with pytest.raises(InputError) as stop:
-        region.check()
-    assert message in str(stop.value)
+        Region(numbers)
+    assert f"two corners x y z x y z that differ in all three, got {numbers}" in str(stop.value)
 
 
-def test_a_region_is_asked_for_or_not() -> None:
-    assert not Region()
-    assert BOX
-    assert BALL
-    Region().check()
-    BOX.check()
+def test_regions_have_names() -> None:
+    assert str(BOX) == "box -0.5 -0.2 0.1 0.4 0.6 0.9"
+    assert str(BALL) == "sphere 0.1 -0.2 0.3 0.5"
 
 
 class Field:
@@ -69,15 +70,17 @@ class Field:
         return {FieldHeadNames.DENSITY: self.density, FieldHeadNames.RGB: self.rgb}
 
 
-@pytest.mark.parametrize("free", [None, torch.tensor([[[True]], [[False]]])])
-def test_free_rays_have_gradient_inside_of_the_region_alone(free: torch.Tensor | None) -> None:
+@pytest.mark.parametrize("editable", [None, torch.tensor([[[True]], [[False]]])])
+def test_editable_rays_have_gradient_inside_of_the_region_alone(editable: torch.Tensor | None) -> None:
     field = Field()
-    confine_field(field, Region(box=(-1.0, -1.0, -1.0, 1.0, 1.0, 1.0)))
+    confine_field(field, Region((-1.0, -1.0, -1.0, 1.0, 1.0, 1.0)))
     places = torch.tensor([-2.0, -0.5, 0.5, 2.0])[None, :, None].expand(2, 4, 3)
-    samples: Any = SimpleNamespace(frustums=SimpleNamespace(get_positions=lambda: places), metadata={"free": free})
-    samples.metadata = {} if free is None else samples.metadata
+    samples: Any = SimpleNamespace(
+        frustums=SimpleNamespace(get_positions=lambda: places), metadata={"editable": editable}
+    )
+    samples.metadata = {} if editable is None else samples.metadata
     sum(x.sum() for x in field.forward(samples).values()).backward()  # pyright: ignore[reportAttributeAccessIssue]
-    kept = [[1.0] * 4] * 2 if free is None else [[0.0, 1, 1, 0], [1, 1, 1, 1]]
+    kept = [[1.0] * 4] * 2 if editable is None else [[0.0, 1, 1, 0], [1, 1, 1, 1]]
     for x in (field.density, field.rgb):
         assert x.grad is not None
         assert torch.equal(x.grad, torch.tensor(kept)[..., None].expand_as(x))
@@ -96,7 +99,7 @@ def test_gaussians_outside_stay_to_the_last_bit() -> None:
     assert bool((x[:20] != before[:20]).all())
 
 
-def test_the_span_leaves_out_what_lies_far_away() -> None:
+def test_the_extent_leaves_out_what_lies_far_away() -> None:
     points = torch.linspace(0, 1, 101)[:, None].expand(101, 3).clone()
     points[-1] = 1000
-    assert span(points) == "x 0.05 to 0.95, y 0.05 to 0.95, z 0.05 to 0.95"
+    assert extent(points) == "x 0.05 to 0.95, y 0.05 to 0.95, z 0.05 to 0.95"

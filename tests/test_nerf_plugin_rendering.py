@@ -1,4 +1,4 @@
-"""Deferred back-propagation, on a model whose activations lie where tiny-cuda-nn has its own."""
+"""Cameras of other sizes; deferred back-propagation, on a model that keeps activations where tiny-cuda-nn does."""
 
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -12,7 +12,8 @@ pytest.importorskip("nerfstudio", exc_type=(ImportError, OSError))
 pytest.importorskip("open3d", exc_type=(ImportError, OSError))  # wants libraries of the system
 from nerfstudio.cameras.cameras import Cameras
 
-from nerf_plugin.rendering import render_rays, seeded
+from nerf_plugin.rays import render_rays
+from nerf_plugin.rendering import camera_at, seeded
 
 SIDE = 32
 
@@ -63,8 +64,8 @@ class Field(nn.Module):
         return {"size": outputs["rgb"].square().mean()}
 
 
-def drawn(chunk: int, defer: bool) -> SimpleNamespace:
-    """A view's picture, losses, the parameter's gradient and the most rays whose activations lived at a time."""
+def rendered(chunk: int, defer: bool) -> SimpleNamespace:
+    """A view's image, losses, the parameter's gradient and the most rays whose activations lived at a time."""
     Activations.living.clear()
     model, pose = Field(), torch.eye(4)[None, :3]
     camera = Cameras(pose, 1.2 * SIDE, 1.2 * SIDE, SIDE / 2, SIDE / 2, SIDE, SIDE)
@@ -76,14 +77,25 @@ def drawn(chunk: int, defer: bool) -> SimpleNamespace:
 
 
 def test_activations_that_torch_does_not_know_of_live_for_a_chunk() -> None:
-    deferred, direct = drawn(64, True), drawn(64, False)
+    deferred, direct = rendered(64, True), rendered(64, False)
     assert direct.most == SIDE**2  # the stand-in does keep them
     assert deferred.most == 64
 
 
 def test_and_the_gradient_is_the_direct_one() -> None:
-    deferred, direct = drawn(100, True), drawn(100, False)
+    deferred, direct = rendered(100, True), rendered(100, False)
     assert torch.equal(deferred.image, direct.image)
     assert torch.equal(deferred.loss, direct.loss)
     assert direct.gradient.abs().max() > 0.1
     assert torch.allclose(deferred.gradient, direct.gradient, rtol=1e-5, atol=1e-6)
+
+
+def test_resized_cameras_see_the_same(edited: dict[str, Any]) -> None:
+    pipeline = edited["cpds"].pipeline
+    camera = pipeline.datamanager.train_dataset.cameras[:1]
+    small = camera_at(camera, 10, 5)
+    wide = camera.generate_rays(camera_indices=0, keep_shape=True).directions
+    rays = small.generate_rays(camera_indices=0, keep_shape=True).directions
+    assert rays.shape == (10, 5, 3)
+    center = torch.nn.functional.normalize(wide[4:6, 4:8].mean((0, 1)), dim=0)  # of the 2 x 4 px that it covers
+    assert torch.allclose(rays[2, 1], center, atol=2e-3)

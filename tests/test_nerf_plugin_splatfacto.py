@@ -15,7 +15,7 @@ pytest.importorskip("nerfstudio", exc_type=(ImportError, OSError))
 pytest.importorskip("open3d", exc_type=(ImportError, OSError))  # wants libraries of the system
 from scenes import configured, make_dataset
 
-from nerf_plugin.trainer import parsed
+from nerf_plugin.base_run import parse_dataset
 
 
 def without_points(folder: Path) -> Path:
@@ -32,16 +32,16 @@ def refused(config: Any, capsys: Any) -> str:
         config.save_config()
     assert stop.value.code == 2
     assert not config.output_dir.exists()
-    (said,) = [line for line in capsys.readouterr().err.splitlines() if "ns-train: error:" in line]
-    return said
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if "ns-train: error:" in line]
+    return error
 
 
 def test_a_dataset_without_points_is_refused_with_the_recipe(tmp_path: Path, capsys: Any) -> None:
     data = without_points(tmp_path / "scene")
-    said = refused(configured("splatfacto_cpu", data, tmp_path / "out"), capsys)
-    assert f"dataset {data} has no sparse point cloud to start from, and 50000 random gaussians" in said
-    assert f"ns-export pointcloud --load-config outputs/.../config.yml --output-dir {data}" in said
-    assert f"then python -m nerf_plugin.points {data};" in said
+    error = refused(configured("splatfacto_cpu", data, tmp_path / "out"), capsys)
+    assert f"dataset {data} has no sparse point cloud to start from, and 50000 random gaussians" in error
+    assert f"ns-export pointcloud --load-config outputs/.../config.yml --output-dir {data}" in error
+    assert f"then python -m nerf_plugin.points {data};" in error
 
 
 def test_the_recipe_names_flags_that_there_are(tmp_path: Path, capsys: Any) -> None:
@@ -103,14 +103,14 @@ def test_exported_points_come_back_to_where_they_were(applied: Any, tmp_path: Pa
     meta = json.loads((data / "transforms.json").read_text()) | ({"applied_transform": applied} if applied else {})
     (data / "transforms.json").write_text(json.dumps(meta))
     config = configured("splatfacto_cpu", data, tmp_path / "out")
-    scene, wanted = parsed(config.pipeline.datamanager.dataparser, data), randn(0, 30, 3)
+    scene, wanted = parse_dataset(config.pipeline.datamanager.dataparser, data), randn(0, 30, 3)
     poses = torch.cat([torch.eye(3).expand(30, 3, 3), wanted[..., None]], 2)
     cloud = open3d.geometry.PointCloud()  # as ns-export pointcloud --save-world-frame True does it
     world = scene.transform_poses_to_original_space(poses)[:, :, 3].double().numpy()
     cloud.points, cloud.colors = (open3d.utility.Vector3dVector(x) for x in (world, world * 0 + 0.4))
     assert open3d.io.write_point_cloud(str(data / "point_cloud.ply"), cloud)
     assert add_points.main([str(data)]) == 0
-    found = parsed(config.pipeline.datamanager.dataparser, data).metadata
+    found = parse_dataset(config.pipeline.datamanager.dataparser, data).metadata
     assert torch.allclose(found["points3D_xyz"], wanted, atol=1e-4)
     assert torch.allclose(found["points3D_rgb"].float(), torch.tensor(102.0), atol=1.0)
     before = (data / "transforms.json").read_bytes()

@@ -64,9 +64,9 @@ def test_without_rights_the_command_is_named_and_only_ci_fails(
     assert system_packages.main(["libraries", str(gaps)]) == 0
     assert not (machine / "typed").exists()
     assert system_packages.main(["report", str(gaps)]) == 0
-    said = capsys.readouterr().err
-    assert "scenes" in said
-    assert "sudo apt-get install -y --no-install-recommends libusb-1.0-0 libegl1\n" in said
+    error = capsys.readouterr().err
+    assert "scenes" in error
+    assert "sudo apt-get install -y --no-install-recommends libusb-1.0-0 libegl1\n" in error
     monkeypatch.setenv("CI", "true")
     assert system_packages.main(["report", str(gaps)]) == 1
 

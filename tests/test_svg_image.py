@@ -97,7 +97,8 @@ def test_points_move_in_canvas_pixels_whatever_the_scale(prior: UNetPrior) -> No
         with torch.no_grad():
             points += 8.0
         found.append(image.values()["0:d"].detach())
-        np.testing.assert_allclose(found[-1] - image.document.parameters["0:d"].value, 8 * 32 / CANVAS, rtol=1e-4)
+        moved_by = found[-1].numpy() - image.document.parameters["0:d"].value
+        np.testing.assert_allclose(moved_by, 8 * 32 / CANVAS, rtol=1e-4)
     torch.testing.assert_close(*found)
 
 
@@ -136,7 +137,7 @@ def test_numbers_stay_in_their_ranges(document: Document, prior: UNetPrior) -> N
     image = SvgImage(document, prior)
     move(image, 400.0)
     for key, value in image.values().items():
-        p = document.parameters[key]
+        value, p = value.detach(), document.parameters[key]
         if p.group in ("fills", "strokes", "opacities"):
             assert -1e-6 <= float(value.min()) <= float(value.max()) <= 1 + 1e-6, key
         if p.group == "widths":

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from svg.document import Document
 from svg.model import IDENTITY, Affine2D, Clip, Draw, Geometry, Gradient, Group, Solid, StaticPart, Stop, Stroke
-from svg.raster.compose import Begin, End, Fill, Paste, compose
+from svg.raster.compose import Begin, End, Fill, Inputs, Paste, compose
 from svg.raster.coverage import boxes_of, coverage
 from svg.raster.outlines import Outlines
 from svg.raster.page import Raster, over, render
@@ -338,7 +338,7 @@ def test_composition_and_its_gradient_are_those_of_plain_operations() -> None:
         Fill(2, small, map=0),
     ]
     maps = [some(3, 3, 4)]
-    found = compose((5, 6), tape, rows, cells, colors, opacities, maps)
+    found = compose((5, 6), tape, rows, Inputs(cells, colors, opacities, maps))
 
     def placed(shape: int, where: tuple[int, int, int, int]) -> Tensor:
         x, y, w, h = where

@@ -1,6 +1,8 @@
 """Write a trained prior in diffusers' layout, with samples and a model card: the folder that ships.
 
-python -m scripts.emoji_prior.export --run runs/prior --out cpds/assets/prior
+    python -m scripts.emoji_prior.export --run runs/prior --out cpds/assets/prior
+
+`python -m scripts.emoji_prior.train --export` does the same at its end.
 """
 
 import json

@@ -163,9 +163,9 @@ def draw(icons: Icons, scene: Scene, side: int) -> tuple[Tensor, Tensor]:
 def caption(
     icons: Icons, scene: Scene, words: dict[str, list[str]], rng: random.Random, background: str | None = None
 ) -> str:
-    """A sentence that says what the image shows; style, background, size and place are each named now and then.
+    """A sentence about what the image shows; style, background, size and place are each named now and then.
 
-    `background` takes the place of the words for the scene's own; with "" none are said.
+    `background` takes the place of the words for the scene's own; with "" there are none.
     """
     noun = rng.choice(words[icons.concept[scene.icon]])
     style = icons.style[scene.icon]

@@ -61,7 +61,7 @@ def find_icon(name: str, style: str, side: int) -> Icon:
 
 
 def open_icon(path: Path, side: int) -> Icon:
-    """From a file, its whole canvas, centred in a square. Raises InputError unless it is partly transparent."""
+    """From a file, all of its canvas, centred in a square. Raises InputError unless it is partly transparent."""
     try:
         if path.suffix.lower() == ".svg":
             image = rendered(path.read_text(), side)

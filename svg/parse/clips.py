@@ -1,4 +1,4 @@
-"""Clip paths: constant outlines that say what shows."""
+"""Clip paths: constant outlines that bound what shows."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace

@@ -19,7 +19,7 @@ Inherited = Mapping[str, tuple[str, Any]]  # property -> text and owner (None: w
 class Context:
     """The state at one place of the drawing.
 
-    An owner other than None says where an inherited property is to be written: at the `use` through which it comes
+    An owner other than None is where an inherited property is to be written: at the `use` through which it comes
     into a subtree that may be drawn several times, or nowhere (CONSTANT).
     """
 

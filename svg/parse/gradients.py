@@ -26,7 +26,7 @@ def gradient_chain(tree: Tree, element: Any) -> list[Any]:
 
 
 def geometry_source(chain: list[Any], name: str) -> Any:
-    """The element of a chain that says a coordinate, or None: only gradients of the same kind pass them on."""
+    """The element of a chain that has a coordinate, or None: only gradients of the same kind pass them on."""
     for element in chain:
         if tag(element) != tag(chain[0]):
             return None

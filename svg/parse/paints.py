@@ -81,7 +81,7 @@ class PaintResolver:
         if known is None or known.kind == "none":
             return None
         if self.is_pattern(text):
-            return self.texture(text, shape, context), self._number(element, f"{side}-opacity", context, "opacities")
+            return self.texture(text, shape, context), self._opacity(element, f"{side}-opacity", context)
         if known.kind == "reference":
             gradient = self._gradient(known.target, shape, context)
             if gradient is None:
@@ -91,7 +91,7 @@ class PaintResolver:
                     if fallback is None or fallback.kind == "none"
                     else self._solid(element, side, fallback, context)
                 )
-            key = self._number(element, f"{side}-opacity", context, "opacities")
+            key = self._opacity(element, f"{side}-opacity", context)
             if len(gradient.stops) == 1:
                 stop = gradient.stops[0]
                 if self._is_one(key):
@@ -120,20 +120,18 @@ class PaintResolver:
         # of a color that nobody but this element's draws can hold, the alpha is written beside it
         beside = element if owner is None else None
         key = self._add(element, owner, name, rgb, group)
-        opacity = self._number(element, f"{side}-opacity", context, "opacities", alpha, beside)
+        opacity = self._opacity(element, f"{side}-opacity", context, alpha, beside)
         if alpha != 1:
             self.table.link(key, opacity)
         return Solid(key), opacity
 
-    def _number(
-        self, element: Any, name: str, context: Context, group: GroupName, factor: float = 1.0, beside: Any = None
-    ) -> str:
-        """An inherited opacity times `factor`; owned by `beside` where the factor is not 1."""
+    def _opacity(self, element: Any, name: str, context: Context, alpha: float = 1.0, beside: Any = None) -> str:
+        """An inherited opacity times `alpha`; owned by `beside` where alpha is not 1."""
         value = fraction(context.computed(name))
         owner = context.owner_of(name)
-        if factor != 1 and beside is not None and owner is not CONSTANT:
+        if alpha != 1 and beside is not None and owner is not CONSTANT:
             owner = beside
-        return self._add(element, owner, name, (1.0 if value is None else value) * factor, group)
+        return self._add(element, owner, name, (1.0 if value is None else value) * alpha, "opacities")
 
     def _add(self, element: Any, owner: Any, name: str, value: Any, group: GroupName, px: float = 1.0) -> str:
         if owner is CONSTANT:

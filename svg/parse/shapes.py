@@ -111,7 +111,7 @@ def shape_attributes(name: str, commands: str, old: np.ndarray, new: np.ndarray,
     ]
     before = [plain(float(v), decimals) for v in old]
     changed = {a: t for a, t, b in zip(attributes, texts, before, strict=True) if t != b}
-    # radii follow each other and the sides where they are left out or too large: say both
+    # radii follow each other and the sides where they are left out or too large: write both
     if name in ("rect", "ellipse") and changed.keys() & SIZES and (old[-2:].any() or new[-2:].any()):
         changed |= dict(zip(attributes[-2:], texts[-2:], strict=True))
     return changed

@@ -45,7 +45,7 @@ class StaticParts:
         return around
 
     def page(self, elements: list[Any], context: Context, name: str) -> StaticPart:
-        """`elements` alone, placed and styled as `context` says."""
+        """`elements` alone, placed and styled as in `context`."""
         self.shown.update(part for element in elements for part in element.iter("*"))
         return StaticPart(self._page([self._clone(e) for e in elements], elements, context), name)
 

@@ -72,7 +72,7 @@ def color(text: str) -> tuple[RGB, float] | None:
 
 @dataclass(frozen=True)
 class PaintText:
-    """What a fill or a stroke says: nothing, a color, the current color, or a reference with a fallback."""
+    """The value of a fill or a stroke: nothing, a color, the current color, or a reference with a fallback."""
 
     kind: Literal["none", "color", "current", "reference"]
     rgb: RGB = (0.0, 0.0, 0.0)

@@ -130,7 +130,7 @@ class Writer:
         return {n: texts[n] for n in names if n in changed}
 
     def _keep_inherited(self, changed: Mapping[str, np.ndarray], edits: dict[Any, Edit]) -> None:
-        """Gradients that inherit a coordinate which changes say their own from now on."""
+        """Gradients that inherit a coordinate which changes get their own."""
         for key, parameter in self.table.parameters.items():
             if parameter.property != "gradient" or "#" in key:
                 continue
@@ -138,7 +138,7 @@ class Writer:
             numbers = changed.get(key, parameter.value)
             above = [e for e in chain[1:] if tag(e) == tag(chain[0])]
             for name, value in zip(gradient_texts(chain), numbers, strict=True):
-                # a focus that nobody says follows the center
+                # a focus that is not given follows the center
                 wanted = {name, f"c{name[1]}"} if name in ("fx", "fy") else {name}
                 inherited = geometry_source(chain, name) is not chain[0]
                 if inherited and any(wanted & edits[e].attributes.keys() for e in above if e in edits):

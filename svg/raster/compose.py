@@ -52,12 +52,16 @@ Step = Fill | Paste | Begin | End
 
 
 @dataclass(frozen=True)
-class _Inputs:
-    """What an image depends on, or the gradients of it."""
+class Inputs:
+    """What an image depends on, or the gradients of it.
 
-    coverage: Tensor
-    colors: Tensor
-    opacities: Tensor
+    `colors` are straight RGB and opacity of each shape; `opacities` those of groups; `maps` straight RGBA in a shape's
+    box, whose alpha the shape's opacity multiplies.
+    """
+
+    coverage: Float[Tensor, " cells"]
+    colors: Float[Tensor, "s 4"]
+    opacities: Float[Tensor, " o"]
     maps: list[Tensor]
 
     def covered(self, step: Fill, rows: list[tuple[int, int]]) -> Float[Tensor, "h w 1"]:
@@ -88,7 +92,7 @@ class _Compose(torch.autograd.Function):
     def forward(
         ctx: Any, size: tuple[int, int], tape: list[Step], rows: list[tuple[int, int]], *inputs: Tensor
     ) -> Tensor:
-        given, keep = _Inputs(inputs[0], inputs[1], inputs[2], list(inputs[3:])), any(ctx.needs_input_grad)
+        given, keep = Inputs(inputs[0], inputs[1], inputs[2], list(inputs[3:])), any(ctx.needs_input_grad)
         stack = [given.coverage.new_zeros(*size, 4)]
         backdrops: list[Tensor | None] = []  # what each step found below it
         for step in tape:
@@ -116,7 +120,7 @@ class _Compose(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         given, out = (
-            _Inputs(x[0], x[1], x[2], list(x[3:]))
+            Inputs(x[0], x[1], x[2], list(x[3:]))
             for x in (ctx.saved_tensors, [torch.zeros_like(x) for x in ctx.saved_tensors])
         )
         stack = [grads[0].clone()]
@@ -146,14 +150,14 @@ def _cut(box: Box) -> tuple[slice, slice]:
     return slice(y, y + h), slice(x, x + w)
 
 
-def _factor(step: Paste | End, given: _Inputs) -> Tensor:
+def _factor(step: Paste | End, given: Inputs) -> Tensor:
     """What multiplies a layer: its group's opacity and clip."""
     dim = given.dim(step.opacity) if isinstance(step, End) else given.dim(None)
     return dim * step.clip[..., None] if step.clip is not None else dim.reshape(1)
 
 
 def _fill_backward(
-    step: Fill, rows: list[tuple[int, int]], grad: Tensor, below: Tensor, given: _Inputs, out: _Inputs
+    step: Fill, rows: list[tuple[int, int]], grad: Tensor, below: Tensor, given: Inputs, out: Inputs
 ) -> None:
     """Pass a fill's gradient on to what it was made of; `grad` becomes that of what lay below."""
     color, a = given.paint(step)
@@ -174,17 +178,11 @@ def _fill_backward(
 
 
 def compose(
-    size: tuple[int, int],
-    tape: list[Step],
-    rows: list[tuple[int, int]],
-    coverage: Float[Tensor, " cells"],
-    colors: Float[Tensor, "s 4"],
-    opacities: Float[Tensor, " o"],
-    maps: list[Tensor],
+    size: tuple[int, int], tape: list[Step], rows: list[tuple[int, int]], inputs: Inputs
 ) -> Float[Tensor, "h w 4"]:
     """The image (premultiplied RGBA) that the tape paints on a transparent canvas of `size` (height, width).
 
-    `rows` are each shape's (start, stride) in the flat coverage; `colors` straight RGB and opacity of each shape;
-    `maps` straight RGBA in a shape's box, whose alpha the shape's opacity multiplies.
+    `rows` are each shape's (start, stride) in the flat coverage.
     """
-    return _Compose.apply(size, tape, rows, coverage, colors, opacities, *maps)  # pyright: ignore[reportReturnType]
+    tensors = (inputs.coverage, inputs.colors, inputs.opacities, *inputs.maps)
+    return _Compose.apply(size, tape, rows, *tensors)  # pyright: ignore[reportReturnType]

@@ -4,7 +4,7 @@
     image = raster.render(values, 128, 128)          # premultiplied RGBA, gradients reach the tensors of `values`
 
 Coverage is estimated from `samples` x `samples` jittered points a pixel, the gradient of outlines from as many points
-on them. What diffvg would draw otherwise than SVG says is refused.
+on them. What diffvg would draw otherwise than SVG prescribes is refused.
 """
 
 from __future__ import annotations

@@ -134,13 +134,13 @@ class Outlines:
             parts = (bend * scales.to(points)[self.geometry.to(device)] * 0.75 / TOLERANCE).sqrt().ceil()
             parts = parts.clamp(1, MOST_PARTS).long().masked_fill(degree == 1, 1)
         curve, k = spread(parts)
-        start, end = (self._at(p0, p1, p2, p3, curve, (k + j) / parts[curve]) for j in (0, 1))
+        start, end = (_bernstein((p0, p1, p2, p3), curve, (k + j) / parts[curve]) for j in (0, 1))
         return Segments(start, end, contour[curve], self.geometry.to(device)[curve], self.closed.to(device), k > 0)
 
-    @staticmethod
-    def _at(p0: Tensor, p1: Tensor, p2: Tensor, p3: Tensor, curve: Tensor, t: Tensor) -> Tensor:
-        """Bernstein form, exact at both ends: neighbours share their points to the last bit."""
-        t = t.to(p0)[:, None]
-        s = 1 - t
-        terms = (s * s * s, 3 * s * s * t, 3 * s * t * t, t * t * t)
-        return torch.stack([w * p[curve] for w, p in zip(terms, (p0, p1, p2, p3), strict=True)]).sum(0)
+
+def _bernstein(control: tuple[Tensor, Tensor, Tensor, Tensor], curve: Tensor, t: Tensor) -> Float[Tensor, "n 2"]:
+    """Points at t of cubics; exact at both ends: neighbours share their points to the last bit."""
+    t = t.to(control[0])[:, None]
+    s = 1 - t
+    terms = (s * s * s, 3 * s * s * t, 3 * s * t * t, t * t * t)
+    return torch.stack([w * p[curve] for w, p in zip(terms, control, strict=True)]).sum(0)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from svg.model import Clip, Draw, Gradient, Node, Solid, StaticPart, Texture
-from svg.raster.compose import Begin, Box, End, Fill, Paste, Step, compose
+from svg.raster.compose import Begin, Box, End, Fill, Inputs, Paste, Step, compose
 from svg.raster.edges import PageEdges
 from svg.raster.gradients import paint
 from svg.raster.shapes import Shape, Shapes
@@ -58,7 +58,8 @@ class Painting:
         table = torch.stack(colors) if colors else none.reshape(0, 4)
         opacities = torch.stack(self.opacities) if self.opacities else none
         c = self.covered
-        return compose(c.size, self.tape, c.rows, c.flat, table, opacities, self.maps).permute(2, 0, 1)
+        inputs = Inputs(c.flat, table, opacities, self.maps)
+        return compose(c.size, self.tape, c.rows, inputs).permute(2, 0, 1)
 
     def _paint(self, i: int, shape: Shape) -> Float[Tensor, 4]:
         """A shape's color and opacity; where its paint is an image, that is put among the maps."""

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cpds.apps.cli.args import EMBEDDED_NOTE, EditArgs, ImagePreset
-from cpds.apps.cli.jobs import Job, Opened, find_jobs, run_jobs, tell_skipped
+from cpds.apps.cli.jobs import Job, find_jobs
+from cpds.apps.cli.running import Opened, run_jobs, tell_skipped
 from cpds.errors import InputError
 from cpds.terminal import print_loading, print_status
 

@@ -1,31 +1,20 @@
-"""The edits that a command line asks for: which they are, where they go, and running them one after the other."""
+"""The edits that a command line asks for: which they are, and where they go."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from cpds.apps.cli.args import EditArgs
+from cpds.apps.cli.resuming import FREE, anew, require_same
 from cpds.config import require
-from cpds.errors import InputError
-from cpds.stored import CONFIG, PLACES, PLAN, Stored, differences, encode, read_object, request, stored
-from cpds.terminal import print_result, print_status
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from cpds.priors.base import Prior
-    from cpds.representation import Representation
-
-# what may change when a run is resumed, beside paths and more steps: the rest of the settings decides the pixels. What
-# the paths, the prior and the precision stand for is compared by its digest once it is loaded.
-FREE = {"prior", "device", "torch_dtype", "checkpoint_every", "svg_every", "ply_every", "dry_run"}
+from cpds.stored import CONFIG, PLAN, Stored, request, stored
+from cpds.terminal import print_status
 
 
 class Job(NamedTuple):
@@ -34,14 +23,6 @@ class Job(NamedTuple):
     source: Path  # the file that is edited
     target: str  # prompt
     folder: Path  # run folder
-
-
-class Opened(NamedTuple):
-    """What one edit starts from."""
-
-    representation: Representation[Any]
-    before: Image | None = None  # for people; none: the representation's preview
-    export_every: int = 0
 
 
 class Jobs(NamedTuple):
@@ -139,21 +120,10 @@ def require_places(jobs: Sequence[Job], root: Path) -> None:
         require(not os.path.lexists(root / name), f"{root} already holds {name}: choose another folder")
 
 
-def free_fields(old: Any, new: Any) -> set[str]:
-    """Arguments that may change when a run is resumed: those of FREE, and paths, whose files' digests are compared."""
-    paths = {f.name for f in fields(new) if isinstance(getattr(new, f.name) or getattr(old, f.name), Path)}
-    return paths | {k for k in FREE if hasattr(new, k)}
-
-
-def anew(old: Any, new: Any) -> list[str]:
-    """The flags among those that may change by which the arguments `new` differ from the run's own."""
-    names = [k for k in sorted(free_fields(old, new) - {*PLACES, "dry_run"}) if getattr(new, k) != getattr(old, k)]
-    return [word for k in names if getattr(new, k) is not None for word in (f"--{k}", str(getattr(new, k)))]
-
-
 def unfinished(before: Stored, args: EditArgs, given: Path) -> list[Job]:
     """The edits in args.resume that are not finished, where `before` is what it was begun with."""
-    from cpds.runs import RunFolder, held
+    from cpds.locks import held
+    from cpds.runs import RunFolder
 
     assert args.resume is not None
     edits = before.edits or (("", args.target_prompt[0], ""),)
@@ -169,97 +139,3 @@ def unfinished(before: Stored, args: EditArgs, given: Path) -> list[Job]:
         with held(args.resume, PLAN if before.edits else CONFIG):
             pass  # that another process is at work is told now, not after the prior is loaded
     return jobs
-
-
-def require_same(old: Any, new: Any) -> None:
-    """InputError where arguments `new` contradict those that the run was begun with; steps may be added."""
-    require(new.save_path == new.resume, f"the run to resume is in {new.resume}: leave out save_path")
-    free = free_fields(old, new)
-    before, now = ({k: v for k, v in encode(args).items() if k not in free} for args in (old, new))
-    steps = [args["edit"].pop("num_inference_steps") for args in (before, now)]
-    changed = [c.removeprefix("edit.").removeprefix("guidance.") for c in differences(before, now)]
-    require(
-        not changed,
-        f"cannot resume {new.resume} with changed settings ({'; '.join(changed)}): leave these out, or start a new run",
-    )
-    require(
-        steps[0] <= steps[1],
-        f"num_inference_steps was {steps[0]}, is now {steps[1]}: a run can be made longer, not shorter",
-    )
-
-
-def tell_skipped(skipped: Mapping[Path, str]) -> None:
-    """Name every source that could not be edited, and why."""
-    for path, reason in skipped.items():
-        print_status(f"cpds: skipped: {reason if str(path) in reason else f'{path}: {reason}'}")
-
-
-def run_jobs(jobs: Jobs, prior: Prior, opened: Callable[[Job], Opened], suffix: str = "") -> int:
-    """All edits, one after the other; the first exit code that is not 0. `suffix` ends both prompts."""
-    if not jobs.several:
-        return _each(jobs, prior, opened, suffix)
-    from cpds.runs import held, write_atomic
-
-    plan = jobs.root / PLAN
-    with held(jobs.root, PLAN):
-        try:
-            old = read_object(plan) if os.path.lexists(plan) else jobs.plan()
-            old["edit"]["num_inference_steps"] = jobs.args.edit.num_inference_steps
-            write_atomic(plan, json.dumps(old, indent=2).encode())
-            return _each(jobs, prior, opened, suffix)
-        except KeyboardInterrupt:  # between two edits
-            print_status(f"Stopped; go on with: {jobs.again}")
-            return 130
-        except OSError as err:
-            raise InputError(f"{jobs.root} cannot be written ({err.strerror}): choose another") from err
-        finally:
-            if not any(os.path.lexists(job.folder / CONFIG) for job in jobs.jobs) and jobs.args.resume is None:
-                plan.unlink(missing_ok=True)  # the first edit was refused: nothing was begun
-
-
-def _each(jobs: Jobs, prior: Prior, opened: Callable[[Job], Opened], suffix: str) -> int:
-    """What `run_jobs` does once the folders' folder is its own."""
-    todo = [job for job in jobs.jobs if job.source not in jobs.skipped]
-    for n, job in enumerate(todo, 1):
-        if jobs.several:
-            print_status(f"[{n}/{len(todo)}] {job.source.name} -> {job.target}")
-        if code := run_job(jobs, job, prior, opened(job), suffix):
-            return code
-    return 0
-
-
-def run_job(jobs: Jobs, job: Job, prior: Prior, opened: Opened, suffix: str = "") -> int:
-    """Start, resume or skip one edit, and say what it has left; its exit code."""
-    from cpds.callbacks import ProgressBar
-    from cpds.session import EditStopped, RunOptions, RunUnwritable, edit_in_folder, outputs
-
-    args, bar = jobs.args, ProgressBar()
-    try:
-        edit_in_folder(
-            opened.representation,
-            prior,
-            args.prompt + suffix,
-            job.target + suffix,
-            job.folder,
-            args.edit,
-            resume=args.resume is not None,
-            source=opened.before,
-            callbacks=[bar],
-            options=RunOptions(args.checkpoint_every, opened.export_every),
-            request=jobs.request(job),
-        )
-    except EditStopped as stop:
-        if not stop.finished:
-            print_status(f"Stopped after step {stop.step}; go on with: {jobs.again}")
-            return stop.exit_code
-        code = stop.exit_code
-    except RunUnwritable as err:
-        raise InputError(f"{err.why}: {err.remedy} and go on with: {jobs.again}") from err
-    else:
-        code = 0
-    if bar.started_at is None:
-        print_status(f"{job.folder} is already finished")
-        return 0
-    for label, file in outputs(opened.representation, job.folder).items():
-        print_result(f"{label:>12}: {file}")
-    return code

@@ -6,7 +6,8 @@ from pathlib import Path
 import tyro
 
 from cpds.apps.cli.args import EMBEDDED_NOTE, EditArgs, SplatPreset
-from cpds.apps.cli.jobs import Job, Opened, find_jobs, run_jobs
+from cpds.apps.cli.jobs import Job, find_jobs
+from cpds.apps.cli.running import Opened, run_jobs
 from cpds.config import EditConfig, require
 from cpds.presets import PRESETS
 from cpds.terminal import print_loading, print_status

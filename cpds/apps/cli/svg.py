@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from cpds.apps.cli.args import EMBEDDED_NOTE, EditArgs, SvgPreset
-from cpds.apps.cli.jobs import Job, Opened, find_jobs, run_jobs, tell_skipped
+from cpds.apps.cli.jobs import Job, find_jobs
+from cpds.apps.cli.running import Opened, run_jobs, tell_skipped
 from cpds.config import EditConfig, require
 from cpds.errors import InputError
 from cpds.presets import PRESETS
@@ -53,7 +54,7 @@ def run_svg(args: SvgArgs) -> int:
     from cpds.masks import edit_mask
     from svg.document import Document
 
-    jobs = find_jobs("svg", args, "svg_path", lambda path: find_files(path, (".svg", ".svgz"), "SVG", "svg_path"))
+    jobs = find_jobs("svg", args, "svg_path", lambda path: find_files(path, (".svg", ".svgz"), "SVG"))
     if not jobs.jobs:
         return 0
     mask = edit_mask(args.mask) if args.mask else None

@@ -1,11 +1,10 @@
-"""The scene as a run found it: pictures of it are made when first asked for, and kept in the run's folder."""
+"""The scene as a run found it: images of it are rendered when first needed, and kept in the run's folder."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -13,18 +12,19 @@ from cpds.errors import InputError
 from cpds.images import open_image, png, to_pil
 from cpds.types import Images
 from nerf_plugin.checkpoints import open_run
-from nerf_plugin.records import save
+from nerf_plugin.outputs import save
+from nerf_plugin.rendering import SceneRenderer
 
 
 class BaseScene:
     """The weights that a run began with; `checkpoint` holds them for a run that goes on after it was interrupted."""
 
-    def __init__(self, model: Any, checkpoint: Path, resumed: bool) -> None:
-        self.model, self.checkpoint = model, checkpoint
+    def __init__(self, renderer: SceneRenderer, checkpoint: Path, resumed: bool) -> None:
+        self.renderer, self.checkpoint = renderer, checkpoint
         self._weights = None if resumed else {k: x.detach().cpu().clone() for k, x in self._edited().items()}
 
     def _edited(self) -> dict[str, Tensor]:
-        return {k: x for k, x in self.model.named_parameters() if x.requires_grad}
+        return {k: x for k, x in self.renderer.model.named_parameters() if x.requires_grad}
 
     def weights(self) -> Mapping[str, Tensor]:
         """By name, on the CPU. Raises InputError where they are gone."""
@@ -40,26 +40,21 @@ class BaseScene:
         return self._weights
 
     @contextmanager
-    def shown(self) -> Iterator[None]:
+    def restored(self) -> Iterator[None]:
         """The model as it was, meanwhile."""
         base, now = self.weights(), {k: x.data for k, x in self._edited().items()}
-        sampler = getattr(self.model, "proposal_sampler", None)
-        anneal = getattr(sampler, "_anneal", 1.0)
         try:
             for k, x in self._edited().items():
                 x.data = base[k].to(x.device)
-            if sampler is not None:
-                sampler.set_anneal(1.0)  # as when a scene is loaded; steps change it
-            yield
+            with self.renderer.loaded_sampling():
+                yield
         finally:
             for k, x in self._edited().items():
                 x.data = now[k]
-            if sampler is not None:
-                sampler.set_anneal(anneal)
 
-    def kept(self, file: Path, draw: Callable[[], Images]) -> Images:
-        """The picture in `file`; where there is none yet, what `draw` makes of the scene as it was."""
+    def image(self, file: Path, render: Callable[[], Images]) -> Images:
+        """What `file` holds; where there is none yet, what `render` makes of the scene as it was."""
         if not file.is_file():
-            with self.shown():
-                save(file, png(to_pil(draw())))
+            with self.restored():
+                save(file, png(to_pil(render())))
         return open_image(file)

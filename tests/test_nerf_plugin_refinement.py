@@ -1,0 +1,94 @@
+"""Refinement: SDEdit on the views of a scene, one after the other."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("nerfstudio", exc_type=(ImportError, OSError))
+pytest.importorskip("open3d", exc_type=(ImportError, OSError))  # wants libraries of the system
+from scenes import TRAINING, same, saved_model, scene_state, train
+
+from cpds.images import resized
+from nerf_plugin.checkpoints import checkpoints, open_run
+from nerf_plugin.refinement import at_full_size
+
+
+def noise(seed: int, *shape: int) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("kind", ["cpds", "cpds_splat"])
+def test_refinement_replaces_images_in_turn(
+    kind: str, edit_scene: Callable[..., Any], edited: dict[str, Any]
+) -> None:  # fmt: skip
+    trainer = edit_scene(
+        f"{kind}_refine", load_dir=edited[kind].checkpoint_dir, max_num_iterations=3, pipeline__update_every=1,
+        pipeline__denoising_steps=4, pipeline__skip=(0.5, 0.5),
+    )  # fmt: skip
+    source, refined = trainer.base_dir / "source", trainer.base_dir / "images"
+    assert sorted(f.name for f in refined.iterdir()) == ["view_0.png", "view_1.png", "view_2.png"]  # three of four
+    for view in range(3):
+        a, b = (np.asarray(Image.open(place / f"view_{view}.png")) for place in (source, refined))
+        assert not np.array_equal(a, b)
+    manager = trainer.pipeline.datamanager
+    if kind == "cpds":
+        batch = manager.train_image_dataloader.cached_collated_batch
+        used = [batch["image"][batch["image_idx"].tolist().index(v)] for v in TRAINING]
+    else:
+        used = [manager.cached_train[v]["image"] / 255 for v in TRAINING]
+    for view in TRAINING:
+        with Image.open((refined if view < 3 else source) / f"view_{view}.png") as file:
+            image = torch.from_numpy(np.array(file.resize((20, 20), Image.Resampling.BICUBIC))).float() / 255
+        assert (used[view] - image).abs().mean() < 0.01
+    assert not same(saved_model(edited[kind].base_dir), scene_state(trainer))
+
+
+def test_refinement_goes_on(edit_scene: Callable[..., Any], edited: dict[str, Any], tmp_path: Path) -> None:
+    common = {
+        "load_dir": edited["cpds_splat"].checkpoint_dir,
+        "pipeline__update_every": 1,
+        "pipeline__denoising_steps": 2,
+    }
+    common |= {"max_num_iterations": 4, "steps_per_save": 1, "save_only_latest_checkpoint": False}
+    part = edit_scene("cpds_splat_refine", out=tmp_path / "part", **common)
+    last = max(checkpoints(part.checkpoint_dir))
+    checkpoints(part.checkpoint_dir)[last].unlink()
+    kept = (part.base_dir / "images" / "view_2.png").read_bytes()
+    again = train(open_run(part.base_dir).config)
+    assert max(checkpoints(again.checkpoint_dir)) == last
+    assert (again.base_dir / "images" / "view_2.png").read_bytes() == kept
+    assert (again.base_dir / "source" / "view_2.png").is_file()
+
+
+def test_refined_splats_train_over_the_background_of_their_images(
+    edit_scene: Callable[..., Any], base_scenes: dict[str, Path]
+) -> None:  # fmt: skip
+    trainer = edit_scene("cpds_splat_refine", load_dir=base_scenes["cpds_splat"])
+    model = trainer.pipeline.model
+    assert model.config.background_color == "random"
+    with torch.no_grad():
+        found = model.train().get_outputs(trainer.pipeline.views.cameras[0])["background"]
+    assert torch.equal(found, model.background_color)
+
+
+def test_refined_views_keep_what_is_finer_than_the_prior_sees() -> None:
+    base, image = noise(0, 1, 3, 64, 64), noise(1, 1, 3, 64, 64)
+    small = resized(image, (16, 16))
+    nothing, all_of_it = torch.zeros(1, 1, 16, 16), torch.ones(1, 1, 16, 16)
+    assert torch.allclose(at_full_size(small + 0.3, nothing, image, base), base, atol=1e-6)
+    assert torch.allclose(at_full_size(small, all_of_it, image, base), image, atol=1e-6)
+    flat = torch.full_like(small, 0.5)  # what SDEdit made anew; half of the grain would be clamped without room
+    found = at_full_size(flat, all_of_it, 0.25 + image / 2, base)
+    grain = (found - resized(resized(found, (16, 16)), (64, 64))).std()
+    assert grain > 0.4 * image.std()
+    assert (resized(found, (16, 16)) - 0.5).abs().mean() < 0.02
+
+
+def test_and_at_the_priors_size_they_are_what_sdedit_made() -> None:
+    base, image, edited, touched = (noise(i, 1, n, 16, 16) for i, n in enumerate((3, 3, 3, 1)))
+    assert torch.allclose(at_full_size(edited, touched, image, base), base + touched * (edited - base), atol=1e-6)
