@@ -11,8 +11,8 @@ One sees what Python asks (`x.device`, `x.to`, `x.numpy`, a factory's device) an
 every operation, those of backward too, labels what comes of labelled tensors, and records.
 
 As on a GPU, a CPU tensor without dimensions may be combined with tensors there, and one that indexes them is copied.
-Tensors that autograd makes for itself belong where they are first used. What it cannot know: the order of streams,
-a GPU's memory and its rounding. Labels mean nothing outside of the context.
+Tensors that torch makes for itself, in backward or in torch.nn.functional, belong where they are first used. What it
+cannot know: the order of streams, a GPU's memory and its rounding. Labels mean nothing outside of the context.
 """
 
 import linecache
@@ -270,7 +270,7 @@ class _Operations(TorchDispatchMode):
         if operation in WAITING and kwargs.get("output_size") is None:
             self.record.add("synchronization", name)
         elif operation is aten.copy_ and off:
-            queued: Kind = "queued copy" if len(args) > 2 and args[2] else "copy"
+            queued: Kind = "queued copy" if any(args[2:]) else "copy"
             self.record.add(queued if _on(args[0]) else "synchronization", name)
         elif operation in FILLING and _on(args[-1]):
             self.record.add("synchronization", f"{name} with a number from there")
