@@ -11,8 +11,8 @@ One sees what Python asks (`x.device`, `x.to`, `x.numpy`, a factory's device) an
 every operation, those of backward too, labels what comes of labelled tensors, and records.
 
 As on a GPU, a CPU tensor without dimensions may be combined with tensors there, and one that indexes them is copied.
-Tensors that autograd makes for itself belong where they are first used. What it cannot know: the order of streams,
-a GPU's memory and its rounding. Labels mean nothing outside of the context.
+Tensors that torch makes for itself, in backward or in torch.nn.functional, belong where they are first used. What it
+cannot know: the order of streams, a GPU's memory and its rounding. Labels mean nothing outside of the context.
 """
 
 import linecache
@@ -87,9 +87,10 @@ class Record:
                     found += "".join(f"{n:4d} x {where}\n" for where, n in lines.items())
         return found
 
-    def faults(self) -> list[str]:
+    def faults(self) -> str:
         """The lines that would fail on a GPU."""
-        return [f"{kind}: {where}" for kind, where in sorted(self.events) if kind in get_args(Kind)[:2]]
+        kinds = get_args(Kind)[:2]
+        return "\n".join(f"{kind}: {where}" for kind, where in sorted(self.events) if kind in kinds)
 
     def clear(self) -> None:
         self.events.clear()
@@ -269,7 +270,7 @@ class _Operations(TorchDispatchMode):
         if operation in WAITING and kwargs.get("output_size") is None:
             self.record.add("synchronization", name)
         elif operation is aten.copy_ and off:
-            queued: Kind = "queued copy" if len(args) > 2 and args[2] else "copy"
+            queued: Kind = "queued copy" if any(args[2:]) else "copy"
             self.record.add(queued if _on(args[0]) else "synchronization", name)
         elif operation in FILLING and _on(args[-1]):
             self.record.add("synchronization", f"{name} with a number from there")

@@ -94,7 +94,7 @@ def compared(prior: UNetPrior, device_prior: UNetPrior, make: Make, config: Edit
         assert resumed.export() == edited.export()
         assert edited.fingerprint() == plain.fingerprint()
         image = image.detach().cpu()
-    assert record.faults() == []
+    assert record.faults() == ""
     torch.testing.assert_close(image, plain.render(view).detach(), rtol=0, atol=1e-4)
 
 
