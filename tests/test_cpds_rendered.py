@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 from conftest import randn
@@ -156,6 +157,13 @@ def test_a_mask_of_another_size(prior: UNetPrior) -> None:
         edit(canvas, prior, *PROMPTS, EditConfig(GuidanceConfig("dds"), 1))
 
 
+@pytest.fixture
+def as_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the type checks that the suite runs under."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.mark.usefixtures("as_a_user")
 def test_what_lacks_a_part_of_the_contract(prior: UNetPrior) -> None:
     config = EditConfig(GuidanceConfig("cpds"), 1)
     nothing: Any = object()
@@ -176,6 +184,7 @@ def test_what_lacks_a_part_of_the_contract(prior: UNetPrior) -> None:
         (lambda f: f.detach(), "the prior's features have no gradient to x_t"),
     ],
 )
+@pytest.mark.usefixtures("as_a_user")
 def test_features_that_the_contrast_cannot_take(
     prior: UNetPrior, monkeypatch: pytest.MonkeyPatch, other: Callable[[Tensor], Tensor], message: str
 ) -> None:
@@ -184,9 +193,7 @@ def test_features_that_the_contrast_cannot_take(
     def denoise(*args: Any, **kwargs: Any) -> Any:
         found = plain(*args, **kwargs)
         features: Any = tuple(map(other, found.features))
-        bare: Any = object.__new__(Prediction)
-        bare.__dict__.update(eps=found.eps, features=features)
-        return bare
+        return Prediction(found.eps, features)
 
     monkeypatch.setattr(prior, "denoise", denoise)
     with pytest.raises(InputError, match=message):

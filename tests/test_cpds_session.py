@@ -350,7 +350,10 @@ class Other(Mine):
 
 first_objective, second_objective = OBJECTIVES["pds"], OBJECTIVES["dds"]
 SGD, ADAM = partial(torch.optim.SGD, momentum=0.5), torch.optim.Adam
-adamw: Any = lambda groups: torch.optim.AdamW(groups)  # noqa: E731
+
+
+def adamw(groups: Any) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups)
 
 
 @dataclass(frozen=True)
@@ -432,3 +435,35 @@ def test_no_selectors_are_none_of_ones_own(plain: Callable[[], Plain], prior: UN
     config = EditConfig(GuidanceConfig(n_patches=4), 1)
     edit_in_folder(plain(), prior, *PROMPTS, tmp_path, config, parts=OwnParts(selectors=[]))
     assert json.loads((tmp_path / "config.json").read_text())["parts"] == {}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (OwnParts(Objective(dds, OBJECTIVES["dds"].branches)), OwnParts(OBJECTIVES["cds"])),  # with contrast
+        (OwnParts(optimizer=SGD), OwnParts(optimizer=partial(torch.optim.SGD, momentum=0.9))),
+    ],
+)
+def test_what_shares_a_name_is_told_apart(
+    plain: Callable[[], Plain], prior: UNetPrior, tmp_path: Path, one: OwnParts, other: OwnParts
+) -> None:
+    edit_in_folder(plain(), prior, *PROMPTS, tmp_path, CONFIG, parts=one)
+    with pytest.raises(InputError, match=r"changed settings \(parts\."):
+        edit_in_folder(plain(), prior, *PROMPTS, tmp_path, CONFIG, parts=other, resume=True)
+
+
+def test_parts_without_a_name_of_their_own(plain: Callable[[], Plain], prior: UNetPrior, tmp_path: Path) -> None:
+    nameless = OwnParts(optimizer=lambda groups: torch.optim.SGD(groups))
+    with pytest.raises(InputError, match=r"a run folder cannot remember .*<lambda> of test_cpds_session"):
+        edit_in_folder(plain(), prior, *PROMPTS, tmp_path / "out", CONFIG, parts=nameless)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("suffix", ["png", ".json", "b/lobs", "GIF"])
+def test_suffixes_that_would_write_over_a_runs_files(
+    plain: Callable[[], Plain], prior: UNetPrior, tmp_path: Path, suffix: str
+) -> None:
+    made: Any = plain()
+    made.suffix, made.export = suffix, lambda: b""
+    with pytest.raises(InputError, match="suffix must be letters and digits, without a dot, and not gif or png, got"):
+        edit_in_folder(made, prior, *PROMPTS, tmp_path / "out", CONFIG)
