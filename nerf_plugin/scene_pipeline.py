@@ -14,7 +14,7 @@ from nerfstudio.models.splatfacto import SplatfactoModel
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from nerfstudio.viewer.viewer_elements import ViewerSlider
 
-from cpds.config import require
+from cpds.config import require, require_choices
 from cpds.images import working_size
 from cpds.priors.base import Prior
 from cpds.priors.load import load_prior, resolve_device
@@ -54,6 +54,7 @@ class ScenePipelineConfig(VanillaPipelineConfig):
 
     def check(self) -> None:
         """Raise InputError for values that cannot be used."""
+        require_choices(self)
         require(
             bool(self.target_prompt.strip()),
             "the target prompt is empty: say what the scene should become (pipeline.target_prompt)",

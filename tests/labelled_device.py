@@ -19,7 +19,7 @@ import linecache
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -40,6 +40,8 @@ Kind = Literal[
     "copy",  # host to device; from pageable memory, unless it is non-blocking, the host waits as well
     "queued copy",  # non-blocking
 ]
+
+Ceiling = Mapping[Kind, Mapping[str, int]]  # how often each kind may happen beneath each path
 
 aten = torch.ops.aten
 WAITING = {  # their results' values or shapes are read on the host
@@ -69,6 +71,21 @@ class Record:
     def counts(self) -> dict[Kind, int]:
         """Of every kind that there was."""
         return {kind: n for kind in get_args(Kind) if (n := self.count(kind))}
+
+    def over(self, ceiling: Ceiling) -> str:
+        """Where more happened than `ceiling` allows of each kind beneath each path, line by line; empty: nowhere."""
+        found = ""
+        for kind in get_args(Kind):
+            allowed = ceiling.get(kind, {})
+            places: dict[str, Counter[str]] = {}
+            for (_, where), n in ((event, n) for event, n in self.events.items() if event[0] == kind):
+                place = next((path for path in allowed if where.startswith(path)), where)
+                places.setdefault(place, Counter())[where] += n
+            for place, lines in places.items():
+                if lines.total() > (most := allowed.get(place, 0)):
+                    found += f"{lines.total()} x {kind} instead of {most}:\n"
+                    found += "".join(f"{n:4d} x {where}\n" for where, n in lines.items())
+        return found
 
     def faults(self) -> list[str]:
         """The lines that would fail on a GPU."""
@@ -238,7 +255,7 @@ class _Operations(TorchDispatchMode):
             on = any(label == "device" for _, label in given)
             off = [x for x, label in given if label is None and x.device.type != "meta"]
             if on:
-                self._judge(func.overloadpacket, args, off)
+                self._judge(func.overloadpacket, args, kwargs or {}, off)
             label = "device" if on else None if off else "any"
             before = {id(x.untyped_storage()) for x in off}
             result = func(*args, **(kwargs or {}))
@@ -246,10 +263,10 @@ class _Operations(TorchDispatchMode):
                 _put(label, (x for x in _tensors(result) if id(x.untyped_storage()) not in before))
         return result
 
-    def _judge(self, operation: Any, args: tuple[Any, ...], off: list[Tensor]) -> None:
+    def _judge(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], off: list[Tensor]) -> None:
         """Of an operation that some labelled tensor takes part in: what it costs, or that it cannot be."""
         name = operation.__name__
-        if operation in WAITING:
+        if operation in WAITING and kwargs.get("output_size") is None:
             self.record.add("synchronization", name)
         elif operation is aten.copy_ and off:
             queued: Kind = "queued copy" if len(args) > 2 and args[2] else "copy"

@@ -66,7 +66,7 @@ def test_the_autoencoder_reconstructs_images(embedded):
 
 
 def test_an_edit_moves_the_image_towards_the_target_prompt(embedded):
-    """By the prior itself: after the edit it denoises the image better with the target prompt than with the source's."""
+    """By the prior itself: it then denoises the image better with the target prompt than with the source's."""
     image = LatentImage(open_image(DEMO), embedded)
     before = image.source_latents(None)
     edit(image, embedded, CAT, DOG, replace(PRESETS["cpds"], num_inference_steps=100))

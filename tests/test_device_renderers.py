@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 import torch
 from conftest import Recorder, randn
-from labelled_device import DEVICE, Kind, labelled_device
+from labelled_device import DEVICE, Ceiling, labelled_device
 from PIL import Image
 from safetensors.torch import load, save
-from torch import Tensor
 
 from cpds.config import EditConfig, GuidanceConfig
 from cpds.editor import run, start
-from cpds.presets import PRESETS
 from cpds.priors.unet import UNetPrior
+from cpds.state import EditState
 from representations.cameras import Camera
 from representations.splats.config import SplatConfig
 from representations.splats.ply import Gaussians, SplatFile
+from representations.splats.rasterise import rasterization
 from representations.splats.scene import SplatScene
 from svg.config import SvgConfig
 from svg.document import Document
@@ -50,12 +50,6 @@ EVERYTHING: Any = ("points", "fills", "strokes", "widths", "opacities", "gradien
 Make = Callable[[UNetPrior], Any]
 
 
-def mask(tmp_path: Path, side: int) -> Tensor:
-    found = torch.zeros(1, 1, side, side)
-    found[..., side // 4 :] = 1
-    return found
-
-
 def svg(prior: UNetPrior, masked: bool = False, **settings: Any) -> SvgImage:
     held = torch.ones(1, 1, 16, 16)
     held[..., :5] = 0
@@ -72,7 +66,7 @@ def splats(prior: UNetPrior, masks: list[Path] | None = None, **settings: Any) -
     view[2, 3] = 3
     k = torch.tensor([[40.0, 0, 20], [0, 40.0, 16], [0, 0, 1]])
     cameras = [Camera("0.png", view, k, 40, 32), Camera("1.png", view + 0.1 * torch.eye(4)[3:].T, k, 40, 32)]
-    return SplatScene(SplatFile.of(gaussians), cameras, prior, SplatConfig(**settings), masks or ())
+    return SplatScene(SplatFile.of(gaussians), cameras, prior, SplatConfig(**settings), masks or (), rasterization)
 
 
 @pytest.fixture
@@ -95,13 +89,13 @@ def compared(prior: UNetPrior, device_prior: UNetPrior, make: Make, config: Edit
         again = start(resumed, device_prior, "a cat", "a dog", config)
         again.load(load(save(state.tensors())))
         leaves = [x for shown in (edited, resumed) for group in shown.param_groups() for x in group.tensors]
-        images = [edited.render(view := edited.sample_view(0, torch.Generator())), edited.preview()]
-        assert {x.device for x in (*leaves, *images)} == {DEVICE}
+        image = edited.render(view := edited.sample_view(0, torch.Generator()))
+        assert {x.device for x in (*leaves, image)} == {DEVICE}
         assert resumed.export() == edited.export()
         assert edited.fingerprint() == plain.fingerprint()
-        images = [x.detach().cpu() for x in images]
+        image = image.detach().cpu()
     assert record.faults() == []
-    torch.testing.assert_close(images, [plain.render(view).detach(), plain.preview()], rtol=0, atol=1e-4)
+    torch.testing.assert_close(image, plain.render(view).detach(), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -124,3 +118,47 @@ def test_an_edit_of_a_scene_mixes_no_devices(
 ) -> None:
     masks = two_masks if settings.pop("masked", False) else None
     compared(prior, device_prior, lambda p: splats(p, masks, **settings), SPLATS)
+
+
+GUIDANCE: Ceiling = {  # of DDS, as for images
+    "synchronization": {"cpds/guidance.py": 1, "cpds/state.py": 2},
+    "copy": {"cpds/objectives.py": 2, "cpds/schedule.py": 2, "cpds/priors/unet.py": 1},
+}
+
+
+def both(first: Ceiling, second: Ceiling) -> Ceiling:
+    return {kind: {**first.get(kind, {}), **second.get(kind, {})} for kind in first}
+
+
+@pytest.mark.parametrize(
+    ("make", "preview", "step"),
+    [
+        (
+            svg,
+            {"synchronization": {"svg/": 127}, "copy": {"svg/": 23}},
+            {"synchronization": {"svg/": 128, "cpds/editor.py": 24}, "copy": {"svg/": 23}},
+        ),
+        (
+            splats,
+            {"synchronization": {"representations/": 12}, "copy": {"representations/": 5}},
+            {"synchronization": {"representations/": 12}, "copy": {"representations/": 5}},
+        ),
+    ],
+)
+def test_a_view_waits_no_oftener_than_today(
+    device_prior: UNetPrior, make: Make, preview: Ceiling, step: Ceiling
+) -> None:
+    """The ceilings are what this document and this scene cost today: lower them where you can."""
+    with labelled_device() as record:
+        shown = make(device_prior)
+        config = EditConfig(GuidanceConfig("dds"), 4, "adam")
+        state = start(shown, device_prior, "a cat", "a dog", config)
+
+        def note(state: EditState, _result: object) -> None:
+            if state.step > 2:  # when the sources of both cameras are there
+                assert record.over(both(GUIDANCE, step)) == "", f"step {state.step}"
+            record.clear()
+
+        run(state, [Recorder(note)])
+        assert shown.preview().device == DEVICE
+    assert record.over(preview) == ""

@@ -87,6 +87,7 @@ ONES, FIRST = torch.ones(3), torch.tensor([0])
         (lambda x: torch.allclose(x, x), {"synchronization": 1}),
         (lambda x: torch.linalg.inv(x.diag() + 9), {"synchronization": 1}),  # asks whether it is singular
         (lambda x: x.repeat_interleave(torch.tensor([1, 2, 0], device=DEVICE)), {"synchronization": 1, "copy": 1}),
+        (lambda x: x.repeat_interleave(torch.ones_like(x).long()), {"synchronization": 1}),
         (lambda x: index(x, x > 0, x[x > 0] + 1), {"synchronization": 2}),
         (
             lambda x: x.masked_fill(x > 0, x[0]).index_fill(0, (x > 9).long(), x[0]),
@@ -115,6 +116,7 @@ ONES, FIRST = torch.ones(3), torch.tensor([0])
         (lambda x: torch.randn(3, generator=torch.Generator()), {}),
         (lambda x: x.to("meta") + torch.empty(3, device="meta"), {}),
         (lambda x: through(None, x), {}),
+        (lambda x: x.repeat_interleave(torch.ones_like(x).long(), output_size=3), {}),
         (lambda x: x.view(3, 1).expand(3, 4).T.sum(0).sort().values.topk(2).indices, {}),
     ],
 )
@@ -137,6 +139,19 @@ def test_the_line_that_caused_it_is_named() -> None:
     assert where.startswith("tests/test_labelled_device.py:")
     assert where.endswith("  float(x[0])  [_local_scalar_dense]")
     assert str(record) == f"   2 x {kind}  {where}"
+
+
+def test_what_is_over_a_ceiling_is_said_line_by_line() -> None:
+    with labelled_device() as record:
+        x = there(0, 3)
+        y = x + float(x[0])
+    here = "tests/test_labelled_device.py"
+    assert record.over({"copy": {here: 1}, "synchronization": {"cpds/": 9, here: 1}}) == ""
+    first, second = record.over({"copy": {"tests/": 1}, "synchronization": {"cpds/": 9}}).splitlines()
+    assert first == "1 x synchronization instead of 0:"
+    assert second.startswith(f"   1 x {here}:")
+    assert second.endswith("  y = x + float(x[0])  [_local_scalar_dense]")
+    assert len(y) == 3
 
 
 @pytest.mark.parametrize("read", [lambda x: x.numpy(), np.asarray, lambda x: x.detach().numpy()])

@@ -130,7 +130,7 @@ class PriorStructure:
         square = (self.prior.image_size, self.prior.image_size)  # its cost grows with the side's fourth power
         z = self.prior.encode(resized(images, square))
         eps = torch.randn(z[:1].shape, generator=torch.Generator().manual_seed(self.seed)).to(z).expand_as(z)
-        t = torch.full((len(z),), self.t, device=z.device)
+        t = torch.full((len(z),), self.t)  # on the CPU, where the schedule is
         noised = self.prior.schedule.add_noise(z, eps, t)
         return self.prior.denoise(noised, t, self.text.repeat(len(z)), tap=True).features[-1]
 
