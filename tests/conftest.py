@@ -286,6 +286,24 @@ def edit(command: Callable[..., list[str]]) -> Callable[..., int]:
     return lambda **changes: main(command(**changes))
 
 
+FILES = {  # of a finished run
+    "result.png",
+    "before_after.png",
+    "trajectory.gif",
+    "metrics.jsonl",
+    "config.json",
+    "checkpoint.safetensors",
+    "frames",
+    ".lock",
+}
+SEVERAL = {"plan.json", ".lock"}  # beside the folders of several edits
+
+
+def steps_of(folder: Path) -> list[int]:
+    """The steps in a run's log."""
+    return [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
 def snapshot(folder: Path) -> dict[str, str]:
     """Digest of every file, and the names of the folders."""
     return {

@@ -9,6 +9,7 @@ from pathlib import Path
 import icc
 import pytest
 import torch
+from conftest import FILES, SEVERAL, steps_of
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -20,22 +21,7 @@ from cpds.priors.unet import UNetPrior
 
 Edit = Callable[..., int]
 Command = Callable[..., list[str]]
-FILES = {
-    "result.png",
-    "before_after.png",
-    "trajectory.gif",
-    "metrics.jsonl",
-    "config.json",
-    "checkpoint.safetensors",
-    "frames",
-    ".lock",
-}
-SEVERAL = {"plan.json", ".lock"}  # beside the folders of several edits
 SIZE = (40, 28)
-
-
-def steps_of(folder: Path) -> list[int]:
-    return [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 # ---- one run

@@ -5,23 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import FILES
 from PIL import Image
 
 from cpds.apps.cli.jobs import slug
 from cpds.callbacks import MetricsLog
 
 Edit = Callable[..., int]
-FILES = {
-    "result.png",
-    "before_after.png",
-    "trajectory.gif",
-    "metrics.jsonl",
-    "config.json",
-    "checkpoint.safetensors",
-    "frames",
-    ".lock",
-}
-SEVERAL = {"plan.json", ".lock"}  # beside the folders of several edits
 
 
 def test_folder_times_targets_without_collisions(edit: Edit, tmp_path: Path, image_file: Path) -> None:

@@ -170,6 +170,12 @@ def test_the_target_prompt_has_pythons_name_too() -> None:
         assert parse([*argv[:5], flag, *argv[5:]]).target_prompt == ("b", "c d")
 
 
+def test_learning_rates_of_groups_that_are_given_twice_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["svg", "--svg_path", "a.svg", "--prompt", "a", "--trg_prompt", "b"]
+    assert main([*argv, "--group_lrs", "points", "1", "--group-lrs", "fills", "2"]) == 2
+    assert "--group_lrs is given twice" in capsys.readouterr().err
+
+
 def test_of_a_setting_that_is_given_twice_the_last_counts() -> None:
     args = parse(["image", "--img_path", "a.png", "--prompt", "a", "--trg_prompt", "b", "--seed", "2", "--seed", "3"])
     assert isinstance(args, ImageArgs)

@@ -10,27 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from conftest import FILES, SEVERAL, steps_of
 from safetensors.torch import load_file
 
 from cpds.callbacks import ImageOutputs, MetricsLog
 
 Edit = Callable[..., int]
 Command = Callable[..., list[str]]
-FILES = {
-    "result.png",
-    "before_after.png",
-    "trajectory.gif",
-    "metrics.jsonl",
-    "config.json",
-    "checkpoint.safetensors",
-    "frames",
-    ".lock",
-}
-SEVERAL = {"plan.json", ".lock"}  # beside the folders of several edits
-
-
-def steps_of(folder: Path) -> list[int]:
-    return [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 ZYGOTE = """

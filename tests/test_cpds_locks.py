@@ -1,6 +1,5 @@
 """One process at a time in a folder."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,10 +17,6 @@ Pressed = Callable[[int], Any]
 
 def result(folder: Path) -> bytes:
     return (folder / "result.png").read_bytes()
-
-
-def records(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def told(capsys: pytest.CaptureFixture[str]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Plain, randn, snapshot
+from conftest import FILES, Plain, randn, snapshot
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -34,7 +34,6 @@ CPDS = PRESETS["cpds"]
 # as the fixture `command` has it
 CONFIG = replace(CPDS, num_inference_steps=3, lr=20.0, guidance=replace(CPDS.guidance, n_patches=8))
 LEARNED = replace(CONFIG, num_inference_steps=6, guidance=replace(CONFIG.guidance, selector_every=2))
-MADE = {"result.png", "before_after.png", "trajectory.gif", "metrics.jsonl", "config.json", "checkpoint.safetensors"}
 
 
 def thing() -> Plain:
@@ -158,7 +157,7 @@ def test_a_finished_run_holds_the_callbacks_file_as_well(
 ) -> None:
     own = Writes(tmp_path)
     state = edit_in_folder(plain(), prior, *PROMPTS, tmp_path, CONFIG, callbacks=[own])
-    assert {p.name for p in tmp_path.iterdir()} == MADE | {"own.txt", "frames", ".lock"}
+    assert {p.name for p in tmp_path.iterdir()} == FILES | {"own.txt"}
     assert own.steps == state.step == 3
     assert "result.png" not in own.there
 

@@ -1,7 +1,6 @@
 """Arguments and settings as JSON, and back."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,6 @@ from cpds.config import EditConfig
 from cpds.errors import InputError
 from cpds.presets import PRESETS
 from cpds.stored import decode, decode_fields, encode
-
-Edit = Callable[..., int]
-
 
 ARGUMENTS = (
     ["image", "--img_path", "x", "--prompt", "-a", "--trg_prompt", "b", "c"],
@@ -40,7 +36,7 @@ def test_settings_survive_json(preset: str) -> None:
     assert decode(EditConfig, json.loads(json.dumps(encode(PRESETS[preset]))), "edit") == PRESETS[preset]
 
 
-def test_arguments_of_every_command_are_known(edit: Edit) -> None:
+def test_arguments_of_every_command_are_known() -> None:
     """A field of a type that cannot be read back is found here, not by the user who resumes."""
     with pytest.raises(InputError, match="it lacks"):
         decode_fields(ImageArgs, {})

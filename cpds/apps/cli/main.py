@@ -4,12 +4,12 @@ import re
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import MISSING, fields, is_dataclass
 from functools import partial
 from io import StringIO
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -55,7 +55,7 @@ def lists(kind: type) -> set[str]:
     for name, hint in get_type_hints(kind).items():
         if isinstance(hint, type) and is_dataclass(hint):
             found |= lists(hint)
-        elif get_args(hint)[1:] == (Ellipsis,):
+        elif get_args(hint)[1:] == (Ellipsis,) or get_origin(hint) is Mapping:
             found.add(name)
     return found
 
