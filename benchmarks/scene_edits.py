@@ -32,7 +32,7 @@ from cpds.runs import write_atomic
 from cpds.types import Images
 from representations.cameras import read_cameras
 from representations.splats.ply import SplatFile
-from representations.splats.rasterise import rasterization
+from representations.splats.rasterize import rasterization
 
 LAPLACE = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]]).expand(3, 1, 3, 3)
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import tyro
 
-from representations.splats.rasterise import rasterization
+from representations.splats.rasterize import rasterization
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from nerf_plugin.base_run import parse_dataset
 from nerf_plugin.exits import exit_on_input_error
 from nerf_plugin.rendering import camera_at
 from representations.pinhole import OPENGL
-from representations.splats.rasterise import rasteriser_for
+from representations.splats.rasterize import rasterizer_for
 
 MIN_POINTS = 4  # each takes its size from its three neighbours
 
@@ -115,7 +115,7 @@ class CpdsSplatModel(SplatfactoModel):
             colors = colors[:, 0].sigmoid()
         elif self.training:
             degree = min(self.step // self.config.sh_degree_interval, degree)
-        drawn, alpha, self.info = rasteriser_for(self.device)(
+        drawn, alpha, self.info = rasterizer_for(self.device)(
             means=values["means"],
             quats=values["quats"],
             scales=values["scales"].exp(),

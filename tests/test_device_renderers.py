@@ -21,7 +21,7 @@ from cpds.state import EditState
 from representations.cameras import Camera
 from representations.splats.config import SplatConfig
 from representations.splats.ply import Gaussians, SplatFile
-from representations.splats.rasterise import rasterization
+from representations.splats.rasterize import rasterization
 from representations.splats.scene import SplatScene
 from svg.config import SvgConfig
 from svg.document import Document

@@ -13,7 +13,7 @@ from scenes import gradients, saved_model, scene_state
 
 from nerf_plugin.splats import render_splats
 from representations.cameras import Frame, read_cameras
-from representations.splats.rasterise import rasterization
+from representations.splats.rasterize import rasterization
 
 
 def test_deferred_splats_are_the_direct_ones(edited: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from conftest import randn
 
 from cpds.errors import InputError
 from representations.cameras import Camera, Frame, read_cameras
-from representations.splats.rasterise import rasterization
+from representations.splats.rasterize import rasterization
 
 NUMBERS = {"SIMPLE_PINHOLE": 0, "PINHOLE": 1, "SIMPLE_RADIAL": 2, "RADIAL": 3, "OPENCV": 4, "OPENCV_FISHEYE": 5}
 PINHOLE = ("PINHOLE", 64, 48, (50.0, 60.0, 32.0, 24.0))

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from representations.splats.harmonics import DEGREES, sh_bases, sh_colors
 from representations.splats.projection import Projected, project, quat_to_rotmat
-from representations.splats.rasterise import rasterization
+from representations.splats.rasterize import rasterization
 from representations.splats.tiles import cells_of
 
 gsplat = pytest.importorskip("gsplat.cuda._torch_impl", exc_type=ImportError)

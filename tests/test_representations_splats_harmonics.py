@@ -12,7 +12,7 @@ from torch import Tensor
 from cpds.errors import InputError
 from representations.splats.harmonics import DEGREES, num_bases, sh_bases
 from representations.splats.projection import quat_to_rotmat
-from representations.splats.rasterise import rasterization
+from representations.splats.rasterize import rasterization
 
 
 @pytest.mark.parametrize("degree", DEGREES)

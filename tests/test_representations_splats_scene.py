@@ -20,7 +20,7 @@ from cpds.priors.unet import UNetPrior
 from cpds.representation import Exportable, Masked, Representation, Source
 from representations.splats.config import GROUPS, SplatConfig
 from representations.splats.ply import Gaussians, SplatFile
-from representations.splats.rasterise import rasterization
+from representations.splats.rasterize import rasterization
 from representations.splats.scene import LEARNING_RATES, SplatScene, extent
 
 ADAM = EditConfig(GuidanceConfig("dds"), 6, "adam", 0.02)

@@ -25,7 +25,7 @@ from representations.cameras import Camera, Frame, read_cameras, view_at
 from representations.masks import find_masks, fitted_mask
 from representations.splats.config import GROUPS, GroupName, SplatConfig
 from representations.splats.ply import Gaussians, SplatFile
-from representations.splats.rasterise import Rasterizer, rasteriser_for
+from representations.splats.rasterize import Rasterizer, rasterizer_for
 from representations.splats.region import numbers_inside
 
 FIELDS: dict[GroupName, tuple[str, ...]] = {  # of Gaussians
@@ -61,7 +61,7 @@ class SplatScene:
         rasterizer: Rasterizer | None = None,
     ) -> None:
         self.file, self.config, self.device = file, config or SplatConfig(), spec.device
-        self.rasterizer = rasterizer or rasteriser_for(self.device)
+        self.rasterizer = rasterizer or rasterizer_for(self.device)
         if not cameras:
             raise InputError("there is no camera: give at least one")
         short = self.config.resolution or spec.image_size

@@ -14,7 +14,7 @@ from cpds.images import to_tensor
 from representations.cameras import Camera, read_cameras
 from representations.splats.harmonics import C0
 from representations.splats.ply import Gaussians, SplatFile
-from representations.splats.rasterise import rasterization
+from representations.splats.rasterize import rasterization
 from scripts.toy_scene.raycast import Hits
 
 RELIEF = 0.75  # of the gaussians lie on it, the others on floor and dome

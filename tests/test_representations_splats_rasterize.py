@@ -11,7 +11,7 @@ from splat_scenes import assert_close, cameras, flat, gaussians, needles
 from torch import Tensor
 
 from representations.splats import blocks, compositing
-from representations.splats.rasterise import rasterization
+from representations.splats.rasterize import rasterization
 
 
 def naive(

@@ -22,7 +22,7 @@ CELL = 8  # px; tiles are cut into cells of this side where it divides them
 
 
 @cache
-def rasteriser_for(device: torch.device) -> Rasterizer:
+def rasterizer_for(device: torch.device) -> Rasterizer:
     """gsplat's on CUDA where it is installed and its kernels are built, else ours."""
     if device.type == "cuda":
         try:
