@@ -198,7 +198,7 @@ CASES: dict[str, Callable[[Edit, Path], None]] = {
     "scene": refused(scene="none.ply"),
     "cameras": cameras,
     "prompt": differs(prompt="a pig"),
-    "trg_prompt": differs(trg_prompt="a pig"),
+    "target_prompt": differs(trg_prompt="a pig"),
     "frame": frame,
     "masks": masks,
     "save_path": save_path,
