@@ -252,7 +252,10 @@ def make_selector(name: str, *, width: int, seed: int, device: torch.device) -> 
     if name == "learned":
         return LearnedPatches(width, seed, device)
     if name not in ("svm", "knn", "forest"):
-        own = imported(name, "patch_selector")(width=width, seed=seed, device=device)
+        try:
+            own = imported(name, "patch_selector")(width=width, seed=seed, device=device)
+        except TypeError as err:
+            raise InputError(f"patch_selector {name} cannot be made with width, seed and device ({err})") from err
         if not isinstance(own, PatchSelector):
             raise InputError(f"patch_selector {name} makes a {type(own).__name__}, which is no PatchSelector")
         return own

@@ -92,6 +92,21 @@ def test_an_edit_is_resumed_to_the_same_end(beside: Path, prior: UNetPrior, pixe
     assert float((state.representation.preview() - first).abs().max()) > 1e-3
 
 
+def test_a_masked_and_exported_one(beside: Path, prior: UNetPrior) -> None:
+    image = resized(open_image(beside / "cat.png"), (32, 32))
+    ends = {}
+    for name in ("Pixels", "Poster"):
+        thing = made(name.lower() if name == "Poster" else "pixels", name)(image)
+        config = EditConfig(GuidanceConfig("dds", guidance_scale=30.0, normalize_gradient=True), 10, "adam")
+        options = cpds.RunOptions(export_every=5)
+        edit_in_folder(thing, prior, *PROMPTS, name, config, options=options)
+        ends[name] = (thing.preview() - image)[..., 16:].abs().mean()
+    assert float(ends["Poster"]) < 0.5 * float(ends["Pixels"])
+    exported = torch.tensor(json.loads(Path("Poster/result.json").read_text()))
+    torch.testing.assert_close(exported, thing.preview())
+    assert [file.name for file in sorted(Path("Poster/json").iterdir())] == ["000005.json", "000010.json"]
+
+
 def test_an_objective_by_name_and_as_an_object(beside: Path, prior: UNetPrior, pixels: Any) -> None:
     objective = made("classifier_score", "objective")
     named = EditConfig(GuidanceConfig("classifier_score:objective"), 3, "adam")
@@ -146,6 +161,7 @@ def test_a_prior_of_ones_own_keeps_the_contract(beside: Path) -> None:
         ({"method": "classifier_score:direction"}, "is of type function: it must be of type Objective"),
         ({"patch_selector": "entropy:nothing"}, "patch_selector entropy:nothing cannot be imported"),
         ({"patch_selector": "classifier_score:objective"}, "it must be callable"),
+        ({"patch_selector": "builtins:complex"}, "cannot be made with width, seed and device"),
         ({"patch_selector": "collections:OrderedDict"}, "makes a OrderedDict, which is no PatchSelector"),
     ],
 )
