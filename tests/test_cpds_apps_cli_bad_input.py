@@ -150,7 +150,7 @@ def test_a_long_prompt_warns_and_names_what_is_cut(
         *[(f, v, f) for f in ("guidance_scale", "w_direction", "w_cut", "w_identity") for v in ("-0.1", "nan", "inf")],
         *[(f, v, f) for f in ("lr", "lr_decay", "temperature") for v in ("0", "-1", "nan", "inf")],
         ("lr", "1e300", "1e+300"),  # no float32 holds it
-        ("group_lrs", ["latent", "0"], "latent"),
+        ("group_lrs", ["latent", "-0.1"], "latent"),
         ("group_lrs", ["xyz", "0.1"], "xyz"),  # no such group here
         *[(f, v, f) for f in ("num_inference_steps", "stride", "selector_every") for v in ("0", "-1")],
         ("n_patches", "1", "n_patches must be >= 2"),

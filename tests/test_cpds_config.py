@@ -87,7 +87,11 @@ def test_import_paths(text: str, is_path: bool) -> None:
 def test_learning_rates(lr: float) -> None:
     with pytest.raises(InputError, match="learning rate lr must be > 0"):
         EditConfig(lr=lr)
-    with pytest.raises(InputError, match="learning rate points must be > 0"):
+
+
+@pytest.mark.parametrize("lr", [-1.0, float("nan"), float("inf"), 1e300])
+def test_learning_rates_of_groups(lr: float) -> None:
+    with pytest.raises(InputError, match="learning rate points must be >= 0"):
         EditConfig(group_lrs={"points": lr})
 
 

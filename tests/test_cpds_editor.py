@@ -173,6 +173,16 @@ def test_groups_have_their_own_learning_rates() -> None:
     torch.testing.assert_close(step["points"], 0.2 * step["rest"], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_a_group_whose_learning_rate_is_0_stays(optimizer: Any) -> None:
+    z = randn(0, *SHAPE)
+    picture = Plain(z, points=z / 2, rest=z / 2)
+    config = EditConfig(GuidanceConfig("dds"), 3, optimizer, 0.01, group_lrs={"points": 0.0})
+    edit(picture, GaussianPrior(), "source", "target", config)
+    assert torch.equal(picture.parts["points"].detach(), z / 2)
+    assert float((picture.parts["rest"].detach() - z / 2).abs().min()) > 0
+
+
 @pytest.mark.parametrize("method", ["dds", "cds"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_divergence_leaves_the_last_good_parameters(method: Any, optimizer: Any) -> None:

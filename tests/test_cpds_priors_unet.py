@@ -128,7 +128,7 @@ def test_decode_gives_colours(prior: UNetPrior, scale: float) -> None:
 def test_embed_is_the_text_encoder_and_silent(prior: UNetPrior, prompts: list[str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        embeds = prior.embed(prompts).embeds
+        embeds = prior.embed(prompts)["embeds"]
     for prompt, row in zip(prompts, embeds, strict=True):
         ids = prior.tokenizer(prompt).input_ids
         ids += [prior.tokenizer.pad_token_id] * (32 - len(ids))
@@ -140,7 +140,7 @@ def test_embed_names_what_is_cut(prior: UNetPrior) -> None:
     """Every letter of the tiny vocabulary is a token: 30 fit between start and end."""
     prompt = "abcdefghij" * 3 + "klm"
     with pytest.warns(UserWarning, match=r"longer than the 30 tokens the text encoder takes; cut: 'klm'") as caught:
-        embeds = prior.embed([prompt, "a cat"]).embeds
+        embeds = prior.embed([prompt, "a cat"])["embeds"]
     assert len(caught) == 1
     ids = prior.tokenizer(prompt).input_ids
     kept = torch.tensor([[*ids[:31], ids[-1]]])
@@ -164,7 +164,7 @@ def test_half_precision_is_near_and_speaks_float32(
     def outputs(p: Any) -> list[Tensor]:
         z, text = p.encode(images), p.embed(["a cat"])
         prediction = p.denoise(randn(0, 1, 4, 8, 8), t, text, tap=True)
-        return [z, p.decode(randn(1, 1, 4, 8, 8)), text.embeds, prediction.eps, *prediction.features]
+        return [z, p.decode(randn(1, 1, 4, 8, 8)), text["embeds"], prediction.eps, *prediction.features]
 
     try:
         got = outputs(loaded)
