@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import cpds
 from cpds.apps.cli.image import ImageArgs
 from cpds.apps.cli.main import main, parse
 from cpds.config import EditConfig, GuidanceConfig
@@ -194,3 +195,21 @@ def test_without_a_command_the_commands_are_named(argv: list[str], capsys: pytes
     assert main(argv) == 2
     message = capsys.readouterr().err
     assert all(command in message for command in ("image", "svg", "splats", "eval", "presets", "cpds --help"))
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"cpds {cpds.__version__}\n"
+
+
+@pytest.mark.parametrize("words", [["image", "--help"], ["presets"]])
+def test_a_reader_that_has_had_enough(words: list[str]) -> None:
+    """As `cpds … | head -1`: no traceback."""
+    program = subprocess.Popen(
+        [sys.executable, "-m", "cpds.apps.cli.main", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert program.stdout is not None
+    assert program.stderr is not None
+    program.stdout.close()  # before anything is written
+    assert program.stderr.read() == b""
+    assert program.wait() == 141

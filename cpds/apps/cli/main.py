@@ -1,5 +1,6 @@
 """The command line, `cpds …`. Nothing heavy is imported before a command really runs."""
 
+import os
 import re
 import shlex
 import sys
@@ -13,6 +14,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import tyro
 
+import cpds
 from cpds.apps.cli.eval import EvalArgs, run_eval
 from cpds.apps.cli.image import ImageArgs, run_image
 from cpds.apps.cli.presets import Beginning, PresetsArgs, chosen_preset, run_presets
@@ -21,7 +23,7 @@ from cpds.apps.cli.svg import SvgArgs, run_svg
 from cpds.errors import InputError
 from cpds.presets import PRESETS
 from cpds.stored import stored
-from cpds.terminal import print_status, print_styled, warn
+from cpds.terminal import print_result, print_status, print_styled, warn
 from cpds.threads import wait_passively
 
 Run = Callable[[Any, str], int]  # (arguments, the command line as typed) -> exit code
@@ -126,6 +128,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as err:
         print_status(f"cpds: error: {err}")
         return 2
+    except BrokenPipeError:  # whoever read our output (head, less) has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at its end
+        return 141  # as a shell has it for a command that SIGPIPE ended
     except KeyboardInterrupt:
         print_status("Stopped before the first step; nothing has changed")
         return 130
@@ -138,6 +143,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_command(argv: Sequence[str]) -> int:
     """Parse and run; the exit code."""
+    if list(argv) == ["--version"]:
+        print_result(f"cpds {cpds.__version__}")
+        return 0
     try:
         args = parse(argv)
     except SystemExit as stop:  # help is printed, or what could not be read
