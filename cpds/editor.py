@@ -46,6 +46,13 @@ def learning_rate(config: EditConfig, lr: float, step: int, latent_area: int) ->
     return lr * 2000 / latent_area if config.lr_scaling == "area" else lr
 
 
+def own_preset(representation: Representation[Any]) -> EditConfig:
+    """The settings that a representation names. Raises InputError for a name that no preset has."""
+    if representation.preset not in PRESETS:
+        raise InputError(f"there is no preset {representation.preset!r}: name one of {', '.join(PRESETS)}")
+    return PRESETS[representation.preset]
+
+
 def start(
     representation: Representation[Any],
     prior: Prior,
@@ -57,7 +64,7 @@ def start(
     """Set up an edit without running it."""
     require_kind(representation, Representation, "representation")
     require_kind(prior, Prior, "prior")
-    config, parts = config or PRESETS[representation.preset], parts or OwnParts()
+    config, parts = config or own_preset(representation), parts or OwnParts()
     guidance = Guidance(
         prior,
         prompt,

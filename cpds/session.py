@@ -12,12 +12,11 @@ from PIL.Image import Image
 
 from cpds.callbacks import Checkpoints, Exports, ImageOutputs, MetricsLog, StopBetweenSteps
 from cpds.config import EditConfig, require
-from cpds.editor import EditDiverged, OwnParts, run, start
+from cpds.editor import EditDiverged, OwnParts, own_preset, run, start
 from cpds.errors import InputError
 from cpds.images import to_pil
 from cpds.locks import held
 from cpds.parts import name_of, require_kind
-from cpds.presets import PRESETS
 from cpds.priors.base import Prior
 from cpds.representation import Exportable, Representation
 from cpds.run_key import RunKey, environment
@@ -87,7 +86,7 @@ def edit_in_folder(
     Raises InputError for folders, settings and checkpoints that cannot be used, for an edit that diverges and for files
     that cannot be written; EditStopped, when all is saved, after Ctrl-C or SIGTERM.
     """
-    config, parts, options = config or PRESETS[representation.preset], parts or OwnParts(), options or RunOptions()
+    config, parts, options = config or own_preset(representation), parts or OwnParts(), options or RunOptions()
     require_kind(representation, Representation, "representation")
     require_suffix(representation)
     shown = source or to_pil(representation.preview())

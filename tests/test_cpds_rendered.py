@@ -150,6 +150,13 @@ def test_renderers_that_break_the_contract(
         edit(Broken(name, other), prior, *PROMPTS, EditConfig(GuidanceConfig("dds"), 1))
 
 
+def test_a_preset_that_there_is_not(prior: UNetPrior) -> None:
+    canvas = Canvas()
+    canvas.preset = "cpds-canvas"
+    with pytest.raises(InputError, match="there is no preset 'cpds-canvas': name one of cpds, pds, cds"):
+        edit(canvas, prior, *PROMPTS)
+
+
 def test_a_mask_of_another_size(prior: UNetPrior) -> None:
     canvas: Any = HeldOutside(0.02)
     canvas.mask = lambda view: torch.ones(1, 1, 16, 16)
