@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
+from cpds.errors import InputError
 from cpds.guidance import StepResult
 from cpds.images import gif, png, side_by_side, to_pil
 from cpds.representation import Exportable
@@ -134,10 +135,16 @@ class Exports:
 
     def stepped(self, state: EditState, result: StepResult) -> None:
         if self.every and state.step % self.every == 0:
-            self.run.write(f"{self.suffix}/{state.step:06d}.{self.suffix}", self.edited.export())
+            self.run.write(f"{self.suffix}/{state.step:06d}.{self.suffix}", self._exported())
 
     def finished(self, state: EditState) -> None:
-        self.run.write(f"{EXPORT}.{self.suffix}", self.edited.export())
+        self.run.write(f"{EXPORT}.{self.suffix}", self._exported())
+
+    def _exported(self) -> bytes:
+        data = self.edited.export()
+        if not isinstance(data, bytes):
+            raise InputError(f"export gave a {type(data).__name__}: it must give the bytes of a .{self.suffix} file")
+        return data
 
 
 class StopBetweenSteps:

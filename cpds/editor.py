@@ -137,9 +137,10 @@ def update(state: EditState, result: StepResult) -> None:
     for x, good in zip(parameters, before, strict=True):
         x.copy_(good)
     bad = [name for name, loss in result.losses.items() if not finite([loss])]
-    where = (
-        f" (first in its {bad[0]} loss)" if bad else " (in the renderer's part)" if finite([result.gradient]) else ""
-    )
+    if bad:
+        where = f" (first in its {bad[0]} loss)"
+    else:
+        where = " (in the renderer's part)" if finite([result.gradient]) else ""
     raise EditDiverged(
         f"step {state.step + 1} gave NaN or infinite values{where} and was not applied: "
         "lower lr or guidance_scale, or use fp32"

@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +39,7 @@ def write_atomic(path: Path, data: bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         part.replace(path)
-    except OSError:
+    except BaseException:
         with suppress(OSError):
             part.unlink()
         raise
@@ -51,10 +51,10 @@ def remedy(err: OSError) -> str:
 
 
 class RunFolder:
-    """Access to one run's files."""
+    """Access to one run's files; `formats` are those that what is edited may be written in."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, formats: Collection[str] = FORMATS) -> None:
+        self.path, self.formats = path, sorted(formats)
 
     @property
     def exists(self) -> bool:
@@ -83,7 +83,7 @@ class RunFolder:
                 raise InputError(f"{self.path} already holds {name}: resume what is there, or choose another folder")
 
     def _files(self) -> list[str]:
-        exports = [name for form in FORMATS for name in (f"{EXPORT}.{form}", form)]
+        exports = [name for form in self.formats for name in (f"{EXPORT}.{form}", form)]
         return [CONFIG, CHECKPOINT, METRICS, RESULT, COMPARISON, GIF, FRAMES, *exports]
 
     def create(self, key: RunKey, request: Mapping[str, Any], around: Mapping[str, Any]) -> None:

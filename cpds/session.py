@@ -20,7 +20,7 @@ from cpds.parts import name_of, require_kind
 from cpds.priors.base import Prior
 from cpds.representation import Exportable, Representation
 from cpds.run_key import RunKey, environment
-from cpds.runs import CHECKPOINT, COMPARISON, EXPORT, GIF, RESULT, RunFolder, remedy
+from cpds.runs import CHECKPOINT, COMPARISON, EXPORT, FORMATS, GIF, RESULT, RunFolder, remedy
 from cpds.state import Callback, EditState
 
 
@@ -86,12 +86,13 @@ def edit_in_folder(
     Raises InputError for folders, settings and checkpoints that cannot be used, for an edit that diverges and for files
     that cannot be written; EditStopped, when all is saved, after Ctrl-C or SIGTERM.
     """
-    config, parts, options = config or own_preset(representation), parts or OwnParts(), options or RunOptions()
     require_kind(representation, Representation, "representation")
-    require_suffix(representation)
+    require_kind(prior, Prior, "prior")
+    config, parts, options = config or own_preset(representation), parts or OwnParts(), options or RunOptions()
+    own_format = require_suffix(representation)
     shown = source or to_pil(representation.preview())
     key = RunKey(prompt, target_prompt, prior.fingerprint, representation.fingerprint(), config, own_names(parts))
-    place = RunFolder(Path(folder))
+    place = RunFolder(Path(folder), {*FORMATS, *own_format})
     with held(place.path):
         if fresh := not (resume and place.exists):
             state = start(representation, prior, prompt, target_prompt, config, parts)
@@ -117,14 +118,16 @@ def own_names(parts: OwnParts) -> dict[str, str]:
     return found
 
 
-def require_suffix(representation: Representation[Any]) -> None:
-    """InputError where a representation's own format would be written over a file of the run."""
-    if isinstance(representation, Exportable):
-        suffix, taken = representation.suffix, {name.rpartition(".")[2] for name in (RESULT, GIF)}
-        require(
-            bool(re.fullmatch("[A-Za-z0-9]+", suffix)) and suffix.lower() not in taken,
-            f"suffix must be letters and digits, without a dot, and not {' or '.join(sorted(taken))}, got {suffix!r}",
-        )
+def require_suffix(representation: Representation[Any]) -> list[str]:
+    """That of a representation's own format, if it has one. InputError if it would write over a file of the run."""
+    if not isinstance(representation, Exportable):
+        return []
+    suffix, taken = representation.suffix, {name.rpartition(".")[2] for name in (RESULT, GIF)}
+    require(
+        bool(re.fullmatch("[A-Za-z0-9]+", suffix)) and suffix.lower() not in taken,
+        f"suffix must be letters and digits, without a dot, and not {' or '.join(sorted(taken))}, got {suffix!r}",
+    )
+    return [suffix]
 
 
 def outputs(representation: Representation[Any], folder: Path) -> dict[str, Path]:

@@ -466,3 +466,41 @@ def test_suffixes_that_would_write_over_a_runs_files(
     made.suffix, made.export = suffix, lambda: b""
     with pytest.raises(InputError, match="suffix must be letters and digits, without a dot, and not gif or png, got"):
         edit_in_folder(made, prior, *PROMPTS, tmp_path / "out", CONFIG)
+
+
+class Noted(Plain):
+    """With a file format of its own."""
+
+    suffix = "notes"
+
+    def export(self) -> bytes:
+        return b"notes"
+
+
+@pytest.mark.parametrize("there", ["result.notes", "notes/000002.notes"])
+def test_files_of_ones_own_format_are_left_alone(prior: UNetPrior, tmp_path: Path, there: str) -> None:
+    file = tmp_path / "out" / there
+    file.parent.mkdir(parents=True)
+    file.write_text("mine")
+    before = snapshot(tmp_path / "out")
+    with pytest.raises(InputError, match=r"already holds .*notes: resume what is there, or choose another folder"):
+        edit_in_folder(Noted(randn(0, 1, 4, 8, 8), prior), prior, *PROMPTS, tmp_path / "out", CONFIG)
+    after = snapshot(tmp_path / "out")
+    assert before == {name: digest for name, digest in after.items() if name in before}
+    assert after.keys() - before.keys() <= {".lock"}
+
+
+def test_an_export_that_is_no_bytes(prior: UNetPrior, tmp_path: Path) -> None:
+    made: Any = Noted(randn(0, 1, 4, 8, 8), prior)
+    made.export = lambda: "notes"
+    with pytest.raises(InputError, match=r"export gave a str: it must give the bytes of a \.notes file"):
+        edit_in_folder(made, prior, *PROMPTS, tmp_path / "out", CONFIG)
+    assert not list((tmp_path / "out").glob("*.part"))
+
+
+def test_what_is_no_representation_in_a_folder(prior: UNetPrior, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)
+    nothing: Any = object()
+    with pytest.raises(InputError, match="the representation, of type object, lacks"):
+        edit_in_folder(nothing, prior, *PROMPTS, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
