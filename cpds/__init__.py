@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from cpds.config import EditConfig, GuidanceConfig
     from cpds.editor import OwnParts, edit
     from cpds.errors import InputError
-    from cpds.objectives import Branch, EditPair, Objective, Predictions, Weights
+    from cpds.objectives.base import Branch, EditPair, Objective, Predictions, Weights
     from cpds.presets import PRESETS
     from cpds.priors.base import Conditioning, Prediction, Prior
     from cpds.priors.load import load_prior
@@ -24,30 +24,30 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
-    "Branch": "objectives",
+    "Branch": "objectives.base",
     "Callback": "state",
     "Conditioning": "priors.base",
     "EditConfig": "config",
-    "EditPair": "objectives",
+    "EditPair": "objectives.base",
     "EditState": "state",
     "Exportable": "representation",
     "GuidanceConfig": "config",
     "InputError": "errors",
     "Masked": "representation",
     "NoiseSchedule": "schedule",
-    "Objective": "objectives",
+    "Objective": "objectives.base",
     "OwnParts": "editor",
     "PRESETS": "presets",
     "ParamGroup": "representation",
     "PatchSelector": "selectors",
     "Prediction": "priors.base",
-    "Predictions": "objectives",
+    "Predictions": "objectives.base",
     "Prior": "priors.base",
     "Rendered": "rendered",
     "Representation": "representation",
     "RunOptions": "session",
     "Source": "representation",
-    "Weights": "objectives",
+    "Weights": "objectives.base",
     "edit": "editor",
     "edit_in_folder": "session",
     "fingerprint": "rendered",

@@ -10,7 +10,7 @@ from torch import Tensor
 from cpds.config import EditConfig
 from cpds.errors import InputError
 from cpds.guidance import Guidance, StepResult
-from cpds.objectives import Objective
+from cpds.objectives.base import Objective
 from cpds.parts import require_kind
 from cpds.presets import PRESETS
 from cpds.priors.base import Prior

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import torch
 
-from cpds.objectives import mixed
+from cpds.guidance_scale import mixed
 from cpds.priors.base import Conditioning, Prior
 from cpds.types import Latents
 

@@ -109,12 +109,12 @@ def test_a_run_in_a_folder_is_resumed_on_the_device(
 
 SDS: Ceiling = {
     "synchronization": {"cpds/guidance.py": 1, "cpds/state.py": 2},
-    "copy": {"cpds/objectives.py": 2, "cpds/schedule.py": 1, "cpds/priors/unet.py": 1},
+    "copy": {"cpds/objectives/base.py": 2, "cpds/schedule.py": 1, "cpds/priors/unet.py": 1},
 }
 DDS: Ceiling = {**SDS, "copy": {**SDS["copy"], "cpds/schedule.py": 2}}
 CDS: Ceiling = {
     "synchronization": {**SDS["synchronization"], "cpds/guidance.py": 2},
-    "copy": {"cpds/objectives.py": 2, "cpds/schedule.py": 3, "cpds/priors/unet.py": 2, "cpds/selectors.py": 8},
+    "copy": {"cpds/objectives/base.py": 2, "cpds/schedule.py": 3, "cpds/priors/unet.py": 2, "cpds/selectors.py": 8},
 }
 LEARNED: Ceiling = {**CDS, "copy": {**CDS["copy"], "cpds/selectors.py": 16}}
 UPDATE: Ceiling = {

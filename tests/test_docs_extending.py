@@ -115,7 +115,7 @@ def test_an_objective_by_name_and_as_an_object(beside: Path, prior: UNetPrior, p
     by_object = edit_in_folder(pixels(), prior, *PROMPTS, "object", plain, parts=OwnParts(objective))
     assert torch.equal(by_name.representation.preview(), by_object.representation.preview())
     rows = [json.loads(line) for line in Path("name/metrics.jsonl").read_text().splitlines()]
-    assert [row["forwards"] for row in rows] == [2, 2, 2]
+    assert [row["samples"] for row in rows] == [2, 2, 2]
     with pytest.raises(InputError, match=r"changed settings \(parts.objective was 'classifier_score:direction'"):
         edit_in_folder(pixels(), prior, *PROMPTS, "object", plain, resume=True)
 

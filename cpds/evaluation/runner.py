@@ -63,7 +63,7 @@ class ForwardPasses:
         pass
 
     def stepped(self, state: EditState, result: StepResult) -> None:
-        self.total += result.metrics["forwards"]
+        self.total += result.metrics["samples"]
 
     def finished(self, state: EditState) -> None:
         pass
