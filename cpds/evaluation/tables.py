@@ -30,7 +30,7 @@ COLUMNS = {
     "clip_whole": "CLIP score, whole image ↑",
     "clip_edited": "CLIP score, inside the mask ↑",
     "seconds": "s per edit",
-    "forwards": "forward passes",
+    "samples": "samples through the network",
 }
 
 
