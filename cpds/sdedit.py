@@ -6,12 +6,15 @@ Its parts, guided predictions and DDIM (Song 2021), are those of the evaluation'
 from itertools import pairwise
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from cpds.objectives import mixed
 from cpds.priors.base import Conditioning, Prior
 from cpds.schedule import NoiseSchedule
-from cpds.types import Latents, Timesteps
+from cpds.types import Latents
+
+Grid = Int[Tensor, " steps"]  # timesteps in the order that they are passed
 
 
 @torch.no_grad()
@@ -44,7 +47,7 @@ def noisiest(schedule: NoiseSchedule) -> int:
     return int((schedule.alpha > 0).nonzero().max())
 
 
-def descending(start: int, steps: int) -> Timesteps:
+def descending(start: int, steps: int) -> Grid:
     """steps + 1 timesteps evenly from `start` to 0."""
     return torch.linspace(start, 0, steps + 1).round().long()
 
@@ -65,7 +68,7 @@ def guided(
 
 
 def ddim(
-    prior: Prior, x: Latents, grid: Timesteps, conditioning: Conditioning, null: Conditioning, guidance_scale: float
+    prior: Prior, x: Latents, grid: Grid, conditioning: Conditioning, null: Conditioning, guidance_scale: float
 ) -> Latents:
     """`x` at timestep grid[0] denoised along a descending grid (Song 2021, Eq. 12, eta = 0).
 

@@ -14,8 +14,8 @@ from cpds.errors import InputError
 from cpds.evaluation.settings import BaselineConfig
 from cpds.priors.base import Conditioning, Prior
 from cpds.schedule import NoiseSchedule
-from cpds.sdedit import ddim, descending, guided, noisiest
-from cpds.types import Latents, Timesteps
+from cpds.sdedit import Grid, ddim, descending, guided, noisiest
+from cpds.types import Latents
 
 
 @torch.no_grad()
@@ -39,7 +39,7 @@ def edited(
     return ddim(prior, x, grid, target, null, config.guidance_scale)
 
 
-def timesteps(schedule: NoiseSchedule, config: BaselineConfig) -> Timesteps:
+def timesteps(schedule: NoiseSchedule, config: BaselineConfig) -> Grid:
     """The descending grid: num_inference_steps of them from `strength` on, and 0, which stands for clean latents."""
     start = round(config.strength * noisiest(schedule))
     if config.num_inference_steps > start:
@@ -58,7 +58,7 @@ def noise(like: Latents, generator: torch.Generator) -> Latents:
 def ddim_inversion(
     prior: Prior,
     latents: Latents,
-    grid: Timesteps,
+    grid: Grid,
     source: Conditioning,
     null: Conditioning,
     guidance_scale: float,
@@ -79,7 +79,7 @@ def ddim_inversion(
 def ddpm_inversion(
     prior: Prior,
     latents: Latents,
-    grid: Timesteps,
+    grid: Grid,
     source: Conditioning,
     target: Conditioning,
     null: Conditioning,
@@ -109,9 +109,9 @@ def ddpm_inversion(
 
 
 def posterior_mean(schedule: NoiseSchedule, x_t: Latents, eps: Latents, t: Tensor, s: Tensor) -> Latents:
-    """The mean of x_s given x_t: alpha_s z + (alpha_t sigma_s² / (alpha_s sigma_t)) eps, z = (x_t - sigma_t eps) / alpha_t.
+    """The mean of x_s given x_t: alpha_s z + (alpha_t sigma_s² / (alpha_s sigma_t)) eps, of z the prediction.
 
-    DDPM's posterior (Ho 2020, Eq. 7) for any alpha and sigma (Kingma 2021, Eq. 25). s = 0 is free of noise: z itself.
+    DDPM's posterior (Ho 2020, Eq. 7) for any alpha and sigma. s = 0 is free of noise: z itself.
     """
     clean = schedule.denoised(x_t, eps, t.expand(len(x_t)))
     if s == 0:
