@@ -52,17 +52,20 @@ def averaged(repeats: Sequence[Sequence[Row]]) -> list[dict[str, Any]]:
     """Rows of the same cases, in one order, from several seeds: each case's means of what all of them have."""
     found = []
     for rows in zip(*repeats, strict=True):
-        shared = COLUMNS.keys() & set.intersection(*(set(row) for row in rows))
-        means = {name: sum(row[name] for row in rows) / len(rows) for name in shared}
-        found.append({**rows[0], **means})
+        shared = set.intersection(*(set(row) for row in rows))
+        means = {name: sum(row[name] for row in rows) / len(rows) for name in COLUMNS.keys() & shared}
+        found.append({name: means.get(name, rows[0][name]) for name in shared})
     return found
 
 
 def by_seed(settings: Mapping[str, Row]) -> dict[str, list[str]]:
     """The labels of settings, by their config.json, that differ by seed alone; under the label that names no seed."""
-    groups: dict[str, list[str]] = {}
+    groups: dict[tuple[str, int], list[str]] = {}
+    seen: list[Row] = []
     for label, config in settings.items():
-        groups.setdefault(json.dumps(without_seed(config), sort_keys=True), []).append(label)
+        key = json.dumps(without_seed(config), sort_keys=True), seen.count(config)  # the same twice is no second seed
+        groups.setdefault(key, []).append(label)
+        seen.append(config)
     names = [re.sub(r" ?\bseed=\d+", "", labels[0]).strip() for labels in groups.values()]
     return {
         name if name and names.count(name) == 1 else labels[0]: labels
