@@ -29,12 +29,12 @@ class EvalArgs(PriorArgs):
     """Edit a whole data set and measure the results: emoji-edit, PIE-Bench, or a JSONL manifest of your own."""
 
     data: tyro.conf.Positional[str]
-    """emoji-edit (in a checkout), a manifest.jsonl (columns: cpds/evaluation/cases.py), or a folder with one, or in
-    PIE-Bench's layout."""
+    """emoji-edit or emoji-edit-v2 (in a checkout), a manifest.jsonl (columns: cpds/evaluation/cases.py), or a folder
+    with one, or in PIE-Bench's layout."""
     preset: EvalPreset = "cpds"  # pyright: ignore[reportInvalidTypeForm, reportIncompatibleVariableOverride]
-    """Settings to start from; --method alone starts from that method's own. Other flags change single settings. The
-    baselines sdedit, ddim-inversion and ddpm-inversion read --strength, --source_guidance_scale, --guidance_scale,
-    --negative_prompt, --num_inference_steps and --seed alone."""
+    """Settings to start from; --method alone starts from that method's own. Other flags change single settings. sdedit,
+    ddim-inversion and ddpm-inversion are baselines: of the edit options they have guidance_scale, negative_prompt,
+    num_inference_steps and seed."""
     strength: float | None = None
     """Baselines: how far up the schedule the source is noised or inverted, as a fraction of it. Default: 0.8."""
     source_guidance_scale: float | None = None
@@ -47,7 +47,7 @@ class EvalArgs(PriorArgs):
     label: str | None = None
     """Name of this setting's line. Default: the preset and what differs from it."""
     split: str | None = None
-    """Only this split. Default: test for emoji-edit, else everything."""
+    """Only this split. Default: test for emoji-edit and emoji-edit-v2, else everything."""
     tag: str | None = None
     """Only cases with this tag, in emoji-edit seen, held-out or a kind (animal, food, ...)."""
     limit: int | None = None
@@ -83,7 +83,7 @@ def run_eval(args: EvalArgs, command: str) -> int:
 
     from tqdm import tqdm
 
-    from cpds.evaluation.cases import classifier_file, load_cases, select
+    from cpds.evaluation.cases import DATA_SETS, classifier_file, load_cases, select
     from cpds.evaluation.editors import batch_editor, check
     from cpds.evaluation.runner import Evaluation
     from cpds.evaluation.scoring import load_metrics
@@ -93,10 +93,10 @@ def run_eval(args: EvalArgs, command: str) -> int:
     from cpds.threads import choose_threads
     from representations.latent import LatentImage, LatentImageConfig
 
-    cases = load_cases(args.data, args.split or ("test" if args.data == "emoji-edit" else None))
+    cases = load_cases(args.data, args.split or ("test" if args.data in DATA_SETS else None))
     cases = select(cases, args.tag, args.limit)
     classifier = classifier_file(args.data) if any(case.expect for case in cases) else None
-    if args.prior is None and args.data != "emoji-edit":
+    if args.prior is None and args.data not in DATA_SETS:
         print_status(EMBEDDED_NOTE)
     lpips = open_lpips(args.lpips_weights) if args.lpips else None  # before the prior, which is read longer
     prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
