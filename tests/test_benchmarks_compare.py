@@ -1,5 +1,6 @@
 """Comparison at matched accuracy: interpolation in closed form, intervals on made-up methods."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,11 @@ def test_equal_methods_do_not_differ() -> None:
 
 def setting(out: Path, label: str, rows: list[dict[str, Any]]) -> None:
     (out / label).mkdir(parents=True)
-    guidance = {"method": label.split(" ")[0], "patch_selector": "random" if "random" in label else "learned"}
+    method = label.split(" ")[0]
+    guidance = {
+        "method": method,
+        "patch_selector": "learned" if method == "cpds" and "random" not in label else "random",
+    }
     (out / label / "config.json").write_text(json.dumps({"edit": {"guidance": guidance}}))
     (out / label / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
@@ -85,7 +90,7 @@ def test_the_command_reads_what_eval_wrote(tmp_path: Path, capsys: Any) -> None:
     assert left_out == "left out, as lpips_ground_truth, lpips_source was not measured: pds\n"
     assert text.startswith("5 cases, at target accuracy 0.600")
     assert "LPIPS to the ground truth, dds: -0.3000 [-0.3000, -0.3000]" in text
-    assert "LPIPS to the ground truth, cpds random: -0.2000 [-0.2000, -0.2000]" in text
+    assert "LPIPS to the ground truth, cpds patch_selector=random: -0.2000 [-0.2000, -0.2000]" in text
     assert "pds:" not in text.replace("cpds", "")
     assert json.loads((tmp_path / "compare.json").read_text())["cases"] == 5
     assert (tmp_path / "curves.png").stat().st_size > 5000
@@ -94,7 +99,7 @@ def test_the_command_reads_what_eval_wrote(tmp_path: Path, capsys: Any) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"ours": "pds"}, "no setting of 'pds'"),
+        ({"ours": "pds"}, "no setting of 'pds' in .*, and no label begins so: it has cpds"),
         ({"tag": "none"}, "no case tagged none"),
         ({"out": Path("/nowhere")}, "/nowhere holds no finished case of any setting: cpds eval DATA --out /nowhere"),
     ],
@@ -137,3 +142,60 @@ def test_without_target_accuracy_the_reason_is_given(tmp_path: Path) -> None:
     setting(tmp_path, "cpds", [{"id": "c1", "tags": [], "lpips_source": 1.0, "structure": 0.1}])
     with pytest.raises(InputError, match="has target accuracy: take a data set whose cases say what to `expect`"):
         compare.main(CompareConfig(tmp_path))
+
+
+# ---- methods, seeds
+
+
+def baseline(out: Path, label: str, rows: list[dict[str, Any]], **fields: Any) -> None:
+    (out / label).mkdir(parents=True)
+    config = {"baseline": {"baseline": "sdedit", "strength": 0.8, "seed": 0} | fields}
+    (out / label / "config.json").write_text(json.dumps(config))
+    (out / label / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def differences_in(out: Path) -> dict[str, dict[str, list[float]]]:
+    return json.loads((out / "compare.json").read_text())["differences"]
+
+
+def test_a_baselines_settings_are_a_method_and_its_seeds_one_setting(tmp_path: Path) -> None:
+    """Seeds at 0.3 and 0.5 are a setting at 0.4; were they two, the nearer would count alone."""
+    setting(tmp_path, "cpds", rows(12, 0.2))
+    for seed, near in ((0, 0.3), (1, 0.5)):
+        baseline(tmp_path, f"sdedit seed={seed}", rows(12, near), seed=seed)
+    compare.main(CompareConfig(tmp_path, draws=50))
+    assert differences_in(tmp_path)["lpips_ground_truth"] == {"sdedit": pytest.approx([-0.2] * 3)}
+    baseline(tmp_path, "sdedit strength=0.5", rows(12, 0.25), strength=0.5)
+    compare.main(CompareConfig(tmp_path, draws=50))  # another point of the same method
+    assert differences_in(tmp_path)["lpips_ground_truth"] == {"sdedit": pytest.approx([-0.05] * 3)}
+    compare.main(CompareConfig(tmp_path, draws=50, by=("strength",)))
+    assert differences_in(tmp_path)["lpips_ground_truth"] == {
+        "sdedit": pytest.approx([-0.2] * 3),
+        "sdedit strength=0.5": pytest.approx([-0.05] * 3),
+    }
+
+
+def test_ours_may_be_how_labels_begin(tmp_path: Path) -> None:
+    setting(tmp_path, "cpds", rows(12, 0.3))
+    setting(tmp_path, "cpds fast guidance_scale=3", rows(12, 0.2))
+    setting(tmp_path, "cpds fast guidance_scale=5", rows(12, 0.1))
+    compare.main(CompareConfig(tmp_path, draws=50, ours="cpds fast"))
+    assert differences_in(tmp_path)["lpips_ground_truth"] == {"cpds": pytest.approx([-0.2] * 3)}
+
+
+def test_every_distance_that_was_measured_is_compared(tmp_path: Path) -> None:
+    names = ["lpips_ground_truth", "lpips_outside_mask", "mse_outside_mask", "structure_distance"]
+    for label, near in (("cpds", 0.1), ("pds", 0.3)):
+        setting(tmp_path, label, [row | dict.fromkeys(names, near) for row in rows(12, near)])
+    compare.main(CompareConfig(tmp_path, draws=50))
+    lines = list(csv.DictReader((tmp_path / "compare.csv").open()))
+    assert [(line["distance"], line["other"]) for line in lines] == [(name, "pds") for name in compare.AXES]
+    gaps = {line["distance"]: float(line["difference"]) for line in lines}
+    assert gaps == pytest.approx(dict.fromkeys(names, -0.2) | {"lpips_source": 0.0})
+    assert all(float(line["low"]) <= float(line["difference"]) <= float(line["high"]) for line in lines)
+
+
+def test_a_field_that_no_setting_has_is_named(tmp_path: Path) -> None:
+    setting(tmp_path, "cpds", rows(4, 0.2))
+    with pytest.raises(InputError, match="no setting has a field 'selector' to tell methods apart by"):
+        compare.main(CompareConfig(tmp_path, by=("selector",)))

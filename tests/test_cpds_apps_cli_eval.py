@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from cpds.apps.cli.eval import EvalArgs
 from cpds.apps.cli.main import main, parse
-from cpds.evaluation import runner
+from cpds.evaluation import editors
+from cpds.evaluation.formats import COLUMNS
 from cpds.evaluation.runner import read_rows
-from cpds.evaluation.tables import COLUMNS
 from cpds.images import open_image, png, to_pil
 
 
@@ -58,7 +58,7 @@ def test_two_settings_make_two_lines(evaluate: Callable[..., int], tmp_path: Pat
     assert set(tables) == {"all 5 cases", "even, 3 cases", "odd, 2 cases"}
     assert set(tables["all 5 cases"]) == set(names)
     line = tables["all 5 cases"][names[0]]
-    assert line["forwards"] == [8, 8, 8]  # two steps, three samples without gradient and one with
+    assert line["samples"] == [8, 8, 8]  # two steps, three samples without gradient and one with
     assert {"structure_distance", "psnr_outside_mask", "ssim_outside_mask", "mse_outside_mask"} <= set(line)
     for name in names:
         pages = tmp_path / "eval" / name
@@ -87,6 +87,9 @@ def test_done_work_is_not_done_again(evaluate: Callable[..., int], tmp_path: Pat
     assert {p.name: p.stat().st_mtime_ns for p in results.iterdir()} == times
 
 
+PLAIN = {"lr": None, "n_patches": None}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -100,6 +103,16 @@ def test_done_work_is_not_done_again(evaluate: Callable[..., int], tmp_path: Pat
         ({"lpips": True, "lpips_weights": "/nowhere/alexnet.pth"}, "cannot be loaded from /nowhere/alexnet.pth"),
         ({"lpips": True, "lpips_weights": "/nowhere/a.pth"}, "as --lpips_weights, or leave LPIPS out with --no-lpips"),
         ({"device": "tpu"}, "device 'tpu' is not usable here"),
+        ({"strength": 0.5}, "strength is for the baselines (sdedit, ddim-inversion, ddpm-inversion), not for preset"),
+        ({"preset": "sdedit"}, "sdedit has no n_patches, lr: its settings are guidance_scale, negative_prompt, "),
+        ({**PLAIN, "preset": "sdedit", "strength": 1.5}, "strength must be > 0 and at most 1, got 1.5"),
+        ({**PLAIN, "preset": "sdedit", "source_guidance_scale": 2}, "sdedit inverts nothing: leave source_guidance"),
+        ({**PLAIN, "preset": "sdedit", "strength": 0.001}, "is more than the 1 timesteps up to strength 0.001"),
+        ({"sweep": "seed=1", "label": "x"}, "label names one setting: leave it out of a sweep"),
+        ({"sweep": "seed=1", "seed": 2}, "seed is given and swept: leave one of them out"),
+        ({"sweep": "preset=pdf"}, "preset must be one of cpds, pds, "),
+        ({"sweep": "preset=pds", "preset": "dds"}, "preset is given and swept: leave one of them out"),
+        ({"sweep": "method=pds,no.such:thing"}, "no.such:thing"),  # not even the first is edited
         ({"prior": "/nowhere/prior"}, "prior '/nowhere/prior' is neither a local folder nor"),
     ],
 )
@@ -181,6 +194,53 @@ def test_limit_spreads_over_the_set_and_split_keeps_its_own(
     assert list(read_rows(tmp_path / "eval" / "dev")) == ["c3"]
 
 
+# ---- sweeps and baselines
+
+
+def test_a_sweep_is_the_single_commands(typed: Callable[..., list[str]], tmp_path: Path) -> None:
+    """In one folder each, resumed alike, with one line for both seeds."""
+    plain = {"out": tmp_path / "one", "lr": None, "n_patches": None, "num_inference_steps": 4}
+    sweep = [*typed(**plain), "--sweep", "preset=pds,sdedit,dds-paper", "seed=0,1"]
+    assert main(sweep) == 0
+    for preset in ("pds", "sdedit", "dds-paper"):
+        for seed in (0, 1):
+            assert main(typed(**plain | {"out": tmp_path / "many", "preset": preset, "seed": seed})) == 0
+    one, many = found(tmp_path / "one"), found(tmp_path / "many")
+    assert one == many
+    assert {place.split("/")[0] for place in one["places"]} == {
+        f"{preset} num_inference_steps=4{seed}" for preset in ("pds", "sdedit", "dds-paper") for seed in ("", " seed=1")
+    }
+    for name in ("one", "many"):
+        lines = json.loads((tmp_path / name / "table.json").read_text())["all 5 cases"]
+        assert {label: line["seeds"] for label, line in lines.items()} == {
+            f"{preset} num_inference_steps=4": 2 for preset in ("pds", "sdedit", "dds-paper")
+        }
+        assert {label.split()[0]: line["samples"][0] for label, line in lines.items()} == {
+            "pds": 16,
+            "sdedit": 8,
+            "dds-paper": 16,
+        }
+    results = list((tmp_path / "one").glob("*/results/*.png"))
+    times = [file.stat().st_mtime_ns for file in results]
+    assert main(sweep) == 0  # nothing is left to do
+    assert [file.stat().st_mtime_ns for file in results] == times
+
+
+def test_flags_hold_for_every_preset_of_a_sweep(typed: Callable[..., list[str]], tmp_path: Path) -> None:
+    """Those too that are what the default preset has: guidance 5 is cpds's own, and not pds-paper's."""
+    argv = typed(lr=None, n_patches=None, guidance_scale=5, limit=1)
+    assert main([*argv, "--sweep", "preset=cpds,pds-paper"]) == 0
+    configs = [json.loads(file.read_text()) for file in (tmp_path / "eval").glob("*/config.json")]
+    assert [config["edit"]["guidance"]["guidance_scale"] for config in configs] == [5, 5]
+    assert sorted(config["edit"]["optimizer"] for config in configs) == ["adamw", "sgd"]  # each preset's own
+
+
+@pytest.mark.parametrize("command", ["image", "svg", "splats"])
+def test_other_commands_have_no_baselines(command: str, capsys: Any) -> None:
+    assert main([command, "--preset", "sdedit", "--prompt", "a", "--target_prompt", "b"]) == 2
+    assert "sdedit" in capsys.readouterr().err
+
+
 def test_a_pie_bench_folder_gives_the_fields_table(
     tmp_path: Path, tiny_folder: Path, clip: Path, vit: Path, weights: Path, capsys: Any
 ) -> None:
@@ -223,6 +283,9 @@ def found(here: Path) -> dict[str, Any]:
     }
 
 
+BASELINE = {**PLAIN, "preset": "ddim-inversion"}
+
+
 @pytest.fixture
 def pairs(data: Path, tmp_path: Path, weights: Path, clip: Path, vit: Path) -> dict[str, tuple[str, dict, dict]]:
     """Two evaluations that differ in one flag alone: (what first differs, flags of both, flags of the second)."""
@@ -246,6 +309,9 @@ def pairs(data: Path, tmp_path: Path, weights: Path, clip: Path, vit: Path) -> d
         "keep_unchanged": ("pixels", {}, {"no-keep_unchanged": True}),
         "torch_dtype": ("pixels", {}, {"torch_dtype": "bf16"}),
         "edit": ("pixels", {}, {"seed": 3}),
+        "strength": ("pixels", BASELINE, {"strength": 0.3}),
+        "source_guidance_scale": ("pixels", BASELINE, {"source_guidance_scale": 4.0}),
+        "sweep": ("places", {"label": None}, {"sweep": "seed=1,2"}),
         "lpips": ("metrics", {"lpips_weights": weights}, {"lpips": True}),
         "lpips_weights": ("metrics", {"lpips": True, "lpips_weights": weights}, {"lpips_weights": negative}),
         "clip": ("metrics", {}, {"clip": clip}),
@@ -254,13 +320,14 @@ def pairs(data: Path, tmp_path: Path, weights: Path, clip: Path, vit: Path) -> d
 
 
 def test_batch_is_how_many_are_edited_at_once(evaluate: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
-    real, sizes = runner.start, []
+    real, sizes = editors.start, []
 
-    def start(image: Any, prior: Any, prompts: list[str], *rest: Any) -> Any:
-        sizes.append(len(prompts))
+    def start(image: Any, prior: Any, prompts: str | list[str], *rest: Any) -> Any:
+        if isinstance(prompts, list):  # else the setting is only checked
+            sizes.append(len(prompts))
         return real(image, prior, prompts, *rest)
 
-    monkeypatch.setattr(runner, "start", start)
+    monkeypatch.setattr(editors, "start", start)
     for batch, want in {1: [1] * 5, 2: [2, 1, 2], 8: [3, 2]}.items():  # three images of one size, two of another
         sizes.clear()
         assert evaluate(batch=batch, label=f"batch {batch}") == 0

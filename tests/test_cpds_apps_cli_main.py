@@ -10,6 +10,7 @@ import cpds
 from cpds.apps.cli.image import ImageArgs
 from cpds.apps.cli.main import main, parse
 from cpds.config import EditConfig, GuidanceConfig
+from cpds.evaluation.settings import BASELINES
 from cpds.presets import PRESETS, PRESETS_FOR
 
 
@@ -119,7 +120,8 @@ def test_help_offers_the_presets_that_fit(command: str, capsys: pytest.CaptureFi
     assert main([command, "--help"]) == 0
     shown = "".join(line.strip("│ ") for line in capsys.readouterr().out.splitlines())
     offered = shown.split("--preset {", 1)[1].split("}", 1)[0].replace(" ", "").split(",")
-    assert offered == list(PRESETS_FOR["image" if command == "eval" else command])
+    wanted = (*PRESETS_FOR["image"], *BASELINES) if command == "eval" else PRESETS_FOR[command]
+    assert offered == list(wanted)
 
 
 @pytest.mark.parametrize(

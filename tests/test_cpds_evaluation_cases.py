@@ -1,5 +1,6 @@
 """Data sets: every layout is read, every problem is named before any work."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,35 @@ def test_empty_cells_and_a_byte_order_mark_are_no_problem(tmp_path: Path) -> Non
     assert (case.mask, case.split, case.prompt, case.size) == (None, "test", "a\u2028cat", (32, 24))
 
 
+def test_a_crop_is_what_the_classifier_is_shown(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    (case,) = load_cases(manifest(tmp_path, row(crop=[4, 2, 32, 18])))
+    image = torch.arange(3 * 24 * 32).view(1, 3, 24, 32) / 2304
+    assert torch.equal(case.cropped(image), image[:, :, 2:18, 4:32])
+    (whole,) = load_cases(manifest(tmp_path, row()))
+    assert torch.equal(whole.cropped(image), image)
+
+
+def test_a_crop_belongs_to_the_digest_of_a_case_that_has_one(tmp_path: Path) -> None:
+    """Folders of cases without one stay valid: this is the digest as it was before there were crops."""
+    save(tmp_path / "a.png")
+    digests = set()
+    for crop in (None, [0, 0, 32, 24], [0, 0, 31, 24]):
+        (case,) = load_cases(manifest(tmp_path, row(crop=crop)))
+        digests.add(case.digest())
+    texts = json.dumps(["a cat", "a dog", {}, ()]).encode()
+    before = hashlib.sha256(texts + b"|" + (tmp_path / "a.png").read_bytes() + b"||").hexdigest()[:16]
+    assert before in digests
+    assert len(digests) == 3
+
+
 PROBLEMS = {
+    "line 1: crop must be a list of 4 whole numbers": [row(crop=[0, 0, 16])],
+    "line 1: crop must be a list of 4 whole numbers: left, top": [row(crop=[0, 0, 16, 16.5])],
+    "a: crop .0, 0, 33, 24. must lie inside of the source's 32x24 px": [row(crop=[0, 0, 33, 24])],
+    "a: crop .-1, 0, 32, 24. must lie inside of the source's 32x24 px": [row(crop=[-1, 0, 32, 24])],
+    "a: crop .16, 0, 0, 24. must lie inside of the source's 32x24 px": [row(crop=[16, 0, 0, 24])],
+    "a: crop .0, 4, 32, 19. must lie inside of the source's 32x24 px and be at least 16 px": [row(crop=[0, 4, 32, 19])],
     "line 1 is no JSON object": ["not json", row()],
     "line 1: unknown column 'promt'": [row(promt="x")],
     "line 1: prompt must be a text that is not empty": [row(prompt=" ")],
@@ -151,7 +180,8 @@ def test_the_classifier_beside_a_manifest_is_preferred(tmp_path: Path) -> None:
 
 
 def test_without_a_checkout_it_is_said_where_emoji_edit_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation_cases, "EMOJI_EDIT", tmp_path / "nowhere")
+    monkeypatch.setitem(evaluation_cases.DATA_SETS, "emoji-edit", tmp_path / "emoji_edit")
+    monkeypatch.setattr(evaluation_cases, "EMOJI_EDIT", tmp_path / "emoji_edit")
     with pytest.raises(InputError, match=r"not installed with the package: get the folder benchmarks/emoji_edit of"):
         load_cases("emoji-edit")
     with pytest.raises(InputError, match=r"put classifier\.safetensors from the folder benchmarks/emoji_edit of"):

@@ -1,7 +1,7 @@
 """Evaluations: what is measured is what is saved, and an interrupted one goes on where it stopped."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +12,11 @@ from torch import Tensor
 from cpds import PRESETS
 from cpds.errors import InputError
 from cpds.evaluation.cases import Case, load_cases
+from cpds.evaluation.editors import batch_editor
 from cpds.evaluation.metrics import psnr
-from cpds.evaluation.runner import Evaluation, batch_editor, read_config, read_rows
+from cpds.evaluation.runner import Evaluation, read_config, read_rows
 from cpds.evaluation.scoring import Metrics, load_metrics
+from cpds.evaluation.settings import document
 from cpds.evaluation.tables import save_tables
 from cpds.images import open_image
 from cpds.priors.base import Prior
@@ -42,7 +44,7 @@ def test_metrics_are_those_of_the_saved_images(data: Path, tmp_path: Path) -> No
         mask = case.open_mask(source)
         assert mask is not None
         assert row["psnr_outside_mask"] == pytest.approx(float(psnr(result, source, 1 - mask)), abs=1e-4)
-        assert row["forwards"] == 8
+        assert row["samples"] == 8
     assert {row["id"]: row for row in rows} == read_rows(folder)
 
 
@@ -136,11 +138,11 @@ def test_an_evaluation_from_python_edits_batches_of_one_size(data: Path, prior: 
         return LatentImage(images, prior)
 
     metrics = load_metrics(prior, cases)
-    settings = {"edit": asdict(config), "prior": prior.fingerprint, "metrics": metrics.fingerprint}
+    settings = {**document(config), "prior": prior.fingerprint, "metrics": metrics.fingerprint}
     evaluation = Evaluation(tmp_path / "out" / "cpds", settings)
     rows = evaluation.run(cases, batch_editor(represent, prior, config), metrics, 2)
     assert batches == [2, 1, 2]  # three images of one size, two of another
-    assert {row["forwards"] for row in rows} == {8}  # two steps, three samples without gradient and one with
+    assert {row["samples"] for row in rows} == {8}  # two steps, three samples without gradient and one with
     assert all(row["structure_distance"] > 0 for row in rows)
     assert read_config(tmp_path / "out" / "cpds") == json.loads(json.dumps(settings))
     assert "| cpds |" in save_tables(tmp_path / "out", metrics.fingerprint, cases)

@@ -76,6 +76,22 @@ def test_a_case_is_accurate_only_if_all_expected_classes_are_predicted(data: Pat
     assert [metrics.score(case, open_image(case.source))["target_accuracy"] for case in cases] == [1, 1, 0]
 
 
+def test_the_classifier_is_shown_the_crop(data: Path) -> None:
+    class Bright(IconClassifier):
+        """Predicts whether all that it is shown is white."""
+
+        def classify(self, images: Tensor) -> list[dict[str, str]]:
+            return [{"concept": "white" if bool((image == 1).all()) else "other"} for image in images]
+
+    (case, *_) = load_cases(data)
+    image = open_image(case.source) / 2
+    image[..., 4:24, 8:28] = 1
+    metrics = Metrics(classifier=Bright({"concept": ["white", "other"]}))
+    for crop, want in ((None, 0), ((8, 4, 28, 24), 1), ((8, 4, 28, 25), 0)):
+        found = metrics.score(replace(case, expect={"concept": "white"}, crop=crop), image)
+        assert found["target_accuracy"] == want
+
+
 def test_the_classifier_saves_and_loads(tmp_path: Path) -> None:
     torch.manual_seed(0)
     classifier = IconClassifier({"concept": ["cat", "dog", "pig"], "style": ["flat", "3d"]}).eval()

@@ -14,9 +14,10 @@ from torch import Tensor
 from cpds.config import EditConfig, GuidanceConfig
 from cpds.evaluation.cases import load_cases
 from cpds.evaluation.classifier import IconClassifier
+from cpds.evaluation.editors import batch_editor
 from cpds.evaluation.metrics import mse, psnr, ssim, structure_distance
 from cpds.evaluation.networks import Lpips
-from cpds.evaluation.runner import Evaluation, batch_editor
+from cpds.evaluation.runner import Evaluation
 from cpds.evaluation.scoring import load_metrics
 from cpds.images import open_image
 from cpds.priors.unet import UNetPrior

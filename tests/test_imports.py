@@ -27,7 +27,12 @@ SHARED = {"svg.parse": {"svg.model"}, "svg.raster": {"svg.model"}}  # all that t
 VENDORS = ("diffusers", "nerfstudio", "gsplat", "diffvg", "pydiffvg", "gradio", "ray")
 HOMES = {"diffusers": {"cpds/priors/unet.py", "cpds/priors/transformer.py"}}  # others: any one or two files
 PLUGIN = {"nerfstudio": "nerf_plugin"}  # whoever loads this package is nerfstudio itself
-SETTINGS = {"svg.config", "representations.splats.config"}  # of other packages, that --help needs
+SETTINGS = {
+    "svg.config",
+    "representations.splats.config",
+    "cpds.evaluation.settings",
+    "cpds.evaluation.sweep",
+}  # of other packages, that --help needs
 NO_PRIOR_YET = "nerf_plugin.config"  # every command of nerfstudio imports it
 
 

@@ -1,14 +1,15 @@
-"""What an evaluation edits: emoji-edit, a JSONL manifest of one's own, or the PIE-Bench layout.
+"""What an evaluation edits: emoji-edit (v1 or v2), a JSONL manifest of one's own, or the PIE-Bench layout.
 
 A manifest has one JSON object a line; paths are relative to its folder:
 
     {"id": "cat-1", "source": "cat.png", "prompt": "a cat", "target_prompt": "a dog",
      "mask": "cat-mask.png", "ground_truth": "dog.png", "split": "test", "tags": ["animal"],
-     "expect": {"concept": "dog-face"}}
+     "expect": {"concept": "dog-face"}, "crop": [0, 0, 64, 64]}
 
 The first four are needed. `mask`: white may change; `ground_truth`: the image that the edit should give; `expect`: the
-classes that the icon classifier should predict for the result. All problems of a data set are reported at once, before
-any work.
+classes that the icon classifier should predict for the result; `crop`: left, top, right and bottom, in px of the
+source, of the part that it is shown instead of the whole. All problems of a data set are reported at once, before any
+work.
 """
 
 import hashlib
@@ -31,10 +32,12 @@ from cpds.masks import open_mask, read_mask
 from cpds.types import Images
 
 EMOJI_EDIT = Path(__file__).parents[2] / "benchmarks" / "emoji_edit"  # in a checkout: it is no part of the package
+DATA_SETS = {"emoji-edit": EMOJI_EDIT, "emoji-edit-v2": EMOJI_EDIT.with_name("emoji_edit_v2")}  # by name
 CLASSIFIER = "classifier.safetensors"  # in a data set's folder: weights of the icon classifier
 NEEDED = ("id", "source", "prompt", "target_prompt")
 FILES = ("source", "mask", "ground_truth")
-COLUMNS = (*NEEDED, "mask", "ground_truth", "split", "tags", "expect")
+COLUMNS = (*NEEDED, "mask", "ground_truth", "split", "tags", "expect", "crop")
+CROP_MIN = 16  # px: less shows the classifier nothing
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,14 @@ class Case:
     split: str = "test"
     tags: tuple[str, ...] = ()
     expect: Mapping[str, str] = field(default_factory=dict)
+    crop: tuple[int, ...] | None = None  # px: left, top, right, bottom of what the classifier is shown
     size: tuple[int, int] = (0, 0)  # px, width and height of the source as it is opened
 
     def digest(self) -> str:
         """Changes with anything that decides the edit or its metrics."""
         texts = [self.prompt, self.target_prompt, dict(self.expect), self.mask if isinstance(self.mask, tuple) else ()]
+        if self.crop is not None:
+            texts.append(self.crop)
         found = hashlib.sha256(json.dumps(texts, sort_keys=True).encode())
         for file in (self.source, self.mask, self.ground_truth):
             found.update(b"|" + (file.read_bytes() if isinstance(file, Path) else b""))
@@ -65,6 +71,11 @@ class Case:
         if isinstance(self.mask, tuple):
             return from_runs(self.mask, *like.shape[-2:])
         return None if self.mask is None else open_mask(self.mask, like).round()
+
+    def cropped(self, image: Images) -> Float[Tensor, "b 3 _H _W"]:
+        """What the classifier is shown of an image of the source's size."""
+        left, top, right, bottom = self.crop or (0, 0, image.shape[-1], image.shape[-2])
+        return image[..., top:bottom, left:right]
 
     def open_ground_truth(self) -> Images | None:
         """What the edit should give."""
@@ -83,7 +94,7 @@ def from_runs(runs: tuple[int, ...], height: int, width: int) -> Float[Tensor, "
 
 
 def load_cases(where: str | Path, split: str | None = None) -> list[Case]:
-    """The cases of 'emoji-edit', a .jsonl file, or a folder with manifest.jsonl or PIE-Bench's mapping_file.json.
+    """The cases of 'emoji-edit' or 'emoji-edit-v2', or of a .jsonl file, a folder with one, or in PIE-Bench's layout.
 
     `split` keeps the cases of that split. Raises InputError with every problem found.
     """
@@ -102,11 +113,11 @@ def load_cases(where: str | Path, split: str | None = None) -> list[Case]:
 
 def dataset_file(where: str | Path) -> Path:
     """The file that lists a data set's cases; InputError where there is none."""
-    path = EMOJI_EDIT if str(where) == "emoji-edit" else Path(where)
-    if path == EMOJI_EDIT and not path.is_dir():
+    path = DATA_SETS.get(str(where), Path(where))
+    if str(where) in DATA_SETS and not path.is_dir():
         raise InputError(
-            "the data set emoji-edit is not installed with the package: get the folder benchmarks/emoji_edit of CPDS's "
-            "repository and give its path instead of emoji-edit"
+            f"the data set {where} is not installed with the package: get the folder benchmarks/{path.name} of CPDS's "
+            f"repository and give its path instead of {where}"
         )
     if os.path.isdir(path):  # False, unlike Path.is_dir, for a name too long
         found = [path / name for name in ("manifest.jsonl", "mapping_file.json") if (path / name).is_file()]
@@ -114,7 +125,9 @@ def dataset_file(where: str | Path) -> Path:
             raise InputError(f"{path} has neither manifest.jsonl nor mapping_file.json: name a data set's folder")
         path = found[0]
     if not os.path.isfile(path):
-        raise InputError(f"there is no data set {where}: give emoji-edit, a manifest.jsonl or a PIE-Bench folder")
+        raise InputError(
+            f"there is no data set {where}: give {', '.join(DATA_SETS)}, a manifest.jsonl or a PIE-Bench folder"
+        )
     return path
 
 
@@ -156,17 +169,19 @@ def read_manifest(path: Path, problems: list[str]) -> list[Case]:
         wrong = [f"unknown column {c!r}" for c in row if c not in COLUMNS]
         wrong += [f"{c} must be a text that is not empty" for c in NEEDED if not is_text(row.get(c))]
         wrong += [f"{c} must be a text" for c in ("mask", "ground_truth", "split") if c in row and not is_text(row[c])]
-        tags, expect = row.get("tags", []), row.get("expect", {})
+        tags, expect, crop = row.get("tags", []), row.get("expect", {}), row.get("crop")
         if not (isinstance(tags, list) and all(map(is_text, tags))):
             wrong.append("tags must be a list of texts")
         if not (isinstance(expect, dict) and all(map(is_text, expect.values()))):
             wrong.append("expect must be an object of texts")
+        if not (crop is None or (isinstance(crop, list) and len(crop) == 4 and all(type(x) is int for x in crop))):
+            wrong.append("crop must be a list of 4 whole numbers: left, top, right, bottom")
         if wrong:
             problems += [f"line {number}: {w}" for w in wrong]
             continue
         files = {c: path.parent / row[c] for c in FILES if c in row}
         texts = {c: row[c] for c in ("id", "prompt", "target_prompt", "split") if c in row}
-        cases.append(Case(**texts, **files, tags=tuple(tags), expect=expect))
+        cases.append(Case(**texts, **files, tags=tuple(tags), expect=expect, crop=crop and tuple(crop)))
     return cases
 
 
@@ -236,6 +251,15 @@ def check_files(case: Case, problems: list[str]) -> tuple[int, int]:
             except InputError as err:
                 problems.append(f"{case.id}: {role}: {err}")
     size = sizes.get("source", (0, 0))
+    if case.crop is not None and "source" in sizes:
+        left, top, right, bottom = case.crop
+        if not (
+            0 <= left <= right - CROP_MIN and 0 <= top <= bottom - CROP_MIN and right <= size[0] and bottom <= size[1]
+        ):
+            problems.append(
+                f"{case.id}: crop {list(case.crop)} must lie inside of the source's {size[0]}x{size[1]} px and be at "
+                f"least {CROP_MIN} px wide and high"
+            )
     for role, other in sizes.items():
         if "source" in sizes and other != size:
             problems.append(f"{case.id}: {role} is {other[0]}x{other[1]} px but the source {size[0]}x{size[1]}")

@@ -6,7 +6,7 @@ batch by batch, so that an interrupted evaluation goes on where it stopped. From
     prior, config, out = load_prior(), PRESETS["cpds"], Path("runs/eval")
     cases = load_cases("emoji-edit", split="demo")
     metrics = load_metrics(prior, cases, classifier_file("emoji-edit"))
-    settings = {"edit": asdict(config), "prior": prior.fingerprint, "metrics": metrics.fingerprint}
+    settings = {**document(config), "prior": prior.fingerprint, "metrics": metrics.fingerprint}
     editor = batch_editor(lambda images: LatentImage(images, prior), prior, config)
     rows = Evaluation(out / "cpds", settings).run(cases, editor, metrics)
     print(save_tables(out, metrics.fingerprint, cases))
@@ -15,10 +15,8 @@ batch by batch, so that an interrupted evaluation goes on where it stopped. From
 import json
 import math
 import os
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -26,21 +24,13 @@ from typing import Any
 import torch
 from PIL import Image, ImageOps
 
-from cpds.config import EditConfig, GuidanceConfig
-from cpds.editor import EditDiverged, run, start
 from cpds.errors import InputError
 from cpds.evaluation.cases import Case
+from cpds.evaluation.editors import EditBatch
 from cpds.evaluation.scoring import Metrics
-from cpds.guidance import StepResult
 from cpds.images import open_image, png, to_pil
-from cpds.presets import PRESETS
-from cpds.priors.base import Prior
-from cpds.representation import Representation
 from cpds.runs import write_atomic
-from cpds.state import EditState
 from cpds.stored import CONFIG, differences, read_object
-from cpds.terminal import warn
-from cpds.types import Images
 
 ROWS, RESULTS, SHEET = "rows.jsonl", "results", "sheet.png"
 
@@ -51,47 +41,6 @@ def batches(cases: Iterable[Case], size: int) -> Iterable[list[Case]]:
         group = list(same)
         for i in range(0, len(group), size):
             yield group[i : i + size]
-
-
-class ForwardPasses:
-    """Callback that counts the forward passes through the prior's network, of single images."""
-
-    def __init__(self) -> None:
-        self.total = 0.0
-
-    def started(self, state: EditState) -> None:
-        pass
-
-    def stepped(self, state: EditState, result: StepResult) -> None:
-        self.total += result.metrics["samples"]
-
-    def finished(self, state: EditState) -> None:
-        pass
-
-
-EditBatch = Callable[[list[Case], Images], tuple[Images, float]]  # results, and forward passes for each
-
-
-def batch_editor(represent: Callable[[Images], Representation[Any]], prior: Prior, config: EditConfig) -> EditBatch:
-    """Edits cases of one size together: `represent` makes of their sources (b, 3, H, W) what is edited.
-
-    If the edit of a batch diverges its cases are edited one by one; of one that diverges then, the last good state is
-    the result, with a warning.
-    """
-
-    def edit(cases: list[Case], sources: Images) -> tuple[Images, float]:
-        edited, counter = represent(sources), ForwardPasses()
-        prompts, targets = [case.prompt for case in cases], [case.target_prompt for case in cases]
-        try:
-            run(start(edited, prior, prompts, targets, config), [counter])
-        except EditDiverged as err:
-            if len(cases) > 1:
-                parts = [edit([case], source) for case, source in zip(cases, sources.split(1), strict=True)]
-                return torch.cat([images for images, _ in parts]), sum(count for _, count in parts) / len(parts)
-            warn(f"{cases[0].id}: {err}; its last good state is evaluated")
-        return edited.preview(), counter.total / len(cases)
-
-    return edit
 
 
 class Evaluation:
@@ -136,9 +85,9 @@ class Evaluation:
         for group in batches(todo, batch_size):
             sources = torch.cat([open_image(case.source) for case in group])
             began = time.perf_counter()
-            results, forwards = edit(group, sources)
+            results, samples = edit(group, sources)
             results = (results.cpu() * 255).round() / 255  # measured as they are saved
-            cost = {"seconds": round((time.perf_counter() - began) / len(group), 3), "forwards": forwards}
+            cost = {"seconds": round((time.perf_counter() - began) / len(group), 3), "samples": samples}
             for case, result in zip(group, results.split(1), strict=True):
                 scores = metrics.score(case, result) | cost
                 rows[case.id] = {"id": case.id, "case": digests[case.id], "tags": list(case.tags), **scores}
@@ -185,12 +134,3 @@ def read_rows(folder: Path) -> dict[str, dict[str, Any]]:
             if isinstance(row, dict) and "id" in row:
                 found[row["id"]] = row
     return found
-
-
-def setting_name(preset: str, config: EditConfig) -> str:
-    """'cpds' or 'cpds guidance_scale=10 lr=0.2': a preset, and what differs from it; at most 120 letters."""
-    base = PRESETS[preset]
-    pairs = [(f.name, base.guidance, config.guidance) for f in fields(GuidanceConfig)]
-    pairs += [(f.name, base, config) for f in fields(EditConfig) if f.name != "guidance"]
-    own = [f"{n}={getattr(new, n)}" for n, old, new in pairs if getattr(old, n) != getattr(new, n)]
-    return re.sub(r"[^\w.,=@ +-]+", "", " ".join([preset, *own]))[:120]

@@ -39,7 +39,7 @@ class Metrics:
         result, source = result.to(self.device), source.to(self.device)
         found: dict[str, Scores | float] = {}
         if self.classifier and case.expect:
-            (predicted,) = self.classifier.classify(result)
+            (predicted,) = self.classifier.classify(case.cropped(result))
             found["target_accuracy"] = float(all(predicted.get(head) == name for head, name in case.expect.items()))
         if self.lpips:
             found["lpips_source"] = self.lpips(result, source)

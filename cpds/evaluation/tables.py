@@ -1,7 +1,10 @@
-"""Tables of evaluated settings, with bootstrap confidence intervals."""
+"""Tables of evaluated settings, with bootstrap confidence intervals over the cases.
+
+Settings that differ by seed alone are one line: each case counts with its mean over the seeds.
+"""
 
 import json
-import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,9 @@ import torch
 from torch import Tensor
 
 from cpds.errors import InputError
+from cpds.evaluation import formats
 from cpds.evaluation.cases import Case
+from cpds.evaluation.formats import COLUMNS, Line
 from cpds.evaluation.runner import read_config, read_rows
 from cpds.runs import write_atomic
 from cpds.stored import CONFIG
@@ -18,20 +23,6 @@ from cpds.terminal import warn
 
 Row = Mapping[str, Any]
 MEDIANS = ("psnr_outside_mask",)  # infinite where nothing changed at all
-COLUMNS = {
-    "target_accuracy": "target accuracy ↑",
-    "lpips_ground_truth": "LPIPS to ground truth ↓",
-    "lpips_source": "LPIPS to source",
-    "psnr_outside_mask": "median PSNR outside the mask, dB ↑",
-    "ssim_outside_mask": "SSIM outside the mask ↑",
-    "mse_outside_mask": "MSE outside the mask ↓",
-    "lpips_outside_mask": "LPIPS outside the mask ↓",
-    "structure_distance": "structure distance ↓",
-    "clip_whole": "CLIP score, whole image ↑",
-    "clip_edited": "CLIP score, inside the mask ↑",
-    "seconds": "s per edit",
-    "forwards": "forward passes",
-}
 
 
 def bootstrap(values: Tensor, median: bool = False, draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:
@@ -47,68 +38,89 @@ def bootstrap(values: Tensor, median: bool = False, draws: int = 2000, seed: int
     return float(middle), low, high
 
 
-def summary(rows: Iterable[Row]) -> dict[str, tuple[float, float, float]]:
+def summary(rows: Iterable[Row], seeds: int = 1) -> Line:
     """Every metric's mean (or median) and interval over the rows that have it."""
     found: dict[str, list[float]] = {}
     for row in rows:
         for name in COLUMNS.keys() & row.keys():
             found.setdefault(name, []).append(row[name])
-    return {name: bootstrap(torch.tensor(found[name]).double(), name in MEDIANS) for name in COLUMNS if name in found}
+    metrics = {c: bootstrap(torch.tensor(found[c], dtype=torch.float64), c in MEDIANS) for c in COLUMNS if c in found}
+    return Line(seeds, metrics)
 
 
-def table(settings: Mapping[str, Iterable[Row]]) -> str:
-    """A Markdown table, one line a setting: means (PSNR: median) with 95 % bootstrap intervals."""
-    lines = {label: summary(rows) for label, rows in settings.items()}
-    columns = [c for c in COLUMNS if any(c in line for line in lines.values())]
-    text = ["| setting | " + " | ".join(COLUMNS[c] for c in columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for label, line in lines.items():
-        cells = [cell(*line[c]) if c in line else "" for c in columns]
-        text.append(f"| {label} | " + " | ".join(cells) + " |")
-    return "\n".join(text) + "\n"
+def averaged(repeats: Sequence[Sequence[Row]]) -> list[dict[str, Any]]:
+    """Rows of the same cases, in one order, from several seeds: each case's means of what all of them have."""
+    found = []
+    for rows in zip(*repeats, strict=True):
+        shared = set.intersection(*(set(row) for row in rows))
+        means = {name: sum(row[name] for row in rows) / len(rows) for name in COLUMNS.keys() & shared}
+        found.append({name: means.get(name, rows[0][name]) for name in shared})
+    return found
 
 
-def cell(middle: float, low: float, high: float) -> str:
-    """Three significant digits, the interval beside it where it has a width."""
-    if math.isclose(low, high):
-        return f"{middle:.3g}"
-    return f"{middle:.3g} [{low:.3g}, {high:.3g}]"
+def by_seed(settings: Mapping[str, Row]) -> dict[str, list[str]]:
+    """The labels of settings, by their config.json, that differ by seed alone; under the label that names no seed."""
+    groups: dict[tuple[str, int], list[str]] = {}
+    seen: list[Row] = []
+    for label, config in settings.items():
+        key = json.dumps(without_seed(config), sort_keys=True), seen.count(config)  # the same twice is no second seed
+        groups.setdefault(key, []).append(label)
+        seen.append(config)
+    names = [re.sub(r" ?\bseed=\d+", "", labels[0]).strip() for labels in groups.values()]
+    return {
+        name if name and names.count(name) == 1 else labels[0]: labels
+        for name, labels in zip(names, groups.values(), strict=True)
+    }
 
 
-def finished_settings(out: Path, metrics: Row, cases: Sequence[Case]) -> dict[str, list[dict[str, Any]]]:
-    """The rows, in the cases' order, of every setting in `out` that has done them with the same metrics.
+def without_seed(config: Any) -> Any:
+    """A config.json's document less the seed of its edit or baseline."""
+    if not isinstance(config, Mapping):
+        return config
+    return {name: without_seed(value) for name, value in config.items() if name != "seed"}
+
+
+def finished_settings(out: Path, metrics: Row, cases: Sequence[Case]) -> dict[str, list[list[dict[str, Any]]]]:
+    """The rows, in the cases' order, of each seed of every setting in `out` that has done them with the same metrics.
 
     One whose config.json is damaged is left out, with a warning.
     """
-    found, digests = {}, {case.id: case.digest() for case in cases}
+    rows_of, configs, digests = {}, {}, {case.id: case.digest() for case in cases}
     for folder in sorted(path.parent for path in out.glob(f"*/{CONFIG}")):
         rows = read_rows(folder)
         if all(rows.get(i, {}).get("case") == digest for i, digest in digests.items()):
             try:
-                same = read_config(folder).get("metrics") == metrics
+                config = read_config(folder)
             except InputError as err:
                 warn(f"{folder.name} is left out of the table: {err}")
                 continue
-            if same:
-                found[folder.name] = [rows[i] for i in digests]
-    return found
+            if config.get("metrics") == metrics:
+                rows_of[folder.name], configs[folder.name] = [rows[i] for i in digests], config
+    return {name: [rows_of[label] for label in labels] for name, labels in by_seed(configs).items()}
 
 
 def save_tables(out: Path, metrics: Row, cases: Sequence[Case]) -> str:
-    """Write table.md and table.json of the settings in `out` that have done these cases; the tables as text.
+    """Write table.md, .json, .csv and .tex of the settings in `out` that have done these cases; the tables as text.
 
     Only settings with the same metrics (their fingerprint) share a table. After the table of all cases comes one for
     each tag that some, but not all, of them carry.
     """
-    settings = finished_settings(out, json.loads(json.dumps(metrics)), cases)
-    parts = {f"all {len(cases)} cases": settings}
+    repeats = finished_settings(out, json.loads(json.dumps(metrics)), cases)
+    settings = {name: (averaged(rows), len(rows)) for name, rows in repeats.items()}
+    tables = {f"all {len(cases)} cases": {name: summary(rows, seeds) for name, (rows, seeds) in settings.items()}}
     for tag in dict.fromkeys(tag for case in cases for tag in case.tags):
         count = sum(tag in case.tags for case in cases)
         if count < len(cases):
-            parts[f"{tag}, {count} cases"] = {
-                label: [row for row in rows if tag in row["tags"]] for label, rows in settings.items()
+            tables[f"{tag}, {count} cases"] = {
+                name: summary((row for row in rows if tag in row["tags"]), seeds)
+                for name, (rows, seeds) in settings.items()
             }
-    text = "\n".join(f"{title}\n\n{table(part)}" for title, part in parts.items())
-    summaries = {title: {label: summary(rows) for label, rows in part.items()} for title, part in parts.items()}
-    write_atomic(out / "table.md", text.encode())
-    write_atomic(out / "table.json", json.dumps(summaries, indent=1).encode())
+    text = formats.markdown(tables)
+    for suffix, content in {
+        "md": text,
+        "json": formats.as_json(tables),
+        "csv": formats.comma_separated(tables),
+        "tex": formats.latex(tables),
+    }.items():
+        write_atomic(out / f"table.{suffix}", content.encode())
     return text

@@ -1,19 +1,27 @@
 """`cpds eval`: edit a data set and measure the results. Nothing heavy is imported before it runs."""
 
 import re
+import shlex
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from cpds.apps.cli.args import EMBEDDED_NOTE, ImagePreset, PriorArgs
+from cpds.apps.cli.args import EMBEDDED_NOTE, PriorArgs
+from cpds.apps.cli.presets import edit_as_typed, offered_to
 from cpds.config import require
 from cpds.errors import InputError, MissingExtra
+from cpds.evaluation.settings import BASELINES, OWN, Setting, baseline_of, document, starting_edit
+from cpds.evaluation.sweep import grid, read_axes
 from cpds.terminal import print_loading, print_result, print_status
 
 if TYPE_CHECKING:
     from cpds.evaluation.networks import Lpips
+    from cpds.types import Images
+
+EvalPreset = Literal[offered_to("eval")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,16 +29,25 @@ class EvalArgs(PriorArgs):
     """Edit a whole data set and measure the results: emoji-edit, PIE-Bench, or a JSONL manifest of your own."""
 
     data: tyro.conf.Positional[str]
-    """emoji-edit (in a checkout), a manifest.jsonl (columns: cpds/evaluation/cases.py), or a folder with one, or in
-    PIE-Bench's layout."""
-    preset: ImagePreset = "cpds"  # pyright: ignore[reportInvalidTypeForm, reportIncompatibleVariableOverride]
-    """Settings to start from; --method alone starts from that method's own. Other flags change single settings."""
+    """emoji-edit or emoji-edit-v2 (in a checkout), a manifest.jsonl (columns: cpds/evaluation/cases.py), or a folder
+    with one, or in PIE-Bench's layout."""
+    preset: EvalPreset = "cpds"  # pyright: ignore[reportInvalidTypeForm, reportIncompatibleVariableOverride]
+    """Settings to start from; --method alone starts from that method's own. Other flags change single settings. sdedit,
+    ddim-inversion and ddpm-inversion are baselines: of the edit options they have guidance_scale, negative_prompt,
+    num_inference_steps and seed."""
+    strength: float | None = None
+    """Baselines: how far up the schedule the source is noised or inverted, as a fraction of it. Default: 0.8."""
+    source_guidance_scale: float | None = None
+    """Inversion baselines: guidance of the source prompt. Default: 1."""
+    sweep: tuple[str, ...] = ()
+    """Evaluate every combination of these, e.g. --sweep preset=pds,cpds guidance_scale=3,5,7.5 seed=0,1,2. Any field of
+    a setting may be swept; settings that differ by seed alone share a line of the table."""
     out: Path = Path("runs/eval")
     """Folder for results and tables; a second setting in the same folder becomes a second line of the table."""
     label: str | None = None
     """Name of this setting's line. Default: the preset and what differs from it."""
     split: str | None = None
-    """Only this split. Default: test for emoji-edit, else everything."""
+    """Only this split. Default: test for emoji-edit and emoji-edit-v2, else everything."""
     tag: str | None = None
     """Only cases with this tag, in emoji-edit seen, held-out or a kind (animal, food, ...)."""
     limit: int | None = None
@@ -52,29 +69,34 @@ class EvalArgs(PriorArgs):
 
 
 def run_eval(args: EvalArgs, command: str) -> int:
-    """`cpds eval`: every problem with the data is named before a network is loaded. `command` goes into the config."""
+    """`cpds eval`: every problem with the data or a setting is named before the first edit.
+
+    `command`, as it was typed, goes into the config.
+    """
     require(args.batch >= 1, f"batch must be >= 1, got {args.batch}")
     require(args.limit is None or args.limit >= 1, f"limit must be >= 1, got {args.limit}")
+    chosen = settings(args, shlex.split(command)[2:])
+    for label in chosen:
+        named = re.fullmatch(r"[\w.,=@ +-]{1,120}", label) and not label.startswith(".")
+        require(bool(named), f"label {label!r} names a folder: at most 120 letters, digits, spaces and . , = @ + -")
     print_loading()
 
     from tqdm import tqdm
 
-    from cpds.evaluation.cases import classifier_file, load_cases, select
-    from cpds.evaluation.runner import Evaluation, batch_editor, setting_name
+    from cpds.evaluation.cases import DATA_SETS, classifier_file, load_cases, select
+    from cpds.evaluation.editors import batch_editor, check
+    from cpds.evaluation.runner import Evaluation
     from cpds.evaluation.scoring import load_metrics
     from cpds.evaluation.tables import save_tables
-    from cpds.images import working_size
+    from cpds.images import open_image, working_size
     from cpds.priors.load import load_prior
     from cpds.threads import choose_threads
     from representations.latent import LatentImage, LatentImageConfig
 
-    label = args.label or setting_name(args.preset, args.edit)
-    named = re.fullmatch(r"[\w.,=@ +-]{1,120}", label) and not label.startswith(".")
-    require(bool(named), f"label {label!r} names a folder: at most 120 letters, digits, spaces and . , = @ + -")
-    cases = load_cases(args.data, args.split or ("test" if args.data == "emoji-edit" else None))
+    cases = load_cases(args.data, args.split or ("test" if args.data in DATA_SETS else None))
     cases = select(cases, args.tag, args.limit)
     classifier = classifier_file(args.data) if any(case.expect for case in cases) else None
-    if args.prior is None and args.data != "emoji-edit":
+    if args.prior is None and args.data not in DATA_SETS:
         print_status(EMBEDDED_NOTE)
     lpips = open_lpips(args.lpips_weights) if args.lpips else None  # before the prior, which is read longer
     prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
@@ -83,12 +105,24 @@ def run_eval(args: EvalArgs, command: str) -> int:
         working_size(height, width, args.resolution or prior.image_size, prior.size_multiple)
     metrics = load_metrics(prior, cases, classifier, lpips, args.clip, args.dino)
     latent = LatentImageConfig(args.resolution, args.keep_unchanged)
-    settings = {"edit": asdict(args.edit), "latent": asdict(latent), "prior": prior.fingerprint}
-    evaluation = Evaluation(args.out / label, {**settings, "metrics": metrics.fingerprint}, command)
-    editor = batch_editor(lambda images: LatentImage(images, prior, latent), prior, args.edit)
+
+    def represent(images: "Images") -> LatentImage:
+        return LatentImage(images, prior, latent)
+
+    first, evaluations = represent(open_image(cases[0].source)), {}
+    for setting in chosen.values():
+        check(first, prior, setting)
+    same = {"latent": asdict(latent), "prior": prior.fingerprint, "metrics": metrics.fingerprint}
+    for label, setting in chosen.items():
+        evaluations[label] = Evaluation(args.out / label, {**document(setting), **same}, command)
     try:
-        with tqdm(desc=label, total=len(cases), unit="edit") as bar:
-            evaluation.run(cases, editor, metrics, args.batch, lambda done: bar.update(done - bar.n))
+        with tqdm(total=len(cases) * len(chosen), unit="edit") as bar:
+            for number, (label, setting) in enumerate(chosen.items()):
+                bar.set_description(label)
+                editor, before = batch_editor(represent, prior, setting), number * len(cases)
+                evaluations[label].run(
+                    cases, editor, metrics, args.batch, lambda done, before=before: bar.update(before + done - bar.n)
+                )
         print_result(save_tables(args.out, metrics.fingerprint, cases))
     except KeyboardInterrupt:
         print_status("Stopped; the same command goes on where this one ended")
@@ -96,6 +130,27 @@ def run_eval(args: EvalArgs, command: str) -> int:
     except OSError as err:
         raise InputError(f"{args.out} cannot be written ({err.strerror}): make room and run it again") from err
     return 0
+
+
+def settings(args: EvalArgs, argv: Sequence[str]) -> dict[str, Setting]:
+    """What to evaluate, by name: one setting, or those of a sweep. `argv`: the command's arguments as typed."""
+    axes = read_axes(args.sweep)
+    flags = {word.partition("=")[0].removeprefix("--").replace("-", "_") for word in argv if word.startswith("--")}
+    require(args.label is None or not axes, "label names one setting: leave it out of a sweep")
+    for name in axes:
+        require(name not in flags, f"{name} is given and swept: leave one of them out")
+
+    def start(preset: str) -> Setting:
+        require(preset in offered_to("eval"), f"preset must be one of {', '.join(offered_to('eval'))}, got {preset!r}")
+        edit = args.edit if preset == args.preset else edit_as_typed(argv, starting_edit(preset))
+        own = {name: getattr(args, name) for name in OWN if getattr(args, name) is not None}
+        if preset in BASELINES:
+            return baseline_of(preset, edit, own)
+        require(not own, f"{', '.join(own)} is for the baselines ({', '.join(BASELINES)}), not for preset {preset}")
+        return edit
+
+    found = grid(axes, args.preset, start)
+    return found if args.label is None else dict.fromkeys([args.label], *found.values())
 
 
 def open_lpips(weights: Path | None) -> "Lpips":

@@ -8,6 +8,7 @@ import tyro
 
 from cpds.config import EditConfig, GuidanceConfig
 from cpds.errors import InputError
+from cpds.evaluation.settings import BASELINES
 from cpds.presets import NOTES, PRESETS, PRESETS_FOR
 from cpds.terminal import print_result
 
@@ -54,11 +55,24 @@ def chosen_preset(command: str, beginning: Beginning) -> str:
 
     InputError for a preset of another command.
     """
-    offered, name = PRESETS_FOR.get(command, PRESETS_FOR["image"]), beginning.preset
+    offered, name = offered_to(command), beginning.preset
     if name is None:
-        fitting = [p for p in offered if PRESETS[p].guidance.method == beginning.method]
+        fitting = [p for p in offered if p in PRESETS and PRESETS[p].guidance.method == beginning.method]
         return (fitting or offered)[0]
     for kind, names in PRESETS_FOR.items():
         if name in names and name not in offered:
             raise InputError(f"preset {name!r} is for {kind}, not for {command}: take one of {', '.join(offered)}")
     return name if name in offered else offered[0]  # tyro will say what is wrong with an unknown one
+
+
+def offered_to(command: str) -> tuple[str, ...]:
+    """The presets of a command; `cpds eval` has the baselines too."""
+    return (*PRESETS_FOR["image"], *BASELINES) if command == "eval" else PRESETS_FOR.get(command, PRESETS_FOR["image"])
+
+
+def edit_as_typed(argv: Sequence[str], start: EditConfig) -> EditConfig:
+    """`start` with what a command's arguments, which its parser has taken, change of it."""
+    kind = tyro.conf.OmitArgPrefixes[EditConfig]
+    return tyro.cli(
+        kind, args=list(argv), default=start, return_unknown_args=True, add_help=False, console_outputs=False
+    )[0]
