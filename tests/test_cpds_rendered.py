@@ -14,7 +14,7 @@ from cpds import EditConfig, GuidanceConfig, InputError, OwnParts, ParamGroup, R
 from cpds.objectives import OBJECTIVES, Objective
 from cpds.priors.base import Prediction
 from cpds.priors.unet import UNetPrior
-from cpds.selectors import RandomPatches
+from cpds.selection.rules import RandomPatches
 
 PROMPTS = ("a cat", "a dog")
 SIZE = (32, 32)

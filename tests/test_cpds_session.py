@@ -24,7 +24,7 @@ from cpds.guidance import StepResult
 from cpds.objectives import OBJECTIVES, dds, sds
 from cpds.presets import PRESETS
 from cpds.priors.unet import UNetPrior
-from cpds.selectors import RandomPatches
+from cpds.selection.rules import RandomPatches
 from cpds.session import EditStopped
 from cpds.state import EditState
 from representations.latent import LatentImage, LatentImageConfig
