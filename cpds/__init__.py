@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cpds.rendered import Rendered, fingerprint
     from cpds.representation import Exportable, Masked, ParamGroup, Representation, Source
     from cpds.schedule import NoiseSchedule
-    from cpds.selectors import PatchSelector
+    from cpds.selection.base import PatchSelector
     from cpds.session import RunOptions, edit_in_folder
     from cpds.state import Callback, EditState
 
@@ -39,7 +39,7 @@ _HOMES = {
     "OwnParts": "editor",
     "PRESETS": "presets",
     "ParamGroup": "representation",
-    "PatchSelector": "selectors",
+    "PatchSelector": "selection.base",
     "Prediction": "priors.base",
     "Predictions": "objectives.base",
     "Prior": "priors.base",

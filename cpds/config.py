@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from cpds.errors import InputError
 
 Method = Literal["sds", "dds", "cds", "pds", "cpds", "csd", "lusd", "flowedit", "dvrf", "flowalign", "chordedit"]
-SelectorName = Literal["random", "learned", "svm", "knn", "forest"]
+SelectorName = Literal["random", "learned", "svm", "knn", "forest", "qs-attn", "enco-dag", "relevance", "meta-learner"]
 NOT_NEGATIVE = (
     "guidance_scale",
     "source_guidance_scale",
@@ -94,11 +94,17 @@ class GuidanceConfig:
     """Sides of the patches, in feature pixels (cds and cpds)."""
     n_patches: int = 256
     """At most this many patches are chosen for each layer and patch size (cds and cpds)."""
+    patch_share: float = 1.0
+    """Share of a layer's patches that is chosen, of n_patches at most and two at least (cds and cpds)."""
+    patch_loss: Literal["infonce", "hdce", "monce"] = "infonce"
+    """InfoNCE, hard-negative decoupled InfoNCE with relation consistency, or InfoNCE with negatives weighted by optimal
+    transport (cds and cpds)."""
     temperature: float = 0.07
     """Temperature of the contrastive loss (cds and cpds)."""
     patch_selector: SelectorName | OwnPart = "random"
-    """Who chooses the patches: chance, the learned Meta-Learner, a scikit-learn classifier, or a PatchSelector class of
-    your own by its import path, module:name (cds and cpds)."""
+    """Who chooses the patches: chance, a network or scikit-learn classifier that learns within the run (learned, svm,
+    knn, forest), a published rule (qs-attn, enco-dag), chance among what should stay (relevance), the shipped
+    meta-learner, or a PatchSelector class of your own by its import path, module:name (cds and cpds)."""
     selector_every: int = 10
     """Steps between two updates of the patch selector."""
     normalize_gradient: bool = False
@@ -130,6 +136,7 @@ class GuidanceConfig:
         sizes = len(self.patch_size) > 0 and min(self.patch_size) >= 1
         require(sizes, f"patch_size needs one or more sizes >= 1, got {self.patch_size}")
         require(self.n_patches >= 2, f"n_patches must be >= 2 (a positive and a negative), got {self.n_patches}")
+        require(0 < self.patch_share <= 1, f"patch_share must be in (0, 1], got {self.patch_share}")
         require(0 < self.temperature < math.inf, f"temperature must be > 0 and finite, got {self.temperature}")
         require(self.selector_every >= 1, f"selector_every must be >= 1, got {self.selector_every}")
         ordered = 0 < self.t_min <= self.t_max < 1

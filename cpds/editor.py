@@ -16,7 +16,7 @@ from cpds.presets import PRESETS
 from cpds.priors.base import Prior
 from cpds.rendered import Rendered
 from cpds.representation import ParamGroup, Representation
-from cpds.selectors import PatchSelector
+from cpds.selection.base import PatchSelector
 from cpds.state import Callback, EditState, finite
 
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}

@@ -21,9 +21,11 @@ from cpds.objectives.losses import proximity_loss
 from cpds.objectives.table import OBJECTIVES
 from cpds.parts import imported, require_kind
 from cpds.priors.base import Conditioning, Prediction, Prior
-from cpds.relevance import RelevanceMaps, changes
+from cpds.relevance import RelevanceMaps
 from cpds.schedule import TIMESTEP_SAMPLERS, descending
-from cpds.selectors import PatchSelector, make_selector
+from cpds.selection.base import PatchSelector
+from cpds.selection.make import make_selector
+from cpds.selection.relevance import changes
 from cpds.types import Features, Latents, Scalar, Timesteps
 
 BEFORE, AFTER = Branch("source", "source"), Branch("target", "target")  # whose features the contrastive loss compares
@@ -128,7 +130,7 @@ class Guidance:
         undo = target.shape[-2] * target.shape[-1] / 2000 if self.lr_scaling == "area" else 1.0
         if self.contrast:
             with torch.enable_grad():
-                cut = self._cut_loss(before, after, generator)
+                cut = self._cut_loss(before, after, relevance, generator)
                 loss = undo * config.w_cut * cut
             losses["cut"] = loss.detach()
             gradient = gradient + torch.autograd.grad(loss, live)[0]
@@ -146,7 +148,8 @@ class Guidance:
 
     def _relevance(self, source: Latents) -> tuple[Relevance | None, int]:
         """Where the edit belongs, if that matters, and the samples that it took to know."""
-        if not self.config.localize:
+        selecting = self.contrast and any(selector.needs_relevance for selector in self.selectors)
+        if not (self.config.localize or selecting):
             return None, 0
         prompts = self.conditioning["source"], self.conditioning["target"]
         return self._maps.of(source, *prompts, self.edits)
@@ -168,7 +171,7 @@ class Guidance:
         shared = {
             "spacing": self._spacing(step),
             "coupling": objective.coupling_at(step / self.steps),
-            "changes": 1.0 if relevance is None else changes(relevance),
+            "changes": changes(relevance) if relevance is not None and config.localize else 1.0,
             "options": {**objective.options, **config.method_options},
         }
         return tuple(
@@ -253,25 +256,20 @@ class Guidance:
         return self.prior.denoise(x_t, t, Conditioning.cat(conditioning), tap=self.contrast)
 
     def _cut_loss(
-        self, before: tuple[Features, ...], after: tuple[Features, ...], generator: torch.Generator
+        self,
+        before: tuple[Features, ...],
+        after: tuple[Features, ...],
+        relevance: Tensor | None,
+        generator: torch.Generator,
     ) -> Scalar:
         """Of all edits, each with its own patches."""
+        maps = [None] * self.edits if relevance is None else relevance.chunk(self.edits)
         halves = zip(*(zip(*(f.chunk(self.edits) for f in half), strict=True) for half in (before, after)), strict=True)
-        config = self.config
-        return torch.stack(
-            [
-                cut_loss(
-                    source,
-                    target,
-                    sizes=config.patch_size,
-                    n_patches=config.n_patches,
-                    temperature=config.temperature,
-                    selector=selector,
-                    generator=generator.clone_state(),
-                )
-                for selector, (source, target) in zip(self.selectors, halves, strict=True)
-            ]
-        ).sum()
+        losses = [
+            cut_loss(source, target, change, self.config, selector, generator.clone_state())
+            for selector, change, (source, target) in zip(self.selectors, maps, halves, strict=True)
+        ]
+        return torch.stack(losses).sum()
 
     def _unit_rms(self, gradient: Latents) -> Latents:
         """Each edit's gradient, all its views together, at root mean square 1; a zero gradient stays zero."""

@@ -10,7 +10,6 @@ from cpds.types import Latents
 
 FLOW_TIMES = (0.69, 0.8)  # noise levels at which the prompts differ where the edit belongs, and little elsewhere
 DRAWS = 3  # of noise, at each of them
-CALM, CERTAIN = 0.2, 0.45  # relevance below which a cell is held, and above which it is edited
 
 
 @torch.no_grad()
@@ -35,11 +34,6 @@ def relevance_map(
     cells = total.flatten(1)
     highest = cells.topk(max(1, cells.shape[1] // 10)).values.mean(1)
     return total / highest.clamp(min=1e-30).view(-1, 1, 1, 1), samples
-
-
-def changes(relevance: Relevance) -> Relevance:
-    """A soft mask of where the edit belongs: 0 up to CALM, 1 from CERTAIN on, in proportion between."""
-    return ((relevance - CALM) / (CERTAIN - CALM)).clamp(0, 1)
 
 
 class RelevanceMaps:

@@ -15,7 +15,7 @@ from cpds.objectives.base import Objective
 from cpds.objectives.table import OBJECTIVES
 from cpds.priors.base import Prediction
 from cpds.priors.unet import UNetPrior
-from cpds.selectors import RandomPatches
+from cpds.selection.rules import RandomPatches
 
 PROMPTS = ("a cat", "a dog")
 SIZE = (32, 32)

@@ -25,7 +25,7 @@ from cpds.objectives.distillation import dds, sds
 from cpds.objectives.table import OBJECTIVES
 from cpds.presets import PRESETS
 from cpds.priors.unet import UNetPrior
-from cpds.selectors import RandomPatches
+from cpds.selection.rules import RandomPatches
 from cpds.session import EditStopped
 from cpds.state import EditState
 from representations.latent import LatentImage, LatentImageConfig

@@ -114,12 +114,12 @@ SDS: Ceiling = {
 DDS: Ceiling = {**SDS, "copy": {**SDS["copy"], "cpds/schedule.py": 2}}
 CDS: Ceiling = {
     "synchronization": {**SDS["synchronization"], "cpds/guidance.py": 2},
-    "copy": {"cpds/objectives/base.py": 2, "cpds/schedule.py": 3, "cpds/priors/unet.py": 2, "cpds/selectors.py": 8},
+    "copy": {"cpds/objectives/base.py": 2, "cpds/schedule.py": 3, "cpds/priors/unet.py": 2, "cpds/selection/": 8},
 }
-LEARNED: Ceiling = {**CDS, "copy": {**CDS["copy"], "cpds/selectors.py": 16}}
+LEARNED: Ceiling = {**CDS, "copy": {**CDS["copy"], "cpds/selection/": 16}}
 UPDATE: Ceiling = {
-    "synchronization": {**CDS["synchronization"], "cpds/selectors.py": 3},
-    "copy": {**CDS["copy"], "cpds/selectors.py": 21},
+    "synchronization": {**CDS["synchronization"], "cpds/selection/": 3},
+    "copy": {**CDS["copy"], "cpds/selection/": 21},
 }
 
 

@@ -22,7 +22,7 @@ from scenes import (
 )
 
 from cpds.config import Method, SelectorName
-from cpds.selectors import make_selector
+from cpds.selection.make import make_selector
 from nerf_plugin.checkpoints import checkpoints, open_run
 
 

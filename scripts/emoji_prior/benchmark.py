@@ -178,14 +178,19 @@ def save(path: Path, image: Tensor) -> None:
     path.write_bytes(buffer.getvalue())
 
 
-def main(config: BenchmarkConfig) -> None:
-    icons = load_icons(list(concepts()))
+def draw_splits(icons: Icons, config: BenchmarkConfig) -> dict[str, list[Pair]]:
+    """All pairs of the data set, by split."""
     taken: set[tuple[object, ...]] = set()
     splits = {
         name: draw_split(icons, share, random.Random(config.seed + i), taken)
         for i, (name, share) in enumerate({"test": 1.0, "validation": config.validation_share}.items())
     }
-    splits["demo"] = draw_demo(icons, random.Random(config.seed + 2))
+    return splits | {"demo": draw_demo(icons, random.Random(config.seed + 2))}
+
+
+def main(config: BenchmarkConfig) -> None:
+    icons = load_icons(list(concepts()))
+    splits = draw_splits(icons, config)
     lines = []
     for split, pairs in splits.items():
         for i, pair in enumerate(pairs):
