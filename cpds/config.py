@@ -12,9 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from cpds.errors import InputError
 
 Method = Literal["sds", "dds", "cds", "pds", "cpds"]
-SelectorName = Literal[
-    "random", "learned", "svm", "knn", "forest", "qs-attn", "enco-dag", "relevance", "meta-learner"
-]
+SelectorName = Literal["random", "learned", "svm", "knn", "forest", "qs-attn", "enco-dag", "relevance", "meta-learner"]
 OwnPart = Annotated[str, "module:name"]  # an import path, of an object from outside of this package
 
 
