@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, cross_entropy, kl_div, normalize
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, cross_entropy, kl_div, normalize
 
 from cpds.config import GuidanceConfig
 from cpds.errors import InputError
 from cpds.selection.base import Cells, PatchSelector
-from cpds.selection.relevance import on_grid
 from cpds.types import Features, Patches, Scalar
 
 Square = Float[Tensor, "n n"]
@@ -36,10 +35,10 @@ def patch_nce(source: Patches, target: Patches, temperature: float) -> Scalar:
 def hdce(source: Patches, target: Patches, temperature: float, hardness: float = 1.0, relation: float = 0.5) -> Scalar:
     """Hard-negative decoupled InfoNCE and semantic relation consistency (Jung 2022): mean_i L_i + relation x SRC.
 
-    L_i = -log(exp(s_ii) / sum_{j != i} w_ij exp(s_ij)), s = src tgt^T / temperature: the positive is no part of the sum.
-    Negatives weigh as drawn from a von Mises-Fisher distribution around src_i: w_ij is exp(hardness <src_i, src_j>) over
-    its mean over j != i. (The published code multiplies s by these weights, with a hardness of 1/50 to 1/10.) `relation`
-    is its weight of SRC for horse to zebra, 0.05 to 0.1. Needs two patches.
+    L_i = -log(exp(s_ii) / sum_{j != i} w_ij exp(s_ij)), s = src tgt^T / temperature: the positive is no part of the
+    sum. Negatives weigh as if drawn from a von Mises-Fisher distribution around src_i: w_ij is exp(hardness
+    <src_i, src_j>) over its mean over j != i. (The published code multiplies s by such weights, at a hardness of 1/50
+    to 1/10.) `relation` is SRC's published weight for horse to zebra, relative to the other. Needs two patches.
     """
     logits = source @ target.T / temperature
     diagonal = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
@@ -87,10 +86,11 @@ def cells(
     source: Features, target: Features, relevance: Float[Tensor, "b 1 H W"] | None, size: int
 ) -> Iterator[tuple[Cells, Patches]]:
     """What a selector sees of each image at one layer, and the target's patches with their gradient."""
-    grid = (source.shape[-2] // size, source.shape[-1] // size)
+    sides = source.shape[-2], source.shape[-1]
+    grid = sides[0] // size, sides[1] // size
     maps = [None] * len(source)
     if relevance is not None:
-        maps = list(pooled(on_grid(relevance, *source.shape[-2:]), size).flatten(1))
+        maps = list(pooled(adaptive_avg_pool2d(relevance, sides), size).flatten(1))
     for src, tgt, change in zip(patches(source.detach(), size), patches(target, size), maps, strict=True):
         yield Cells(src, tgt.detach(), grid, change), tgt
 

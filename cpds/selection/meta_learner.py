@@ -17,54 +17,51 @@ from torch.nn.functional import avg_pool2d, cosine_similarity, max_pool2d, norma
 
 from cpds.selection.base import Cells, Indices, WithoutLearning, attention, by_score, entropy
 from cpds.selection.learned import scorer
-from cpds.selection.relevance import CALM
+from cpds.selection.rules import CALM
 
 SHIPPED = Path(__file__).parents[1] / "assets" / "meta_learner.safetensors"
 FEATURES = (
-    "relevance",
-    "relevance, mean of 3x3",
-    "relevance, maximum of 3x3",
-    "relevance, minimum of 3x3",
-    "relevance, mean of 5x5",
-    "relevance, mean over attention",
-    "relevance, mean of the map",
-    "share of the map that changes",
-    "likeness to 3x3",
-    "likeness to what stays",
-    "likeness to what changes",
-    "entropy of attention",
+    *("relevance", "its square root", "its rank"),
+    *("mean of 3x3", "maximum of 3x3", "minimum of 3x3", "mean of 5x5", "maximum of 5x5"),
+    *("mean over attention", "over sharper attention", "over softer attention"),
+    *("likeness to 3x3", "likeness to what stays", "likeness to what changes", "entropy of attention"),
+    *("the map's mean", "median", "deviation", "share that changes"),
+    *("mean likeness to 3x3", "mean likeness to what stays", "mean entropy"),
 )
 
 Rows = Float[Tensor, "n k"]
 
 
-def mean_of(x: Float[Tensor, "1 d h w"], size: int) -> Float[Tensor, "1 d h w"]:
-    """Over size x size cells around each, of those that lie within the map."""
+def features(cells: Cells) -> Rows:
+    """FEATURES of every cell. Likeness is cosine similarity; entropy is relative to that of a uniform distribution."""
+    source, relevance = cells.source.float(), cells.change.float()
+    stays = (relevance < CALM).float()
+    seen = attention(source)
+    around, grid = relevance.view(1, 1, *cells.grid), source.T.reshape(1, -1, *cells.grid)
+    groups = normalize(torch.stack([stays, 1 - stays]) @ source, dim=-1)  # zero where there is none
+    likeness = [cosine_similarity(grid, _mean(grid, 3), dim=1).flatten(), *(source @ groups.T).T]
+    spread = entropy(seen) / math.log(max(len(cells), 2))
+    columns = [
+        *(relevance, relevance.sqrt(), (relevance < relevance[:, None]).float().mean(1)),
+        *(
+            x.flatten()
+            for x in (_mean(around, 3), _most(around, 3), -_most(-around, 3), _mean(around, 5), _most(around, 5))
+        ),
+        *(seen @ relevance, attention(source, 0.03) @ relevance, attention(source, 0.2) @ relevance),
+        *(*likeness, spread),
+    ]
+    whole = [relevance.mean(), relevance.median(), relevance.std(correction=0), 1 - stays.mean()]
+    whole += [likeness[0].mean(), likeness[1].mean(), spread.mean()]
+    return torch.cat([torch.stack(columns, 1), torch.stack(whole).expand(len(cells), -1)], 1)
+
+
+def _mean(x: Float[Tensor, "1 d h w"], size: int) -> Float[Tensor, "1 d h w"]:
+    """Over the size x size cells around each that lie within the map."""
     return avg_pool2d(x, size, 1, size // 2, count_include_pad=False)
 
 
-def features(cells: Cells) -> Rows:
-    """FEATURES of every cell. Likeness is cosine similarity; entropy is over that of a uniform distribution."""
-    source, relevance = cells.source.float(), cells.change.float()
-    seen = attention(source)
-    around = relevance.view(1, 1, *cells.grid)
-    grid = source.T.reshape(1, -1, *cells.grid)
-    stays = (relevance < CALM).float()
-    groups = normalize(torch.stack([stays, 1 - stays]) @ source, dim=-1)  # zero where there is none
-    columns = [
-        relevance,
-        mean_of(around, 3).flatten(),
-        max_pool2d(around, 3, 1, 1).flatten(),
-        -max_pool2d(-around, 3, 1, 1).flatten(),
-        mean_of(around, 5).flatten(),
-        seen @ relevance,
-        relevance.mean().expand_as(relevance),
-        (1 - stays).mean().expand_as(relevance),
-        cosine_similarity(grid, mean_of(grid, 3), dim=1).flatten(),
-        *(source @ groups.T).T,
-        entropy(seen) / math.log(max(len(cells), 2)),
-    ]
-    return torch.stack(columns, 1)
+def _most(x: Float[Tensor, "1 1 h w"], size: int) -> Float[Tensor, "1 1 h w"]:
+    return max_pool2d(x, size, 1, size // 2)
 
 
 class StayNet(nn.Module):
