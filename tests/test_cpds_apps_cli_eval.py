@@ -108,6 +108,8 @@ PLAIN = {"lr": None, "n_patches": None}
         ({**PLAIN, "preset": "sdedit", "strength": 1.5}, "strength must be > 0 and at most 1, got 1.5"),
         ({**PLAIN, "preset": "sdedit", "source_guidance_scale": 2}, "sdedit inverts nothing: leave source_guidance"),
         ({**PLAIN, "preset": "sdedit", "strength": 0.001}, "is more than the 1 timesteps up to strength 0.001"),
+        ({"patch_selector": "oracle"}, "patch_selector oracle needs ground truths: case c3 has none"),
+        ({"patch_selector": "orakel"}, "patch_selector must be one of random, "),
         ({"sweep": "seed=1", "label": "x"}, "label names one setting: leave it out of a sweep"),
         ({"sweep": "seed=1", "seed": 2}, "seed is given and swept: leave one of them out"),
         ({"sweep": "preset=pdf"}, "preset must be one of cpds, pds, "),

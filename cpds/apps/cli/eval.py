@@ -3,7 +3,7 @@
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,8 +13,18 @@ from cpds.apps.cli.args import EMBEDDED_NOTE, PriorArgs
 from cpds.apps.cli.presets import edit_as_typed, offered_to
 from cpds.config import require
 from cpds.errors import InputError, MissingExtra
-from cpds.evaluation.settings import BASELINES, OWN, Setting, baseline_of, document, starting_edit
+from cpds.evaluation.settings import (
+    BASELINES,
+    OWN,
+    EvaluatedEdit,
+    Setting,
+    baseline_of,
+    document,
+    evaluated,
+    starting_edit,
+)
 from cpds.evaluation.sweep import grid, read_axes
+from cpds.presets import PRESETS
 from cpds.terminal import print_loading, print_result, print_status
 
 if TYPE_CHECKING:
@@ -35,6 +45,9 @@ class EvalArgs(PriorArgs):
     """Settings to start from; --method alone starts from that method's own. Other flags change single settings. sdedit,
     ddim-inversion and ddpm-inversion are baselines: of the edit options they have guidance_scale, negative_prompt,
     num_inference_steps and seed."""
+    edit: tyro.conf.OmitArgPrefixes[EvaluatedEdit] = field(  # pyright: ignore[reportIncompatibleVariableOverride]
+        default_factory=lambda: evaluated(PRESETS["cpds"])
+    )
     strength: float | None = None
     """Baselines: how far up the schedule the source is noised or inverted, as a fraction of it. Default: 0.8."""
     source_guidance_scale: float | None = None
@@ -88,7 +101,7 @@ def run_eval(args: EvalArgs, command: str) -> int:
     from cpds.evaluation.runner import Evaluation
     from cpds.evaluation.scoring import load_metrics
     from cpds.evaluation.tables import save_tables
-    from cpds.images import open_image, working_size
+    from cpds.images import working_size
     from cpds.priors.load import load_prior
     from cpds.threads import choose_threads
     from representations.latent import LatentImage, LatentImageConfig
@@ -109,12 +122,11 @@ def run_eval(args: EvalArgs, command: str) -> int:
     def represent(images: "Images") -> LatentImage:
         return LatentImage(images, prior, latent)
 
-    first, evaluations = represent(open_image(cases[0].source)), {}
-    for setting in chosen.values():
-        check(first, prior, setting)
+    check(represent, prior, cases, chosen.values())
     same = {"latent": asdict(latent), "prior": prior.fingerprint, "metrics": metrics.fingerprint}
-    for label, setting in chosen.items():
-        evaluations[label] = Evaluation(args.out / label, {**document(setting), **same}, command)
+    evaluations = {
+        label: Evaluation(args.out / label, {**document(setting), **same}, command) for label, setting in chosen.items()
+    }
     try:
         with tqdm(total=len(cases) * len(chosen), unit="edit") as bar:
             for number, (label, setting) in enumerate(chosen.items()):
@@ -142,7 +154,7 @@ def settings(args: EvalArgs, argv: Sequence[str]) -> dict[str, Setting]:
 
     def start(preset: str) -> Setting:
         require(preset in offered_to("eval"), f"preset must be one of {', '.join(offered_to('eval'))}, got {preset!r}")
-        edit = args.edit if preset == args.preset else edit_as_typed(argv, starting_edit(preset))
+        edit = args.edit if preset == args.preset else edit_as_typed(argv, evaluated(starting_edit(preset)))
         own = {name: getattr(args, name) for name in OWN if getattr(args, name) is not None}
         if preset in BASELINES:
             return baseline_of(preset, edit, own)
