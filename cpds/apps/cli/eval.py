@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
@@ -65,6 +65,9 @@ class EvalArgs(PriorArgs):
     """Only cases with this tag, in emoji-edit seen, held-out or a kind (animal, food, ...)."""
     limit: int | None = None
     """Only this many cases, spread evenly over the set."""
+    there_and_back: bool = False
+    """Edit every result back, with the prompts exchanged, and measure how near that comes to the source. Look at LPIPS
+    to the source too: an edit that does nothing comes back perfectly."""
     batch: int = 8
     """Cases edited at once; the result of each is as if it were alone."""
     resolution: int | None = None
@@ -123,7 +126,9 @@ def run_eval(args: EvalArgs, command: str) -> int:
         return LatentImage(images, prior, latent)
 
     check(represent, prior, cases, chosen.values())
-    same = {"latent": asdict(latent), "prior": prior.fingerprint, "metrics": metrics.fingerprint}
+    same: dict[str, Any] = {"latent": asdict(latent), "prior": prior.fingerprint, "metrics": metrics.fingerprint}
+    if args.there_and_back:  # else config.json is as it was before there was such a thing
+        same["there_and_back"] = True
     evaluations = {
         label: Evaluation(args.out / label, {**document(setting), **same}, command) for label, setting in chosen.items()
     }
@@ -133,7 +138,12 @@ def run_eval(args: EvalArgs, command: str) -> int:
                 bar.set_description(label)
                 editor, before = batch_editor(represent, prior, setting), number * len(cases)
                 evaluations[label].run(
-                    cases, editor, metrics, args.batch, lambda done, before=before: bar.update(before + done - bar.n)
+                    cases,
+                    editor,
+                    metrics,
+                    args.batch,
+                    lambda done, before=before: bar.update(before + done - bar.n),
+                    args.there_and_back,
                 )
         print_result(save_tables(args.out, metrics.fingerprint, cases))
     except KeyboardInterrupt:
@@ -162,7 +172,9 @@ def settings(args: EvalArgs, argv: Sequence[str]) -> dict[str, Setting]:
         return edit
 
     found = grid(axes, args.preset, start)
-    return found if args.label is None else dict.fromkeys([args.label], *found.values())
+    if args.label is not None:
+        return dict.fromkeys([args.label], *found.values())
+    return {f"{label} there and back" if args.there_and_back else label: found[label] for label in found}
 
 
 def open_lpips(weights: Path | None) -> "Lpips":
