@@ -1,8 +1,9 @@
 """Edits there and back, of an image, a drawing and a scene: how near do they come to where they started?
 
     python -m benchmarks.there_and_back --out runs/there_and_back
-    python -m benchmarks.there_and_back --kinds splats --scene scenes/splats     # of python -m scripts.toy_scene --splats
+    python -m benchmarks.there_and_back --kinds splats --scene scenes/splats
 
+The scene is one of `python -m scripts.toy_scene --splats 2000`, drawings are icons of the embedded prior's packages.
 The second edit begins at the exported file of the first, with the prompts exchanged. Writes a sheet for each kind
 (start, there, back) and prints, for each, PSNR and LPIPS to the start of both: one that goes nowhere comes back well.
 """

@@ -1,6 +1,5 @@
 """There and back: the second edit begins at the first one's result, with the prompts exchanged."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,17 +22,17 @@ DDS = EditConfig(GuidanceConfig("dds", guidance_scale=1.0), 60, lr=0.5)
 
 
 class Shown(Plain):
-    """Looks as its latents are."""
+    """Looks as its latents are, the second channel twice."""
 
     def preview(self) -> Tensor:
-        return self.latents().detach().clone()
+        return self.latents().detach()[:, [0, 1, 1]]
 
 
 def test_under_a_gaussian_prior_an_edit_comes_back() -> None:
     """DDS rests at the means' difference, on the way there as on the way back."""
     prior, z = GaussianPrior(), randn(0, 1, 2, 3, 4)
     trip = round_trip(Shown(z), lambda shown: Shown(shown.latents().detach()), prior, ("source", "target"), DDS)
-    shift = SHIFT.view(1, 2, 1, 1)
+    z, shift = z[:, [0, 1, 1]], SHIFT[[0, 1, 1]].view(1, 3, 1, 1)
     assert torch.equal(trip.start, z)
     torch.testing.assert_close(trip.there, z + shift, rtol=0, atol=0.05)
     torch.testing.assert_close(trip.back, z, rtol=0, atol=0.05)
@@ -42,7 +41,7 @@ def test_under_a_gaussian_prior_an_edit_comes_back() -> None:
 def test_what_comes_back_begins_at_what_is_reopened() -> None:
     prior, z, lost = GaussianPrior(), randn(0, 1, 2, 3, 4), 0.25
     trip = round_trip(Shown(z), lambda shown: Shown(shown.latents().detach() - lost), prior, ("source", "target"), DDS)
-    torch.testing.assert_close(trip.back, z - lost, rtol=0, atol=0.05)
+    torch.testing.assert_close(trip.back, z[:, [0, 1, 1]] - lost, rtol=0, atol=0.05)
 
 
 # ---- of a data set
@@ -81,7 +80,6 @@ def test_results_are_edited_back_with_the_prompts_exchanged(cases: list[Case], t
 def test_an_edit_that_does_nothing_comes_back_perfectly(cases: list[Case], tmp_path: Path) -> None:
     rows = Evaluation(tmp_path / "x", {}).run(cases, lambda _, x: (x, 0.0), Metrics(), 8, there_and_back=True)
     assert {(row["psnr_back"], row["psnr_outside_mask"]) for row in rows} == {(100.0, 100.0)}
-    json.loads((tmp_path / "x" / "rows.jsonl").read_text().splitlines()[0])
 
 
 def test_lpips_is_measured_to_the_start() -> None:

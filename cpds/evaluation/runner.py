@@ -75,7 +75,8 @@ class Evaluation:
     ) -> list[dict[str, Any]]:
         """Edit and measure every case that is not done yet; the rows of all, in the cases' order.
 
-        `there_and_back`: edit the results back too, and measure how near that comes to the sources. A row counts as done while the case is what it was (its digest) and its image is there.
+        `there_and_back`: edit the results back too, and measure how near that comes to the sources. A row counts as
+        done while the case is what it was (its digest) and its image is there.
         """
         rows, digests = read_rows(self.folder), {case.id: case.digest() for case in cases}
         for case in cases:
