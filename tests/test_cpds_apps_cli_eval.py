@@ -108,6 +108,8 @@ PLAIN = {"lr": None, "n_patches": None}
         ({**PLAIN, "preset": "sdedit", "strength": 1.5}, "strength must be > 0 and at most 1, got 1.5"),
         ({**PLAIN, "preset": "sdedit", "source_guidance_scale": 2}, "sdedit inverts nothing: leave source_guidance"),
         ({**PLAIN, "preset": "sdedit", "strength": 0.001}, "is more than the 1 timesteps up to strength 0.001"),
+        ({"patch_selector": "oracle"}, "patch_selector oracle needs ground truths: case c3 has none"),
+        ({"patch_selector": "orakel"}, "patch_selector must be one of random, "),
         ({"sweep": "seed=1", "label": "x"}, "label names one setting: leave it out of a sweep"),
         ({"sweep": "seed=1", "seed": 2}, "seed is given and swept: leave one of them out"),
         ({"sweep": "preset=pdf"}, "preset must be one of cpds, pds, "),
@@ -262,7 +264,12 @@ def test_a_pie_bench_folder_gives_the_fields_table(
     flags += ["--clip", str(clip), "--dino", str(vit), "--lpips_weights", str(weights), "--out", str(tmp_path / "o")]
     assert main(["eval", str(folder), *flags, "--label", "x"]) == 0
     header = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| setting"))
-    for column in COLUMNS.keys() - {"target_accuracy", "lpips_ground_truth"}:  # which need more than PIE-Bench has
+    assert main(["eval", str(folder), *flags, "--there_and_back"]) == 0  # a folder of its own
+    assert {"psnr_back", "lpips_back"} <= json.loads((tmp_path / "o" / "table.json").read_text())["all 2 cases"][
+        "cpds n_patches=8 num_inference_steps=1 there and back"
+    ].keys()
+    more = {"target_accuracy", "lpips_ground_truth", "psnr_back", "lpips_back"}
+    for column in COLUMNS.keys() - more:  # which need more than PIE-Bench has, or other flags
         assert COLUMNS[column] in header
     for row in read_rows(tmp_path / "o" / "x").values():
         assert 0 <= row["mse_outside_mask"] <= 1
@@ -312,6 +319,7 @@ def pairs(data: Path, tmp_path: Path, weights: Path, clip: Path, vit: Path) -> d
         "strength": ("pixels", BASELINE, {"strength": 0.3}),
         "source_guidance_scale": ("pixels", BASELINE, {"source_guidance_scale": 4.0}),
         "sweep": ("places", {"label": None}, {"sweep": "seed=1,2"}),
+        "there_and_back": ("metrics", {}, {"there_and_back": True}),
         "lpips": ("metrics", {"lpips_weights": weights}, {"lpips": True}),
         "lpips_weights": ("metrics", {"lpips": True, "lpips_weights": weights}, {"lpips_weights": negative}),
         "clip": ("metrics", {}, {"clip": clip}),

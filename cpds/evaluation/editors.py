@@ -1,14 +1,17 @@
 """What edits the cases of an evaluation, batch by batch: an edit by distillation, or a baseline."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import torch
 
-from cpds.editor import EditDiverged, run, start
+from cpds.config import EditConfig, require
+from cpds.editor import EditDiverged, OwnParts, run, start
 from cpds.evaluation.baselines import edited, timesteps
 from cpds.evaluation.cases import Case
-from cpds.evaluation.settings import BaselineConfig, Setting
+from cpds.evaluation.oracle import Oracle
+from cpds.evaluation.settings import ORACLE, BaselineConfig, Setting
+from cpds.images import open_image
 from cpds.priors.base import Conditioning, Prediction, Prior
 from cpds.representation import Representation
 from cpds.terminal import warn
@@ -44,7 +47,7 @@ def batch_editor(represent: Represent, prior: Prior, config: Setting) -> EditBat
             if isinstance(config, BaselineConfig):
                 edit_latents(shown, cast(Prior, counted), prompts, targets, config)
             else:
-                run(start(shown, cast(Prior, counted), prompts, targets, config))
+                run(start(shown, cast(Prior, counted), prompts, targets, config, own_parts(config, cases, sources)))
         except EditDiverged as err:
             if len(cases) > 1:
                 parts = [edit([case], source) for case, source in zip(cases, sources.split(1), strict=True)]
@@ -67,9 +70,30 @@ def edit_latents(
     latents.copy_(found)
 
 
-def check(shown: Representation[Any], prior: Prior, setting: Setting) -> None:
-    """InputError where `shown` cannot be edited with this setting; nothing is edited yet."""
-    if isinstance(setting, BaselineConfig):
-        timesteps(prior.schedule, setting)
-    else:
-        start(shown, prior, "before", "after", setting)
+def own_parts(edit: EditConfig, cases: Sequence[Case], sources: Images) -> OwnParts:
+    """What a setting does not name for all cases, but is made for each: an oracle from its ground truth."""
+    if edit.guidance.patch_selector != ORACLE:
+        return OwnParts()
+    require_ground_truths(edit, cases)
+    pairs = zip(sources.split(1), cases, strict=True)
+    truths = [(source, truth) for source, case in pairs if (truth := case.open_ground_truth()) is not None]
+    return OwnParts(selectors=[Oracle(source, truth) for source, truth in truths])
+
+
+def require_ground_truths(edit: EditConfig, cases: Sequence[Case]) -> None:
+    """InputError where an oracle would know nothing."""
+    lacking = next((case.id for case in cases if case.ground_truth is None), None)
+    ok = lacking is None or edit.guidance.patch_selector != ORACLE
+    require(ok, f"patch_selector oracle needs ground truths: case {lacking} has none")
+
+
+def check(represent: Represent, prior: Prior, cases: Sequence[Case], settings: Iterable[Setting]) -> None:
+    """InputError where the cases cannot be edited with one of the settings; nothing is edited yet."""
+    source = open_image(cases[0].source)
+    shown = represent(source)
+    for setting in settings:
+        if isinstance(setting, BaselineConfig):
+            timesteps(prior.schedule, setting)
+        else:
+            require_ground_truths(setting, cases)
+            start(shown, prior, "before", "after", setting, own_parts(setting, cases[:1], source))

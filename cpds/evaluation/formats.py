@@ -18,6 +18,8 @@ COLUMNS = {
     "structure_distance": "structure distance ↓",
     "clip_whole": "CLIP score, whole image ↑",
     "clip_edited": "CLIP score, inside the mask ↑",
+    "psnr_back": "median PSNR there and back, dB ↑",
+    "lpips_back": "LPIPS there and back ↓",
     "seconds": "s per edit",
     "samples": "samples through the network",
 }

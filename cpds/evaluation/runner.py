@@ -27,12 +27,14 @@ from PIL import Image, ImageOps
 from cpds.errors import InputError
 from cpds.evaluation.cases import Case
 from cpds.evaluation.editors import EditBatch
+from cpds.evaluation.round_trip import exchanged
 from cpds.evaluation.scoring import Metrics
 from cpds.images import open_image, png, to_pil
 from cpds.runs import write_atomic
 from cpds.stored import CONFIG, differences, read_object
+from cpds.types import Images
 
-ROWS, RESULTS, SHEET = "rows.jsonl", "results", "sheet.png"
+ROWS, RESULTS, BACK, SHEET = "rows.jsonl", "results", "back", "sheet.png"
 
 
 def batches(cases: Iterable[Case], size: int) -> Iterable[list[Case]]:
@@ -69,10 +71,12 @@ class Evaluation:
         metrics: Metrics,
         batch_size: int = 8,
         report: Callable[[int], object] = lambda done: None,
+        there_and_back: bool = False,
     ) -> list[dict[str, Any]]:
         """Edit and measure every case that is not done yet; the rows of all, in the cases' order.
 
-        A row counts as done while the case is what it was (its digest) and its image is there.
+        `there_and_back`: edit the results back too, and measure how near that comes to the sources. A row counts as
+        done while the case is what it was (its digest) and its image is there.
         """
         rows, digests = read_rows(self.folder), {case.id: case.digest() for case in cases}
         for case in cases:
@@ -88,8 +92,11 @@ class Evaluation:
             results, samples = edit(group, sources)
             results = (results.cpu() * 255).round() / 255  # measured as they are saved
             cost = {"seconds": round((time.perf_counter() - began) / len(group), 3), "samples": samples}
-            for case, result in zip(group, results.split(1), strict=True):
+            backs = edit([exchanged(case) for case in group], results)[0].cpu() if there_and_back else None
+            for i, (case, result) in enumerate(zip(group, results.split(1), strict=True)):
                 scores = metrics.score(case, result) | cost
+                if backs is not None:
+                    scores |= self._returned(case, sources[i : i + 1], backs[i : i + 1], metrics)
                 rows[case.id] = {"id": case.id, "case": digests[case.id], "tags": list(case.tags), **scores}
                 write_atomic(self.folder / RESULTS / f"{case.id}.png", png(to_pil(result)))
                 with (self.folder / ROWS).open("a") as stream:
@@ -97,6 +104,12 @@ class Evaluation:
             report(sum(case.id in rows for case in cases))
         write_atomic(self.folder / SHEET, png(contact_sheet(cases, self.folder)))
         return [rows[case.id] for case in cases]
+
+    def _returned(self, case: Case, source: Images, back: Images, metrics: Metrics) -> dict[str, float]:
+        """Metrics of what came back, which is kept."""
+        (self.folder / BACK).mkdir(exist_ok=True)
+        write_atomic(self.folder / BACK / f"{case.id}.png", png(to_pil(back)))
+        return metrics.returned(source, (back * 255).round() / 255)
 
 
 def contact_sheet(

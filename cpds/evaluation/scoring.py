@@ -53,6 +53,14 @@ class Metrics:
             found |= self._by_mask(case, source, result, mask.to(self.device))
         return {name: float(value) for name, value in found.items()}
 
+    def returned(self, start: Images, back: Images) -> dict[str, float]:
+        """How near an edit there and back (1, 3, H, W) comes to where it started."""
+        start, back = start.to(self.device), back.to(self.device)
+        found = {"psnr_back": psnr(back, start).clamp(max=PSNR_MAX)}
+        if self.lpips:
+            found["lpips_back"] = self.lpips(back, start)
+        return {name: float(value) for name, value in found.items()}
+
     def _by_mask(self, case: Case, source: Images, result: Images, mask: Tensor) -> dict[str, Scores]:
         """Metrics outside the mask, where nothing should change, and of what is inside."""
         found: dict[str, Scores] = {}

@@ -2,11 +2,37 @@
 
 import math
 import re
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
-from cpds.config import EditConfig, GuidanceConfig, require, require_choices
+from cpds.config import EditConfig, GuidanceConfig, OwnPart, SelectorName, require, require_choices
 from cpds.presets import PRESETS
+
+ORACLE = "oracle"
+
+
+@dataclass(frozen=True)
+class EvaluatedGuidance(GuidanceConfig):
+    """How an edit direction is distilled from the prior; an evaluation may know the ground truth."""
+
+    patch_selector: SelectorName | Literal["oracle"] | OwnPart = "random"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Who chooses the patches: as for an edit, or an oracle, which takes cells that the ground truth leaves as they
+    are: the most that a selector can give (cds and cpds)."""
+
+
+@dataclass(frozen=True)
+class EvaluatedEdit(EditConfig):
+    """A whole edit of an evaluation: guidance, optimizer and length."""
+
+    guidance: EvaluatedGuidance = field(default_factory=EvaluatedGuidance)  # pyright: ignore[reportIncompatibleVariableOverride]
+    """How the edit direction is found."""
+
+
+def evaluated(edit: EditConfig) -> EvaluatedEdit:
+    """The same settings, which may name the oracle from now on."""
+    guidance = EvaluatedGuidance(**{f.name: getattr(edit.guidance, f.name) for f in fields(GuidanceConfig)})
+    return EvaluatedEdit(**{f.name: getattr(edit, f.name) for f in fields(EditConfig)} | {"guidance": guidance})
+
 
 BaselineName = Literal["sdedit", "ddim-inversion", "ddpm-inversion"]
 

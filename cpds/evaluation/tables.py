@@ -22,7 +22,7 @@ from cpds.stored import CONFIG
 from cpds.terminal import warn
 
 Row = Mapping[str, Any]
-MEDIANS = ("psnr_outside_mask",)  # infinite where nothing changed at all
+MEDIANS = ("psnr_outside_mask", "psnr_back")  # infinite where nothing changed at all
 
 
 def bootstrap(values: Tensor, median: bool = False, draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:

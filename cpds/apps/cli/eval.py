@@ -3,9 +3,9 @@
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
@@ -13,8 +13,18 @@ from cpds.apps.cli.args import EMBEDDED_NOTE, PriorArgs
 from cpds.apps.cli.presets import edit_as_typed, offered_to
 from cpds.config import require
 from cpds.errors import InputError, MissingExtra
-from cpds.evaluation.settings import BASELINES, OWN, Setting, baseline_of, document, starting_edit
+from cpds.evaluation.settings import (
+    BASELINES,
+    OWN,
+    EvaluatedEdit,
+    Setting,
+    baseline_of,
+    document,
+    evaluated,
+    starting_edit,
+)
 from cpds.evaluation.sweep import grid, read_axes
+from cpds.presets import PRESETS
 from cpds.terminal import print_loading, print_result, print_status
 
 if TYPE_CHECKING:
@@ -35,6 +45,9 @@ class EvalArgs(PriorArgs):
     """Settings to start from; --method alone starts from that method's own. Other flags change single settings. sdedit,
     ddim-inversion and ddpm-inversion are baselines: of the edit options they have guidance_scale, negative_prompt,
     num_inference_steps and seed."""
+    edit: tyro.conf.OmitArgPrefixes[EvaluatedEdit] = field(  # pyright: ignore[reportIncompatibleVariableOverride]
+        default_factory=lambda: evaluated(PRESETS["cpds"])
+    )
     strength: float | None = None
     """Baselines: how far up the schedule the source is noised or inverted, as a fraction of it. Default: 0.8."""
     source_guidance_scale: float | None = None
@@ -52,6 +65,9 @@ class EvalArgs(PriorArgs):
     """Only cases with this tag, in emoji-edit seen, held-out or a kind (animal, food, ...)."""
     limit: int | None = None
     """Only this many cases, spread evenly over the set."""
+    there_and_back: bool = False
+    """Edit every result back, with the prompts exchanged, and measure how near that comes to the source. Look at LPIPS
+    to the source too: an edit that does nothing comes back perfectly."""
     batch: int = 8
     """Cases edited at once; the result of each is as if it were alone."""
     resolution: int | None = None
@@ -88,7 +104,7 @@ def run_eval(args: EvalArgs, command: str) -> int:
     from cpds.evaluation.runner import Evaluation
     from cpds.evaluation.scoring import load_metrics
     from cpds.evaluation.tables import save_tables
-    from cpds.images import open_image, working_size
+    from cpds.images import working_size
     from cpds.priors.load import load_prior
     from cpds.threads import choose_threads
     from representations.latent import LatentImage, LatentImageConfig
@@ -109,19 +125,25 @@ def run_eval(args: EvalArgs, command: str) -> int:
     def represent(images: "Images") -> LatentImage:
         return LatentImage(images, prior, latent)
 
-    first, evaluations = represent(open_image(cases[0].source)), {}
-    for setting in chosen.values():
-        check(first, prior, setting)
-    same = {"latent": asdict(latent), "prior": prior.fingerprint, "metrics": metrics.fingerprint}
-    for label, setting in chosen.items():
-        evaluations[label] = Evaluation(args.out / label, {**document(setting), **same}, command)
+    check(represent, prior, cases, chosen.values())
+    same: dict[str, Any] = {"latent": asdict(latent), "prior": prior.fingerprint, "metrics": metrics.fingerprint}
+    if args.there_and_back:  # else config.json is as it was before there was such a thing
+        same["there_and_back"] = True
+    evaluations = {
+        label: Evaluation(args.out / label, {**document(setting), **same}, command) for label, setting in chosen.items()
+    }
     try:
         with tqdm(total=len(cases) * len(chosen), unit="edit") as bar:
             for number, (label, setting) in enumerate(chosen.items()):
                 bar.set_description(label)
                 editor, before = batch_editor(represent, prior, setting), number * len(cases)
                 evaluations[label].run(
-                    cases, editor, metrics, args.batch, lambda done, before=before: bar.update(before + done - bar.n)
+                    cases,
+                    editor,
+                    metrics,
+                    args.batch,
+                    lambda done, before=before: bar.update(before + done - bar.n),
+                    args.there_and_back,
                 )
         print_result(save_tables(args.out, metrics.fingerprint, cases))
     except KeyboardInterrupt:
@@ -142,7 +164,7 @@ def settings(args: EvalArgs, argv: Sequence[str]) -> dict[str, Setting]:
 
     def start(preset: str) -> Setting:
         require(preset in offered_to("eval"), f"preset must be one of {', '.join(offered_to('eval'))}, got {preset!r}")
-        edit = args.edit if preset == args.preset else edit_as_typed(argv, starting_edit(preset))
+        edit = args.edit if preset == args.preset else edit_as_typed(argv, evaluated(starting_edit(preset)))
         own = {name: getattr(args, name) for name in OWN if getattr(args, name) is not None}
         if preset in BASELINES:
             return baseline_of(preset, edit, own)
@@ -150,7 +172,9 @@ def settings(args: EvalArgs, argv: Sequence[str]) -> dict[str, Setting]:
         return edit
 
     found = grid(axes, args.preset, start)
-    return found if args.label is None else dict.fromkeys([args.label], *found.values())
+    if args.label is not None:
+        return dict.fromkeys([args.label], *found.values())
+    return {f"{label} there and back" if args.there_and_back else label: found[label] for label in found}
 
 
 def open_lpips(weights: Path | None) -> "Lpips":

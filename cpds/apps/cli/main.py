@@ -17,11 +17,10 @@ import tyro
 import cpds
 from cpds.apps.cli.eval import EvalArgs, run_eval
 from cpds.apps.cli.image import ImageArgs, run_image
-from cpds.apps.cli.presets import Beginning, PresetsArgs, chosen_preset, run_presets
+from cpds.apps.cli.presets import Beginning, PresetsArgs, chosen_preset, first_edit, run_presets
 from cpds.apps.cli.splats import SplatArgs, run_splats
 from cpds.apps.cli.svg import SvgArgs, run_svg
 from cpds.errors import InputError
-from cpds.evaluation.settings import starting_edit
 from cpds.stored import stored
 from cpds.terminal import print_result, print_status, print_styled, warn
 from cpds.threads import wait_passively
@@ -48,7 +47,7 @@ def starting_point(command: str, args: type, argv: Sequence[str]) -> dict[str, A
         old = stored(beginning.resume, command, args).args
         return {f.name: getattr(old, f.name) for f in fields(args)}
     name = chosen_preset(command, beginning)
-    return made | {"preset": name, "edit": starting_edit(name)}
+    return made | {"preset": name, "edit": first_edit(command, name)}
 
 
 def lists(kind: type) -> set[str]:

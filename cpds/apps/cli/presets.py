@@ -8,7 +8,7 @@ import tyro
 
 from cpds.config import EditConfig, GuidanceConfig
 from cpds.errors import InputError
-from cpds.evaluation.settings import BASELINES
+from cpds.evaluation.settings import BASELINES, EvaluatedEdit, evaluated, starting_edit
 from cpds.presets import NOTES, PRESETS, PRESETS_FOR
 from cpds.terminal import print_result
 
@@ -70,9 +70,14 @@ def offered_to(command: str) -> tuple[str, ...]:
     return (*PRESETS_FOR["image"], *BASELINES) if command == "eval" else PRESETS_FOR.get(command, PRESETS_FOR["image"])
 
 
-def edit_as_typed(argv: Sequence[str], start: EditConfig) -> EditConfig:
-    """`start` with what a command's arguments, which its parser has taken, change of it."""
-    kind = tyro.conf.OmitArgPrefixes[EditConfig]
+def first_edit(command: str, preset: str) -> EditConfig:
+    """The settings that a command's flags change."""
+    return evaluated(starting_edit(preset)) if command == "eval" else PRESETS[preset]
+
+
+def edit_as_typed(argv: Sequence[str], start: EvaluatedEdit) -> EvaluatedEdit:
+    """`start` with what the arguments of `cpds eval`, which its parser has taken, change of it."""
+    kind = tyro.conf.OmitArgPrefixes[EvaluatedEdit]
     return tyro.cli(
         kind, args=list(argv), default=start, return_unknown_args=True, add_help=False, console_outputs=False
     )[0]
