@@ -11,7 +11,8 @@ from torch import Tensor
 from cpds.config import require
 from scripts.emoji_prior.benchmark import COUNTS, BenchmarkConfig, Pair, draw_pair, draw_splits, render
 from scripts.emoji_prior.icons import Icons, concepts, load_icons
-from scripts.emoji_prior.scenes import PATTERNS, SceneDrawer, edit_key, for_training, render_scenes
+from scripts.emoji_prior.scene_drawer import SceneDrawer
+from scripts.emoji_prior.scenes import PATTERNS, edit_key, for_training, render_scenes
 
 
 class TrainingPair(NamedTuple):
