@@ -37,6 +37,38 @@ PDS_SVG = replace(
     lr_decay=1.0,
     group_lrs={"points": 0.8},
 )
+# Localized Update Score Distillation (Chinchuthakun 2025): the direction's spread falls from 0.149 to 0.011, times
+# 2000 / (h w); exponentially here, by a sigmoid there, and weak steps are left out instead of drawn anew
+LUSD_PAPER = EditConfig(
+    GuidanceConfig("lusd", normalize_gradient=True, localize=True, min_direction=0.01, t_max=0.948),
+    300,
+    "sgd",
+    lr=0.149,
+    lr_scaling="area",
+    lr_decay=0.074,
+)
+# down the schedule of Stable Diffusion 3 with a sampler's own steps: FlowEdit (Kulikov 2024)
+FLOWEDIT_PAPER = EditConfig(
+    GuidanceConfig(
+        "flowedit", guidance_scale=13.5, source_guidance_scale=3.5, timesteps="descending", t_min=0.002, t_max=0.653
+    ),
+    33,
+    "sgd",
+    lr=1.0,
+)
+# … FlowAlign (Kim 2025), which begins at pure noise: as near to that as a prediction of clean latents can be
+FLOWALIGN_PAPER = replace(
+    FLOWEDIT_PAPER,
+    guidance=GuidanceConfig("flowalign", guidance_scale=13.5, timesteps="descending", t_min=0.03, t_max=0.99),
+)
+# … Delta Velocity Rectified Flow (Beaudouin 2025), with FlowEdit's steps
+DVRF_PAPER = replace(
+    FLOWEDIT_PAPER,
+    guidance=replace(
+        FLOWEDIT_PAPER.guidance, method="dvrf", guidance_scale=16.5, source_guidance_scale=6.0, t_min=0.02, t_max=0.99
+    ),
+    num_inference_steps=50,
+)
 
 # ours: gradients of unit size, learning rates that fall from what each parameter group says; what else was tried is
 # in benchmarks/README.md
@@ -58,14 +90,11 @@ CPDS_FAST = replace(CPDS, num_inference_steps=40, lr=0.12, lr_decay=0.02 / 0.12)
 # scores of the edited half alone
 CSD = replace(DDS, guidance=replace(DDS.guidance, method="csd"))
 LUSD = replace(DDS, guidance=replace(DDS.guidance, method="lusd", localize=True))
-# down the schedule with a sampler's own steps: the guidance of FlowEdit (Kulikov 2024) for FLUX.1
-FLOWEDIT = EditConfig(
-    GuidanceConfig(
-        "flowedit", guidance_scale=5.5, source_guidance_scale=1.5, timesteps="descending", t_min=0.03, t_max=0.8
-    ),
-    28,
-    "sgd",
-    lr=1.0,
+# down the schedule, with less guidance than in the papers, as these priors follow prompts by themselves
+FLOWEDIT = replace(
+    FLOWEDIT_PAPER,
+    guidance=replace(FLOWEDIT_PAPER.guidance, guidance_scale=5.5, source_guidance_scale=1.5, t_min=0.03, t_max=0.8),
+    num_inference_steps=28,
 )
 DVRF = replace(FLOWEDIT, guidance=replace(FLOWEDIT.guidance, method="dvrf"))
 FLOWALIGN = replace(FLOWEDIT, guidance=replace(FLOWEDIT.guidance, method="flowalign", source_guidance_scale=None))
@@ -109,6 +138,10 @@ PRESETS = {
     "pds-nerf-paper": PDS_NERF,
     "pds-splats-paper": PDS_SPLATS,
     "pds-svg-paper": PDS_SVG,
+    "lusd-paper": LUSD_PAPER,
+    "flowedit-paper": FLOWEDIT_PAPER,
+    "flowalign-paper": FLOWALIGN_PAPER,
+    "dvrf-paper": DVRF_PAPER,
     **{f"{name}-render": on_renderer(preset) for name, preset in METHODS.items()},
     **{f"{name}-svg": on_renderer(preset) for name, preset in METHODS.items()},
     **{f"{name}-splats": on_splats(preset) for name, preset in METHODS.items()},
@@ -149,9 +182,11 @@ class DreamBoothSettings:
 
 DREAMBOOTH = DreamBoothSettings()
 
+FLOWS = ("lusd-paper", "flowedit-paper", "flowalign-paper", "dvrf-paper")
+
 # the presets that fit what a command edits; --method alone takes the first that has it
 PRESETS_FOR = {
-    "image": (*METHODS, "chordedit", "cpds-fast", "dds-paper", "cds-paper", "cpds-reference", "pds-paper"),
+    "image": (*METHODS, "chordedit", "cpds-fast", "dds-paper", "cds-paper", "cpds-reference", "pds-paper", *FLOWS),
     "svg": (*(f"{name}-svg" for name in METHODS), "pds-svg-paper"),
     "splats": (*(f"{name}-splats" for name in METHODS), "pds-splats-paper"),
     "nerf": ("pds-nerf-paper",),

@@ -20,13 +20,26 @@ from cpds.priors.unet import UNetPrior
 OFF = {
     **{"w_proximity": 0, "normalize_gradient": False, "timesteps": "uniform", "negative_prompt": "", "w_direction": 1},
     **{"method_options": {}, "source_guidance_scale": None, "guidance_schedule": "constant", "guidance_parallel": 1},
-    **{"guidance_rescale": 0, "localize": False, "min_direction": 0, "reestimate_noise": False},
+    **{
+        "guidance_rescale": 0,
+        "localize": False,
+        "min_direction": 0,
+        "reestimate_noise": False,
+        "patch_share": 1,
+        "patch_loss": "infonce",
+    },
 }
 SGD = {"optimizer": "sgd", "lr_scaling": "area", "num_inference_steps": 200, "lr_decay": 1, "group_lrs": {}}
 MIDDLE = {"guidance_scale": 7.5, "t_min": 0.05, "t_max": 0.95}
 CONTRAST = {"w_cut": 3, "patch_size": (1, 2), "n_patches": 256, "temperature": 0.07, "patch_selector": "random"}
 POSTERIOR = {"method": "pds", "stride": 2, "w_identity": 1, "t_min": 0.02, "t_max": 0.98, "lr_scaling": "none"}
 SPLATS = {"xyz": 1.6e-4, "color": 2.5e-3, "opacity": 0.05, "scale": 0.005, "rotation": 1e-3}
+
+SAMPLER = {
+    **{"optimizer": "sgd", "lr": 1, "lr_decay": 1, "lr_scaling": "none", "group_lrs": {}},
+    **{"timesteps": "descending", "num_inference_steps": 33},
+}
+FLOWEDIT = {"source_guidance_scale": 3.5, "t_min": 0.002, "t_max": 0.653}
 
 PUBLISHED: dict[str, dict[str, Any]] = {
     "dds-paper": {"method": "dds", "lr": 0.1, **SGD, **MIDDLE},
@@ -47,6 +60,17 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         **{"optimizer": "adam", "lr_decay": 1, "group_lrs": SPLATS},  # lr is for groups that are not named
         **{"num_inference_steps": 30_000, "guidance_scale": 100},
     },
+    "lusd-paper": {
+        **{"method": "lusd", "num_inference_steps": 300, "t_min": 0.05, "t_max": 0.948, "group_lrs": {}},
+        **{"optimizer": "sgd", "lr": 0.149, "lr_decay": 0.074, "lr_scaling": "area", "normalize_gradient": True},
+        **{"localize": True, "min_direction": 0.01},
+    },
+    "flowedit-paper": {"method": "flowedit", "guidance_scale": 13.5, **SAMPLER, **FLOWEDIT},
+    "flowalign-paper": {"method": "flowalign", "guidance_scale": 13.5, **SAMPLER, "t_min": 0.03, "t_max": 0.99},
+    "dvrf-paper": {
+        **{"method": "dvrf", "guidance_scale": 16.5, **SAMPLER, "num_inference_steps": 50},
+        **{"source_guidance_scale": 6, "t_min": 0.02, "t_max": 0.99},
+    },
     "pds-svg-paper": {
         **POSTERIOR,
         **{"optimizer": "adam", "lr": 0.01, "lr_decay": 1, "group_lrs": {"points": 0.8}},  # lr: colors
@@ -55,6 +79,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 }
 SHAPES = {"guidance_interval", "guidance_table"}  # of schedules that no published preset has
 TIMESTEPS = {"dds": (50, 950), "cds": (50, 950), "cpds": (50, 950), "pds": (20, 980), "pds-svg": (100, 980)}
+TIMESTEPS |= {"lusd": (50, 948), "flowedit": (2, 653), "flowalign": (30, 990), "dvrf": (20, 990)}
 
 
 def flat(config: EditConfig) -> dict[str, Any]:
