@@ -12,6 +12,7 @@ from cpds.errors import InputError
 from cpds.guidance import Guidance, StepResult
 from cpds.objectives.base import Objective
 from cpds.parts import require_kind
+from cpds.polish import polish, require_latents
 from cpds.presets import PRESETS
 from cpds.priors.base import Prior
 from cpds.rendered import Rendered
@@ -65,6 +66,8 @@ def start(
     require_kind(representation, Representation, "representation")
     require_kind(prior, Prior, "prior")
     config, parts = config or own_preset(representation), parts or OwnParts()
+    if config.polish:
+        require_latents(representation)
     guidance = Guidance(
         prior,
         prompt,
@@ -117,6 +120,8 @@ def run(state: EditState, callbacks: Sequence[Callback] = ()) -> EditState:
         state.step += 1
         for callback in callbacks:
             callback.stepped(state, result)
+    if config.polish and not state.polished:
+        polish(state)
     for callback in callbacks:
         callback.finished(state)
     return state

@@ -100,6 +100,15 @@ class InLatentSpace(Protocol[Shown]):
 
 
 @runtime_checkable
+class WritableLatents(InLatentSpace[Shown], Protocol[Shown]):
+    """One whose latents can be set to others."""
+
+    def set_latents(self, latents: Latents) -> None:
+        """Take these latents for the parameters' own."""
+        ...
+
+
+@runtime_checkable
 class Source(Protocol[Shown]):
     """A representation that can render itself as it was before the edit, without its parameters being put back."""
 

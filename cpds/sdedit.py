@@ -3,6 +3,7 @@
 Its parts, guided predictions and DDIM (Song 2021), are those of the evaluation's inversion baselines too.
 """
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -68,15 +69,22 @@ def guided(
 
 
 def ddim(
-    prior: Prior, x: Latents, grid: Grid, conditioning: Conditioning, null: Conditioning, guidance_scale: float
+    prior: Prior,
+    x: Latents,
+    grid: Grid,
+    conditioning: Conditioning,
+    null: Conditioning,
+    guidance_scale: float | Callable[[float], float],
 ) -> Latents:
     """`x` at timestep grid[0] denoised along a descending grid (Song 2021, Eq. 12, eta = 0).
 
-    Its last prediction of the clean latents is the result: the grid's end counts as free of noise.
+    Its last prediction of the clean latents is the result: the grid's end counts as free of noise. `guidance_scale` may
+    depend on the time, a fraction of the schedule's length.
     """
     schedule, count = prior.schedule, len(x)
     for now, after in pairwise(grid):
-        eps = guided(prior, x, now, conditioning, null, guidance_scale)
+        scale = guidance_scale(int(now) / len(schedule)) if callable(guidance_scale) else guidance_scale
+        eps = guided(prior, x, now, conditioning, null, scale)
         clean = schedule.denoised(x, eps, now.expand(count))
         x = schedule.add_noise(clean, eps, after.expand(count))
     return clean

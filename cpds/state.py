@@ -26,6 +26,7 @@ class EditState:
     optimizer: torch.optim.Optimizer
     config: EditConfig
     step: int = 0
+    polished: bool = False
 
     def __repr__(self) -> str:
         kind = type(self.representation).__name__
@@ -34,6 +35,8 @@ class EditState:
     def tensors(self) -> dict[str, Tensor]:
         """Parameters, optimizer moments, selector and step: all that a resumed run needs, as flat named tensors."""
         saved = {"step": torch.tensor(self.step)}
+        if self.config.polish:
+            saved["polished"] = torch.tensor(self.polished)
         for group in self.representation.param_groups():
             saved |= {f"param.{group.name}.{i}": x.detach() for i, x in enumerate(group.tensors)}
         saved |= {f"optimizer.{k}": v for k, v in moments(self.optimizer).items()}
@@ -56,6 +59,7 @@ class EditState:
         if not 0 <= step <= steps:
             raise ValueError(f"step {step} is not in 0 ... {steps}")
         self.step = step
+        self.polished = step == steps and bool(saved.get("polished", False))
         for group in self.representation.param_groups():
             for i, x in enumerate(group.tensors):
                 x.copy_(saved[f"param.{group.name}.{i}"])

@@ -132,6 +132,10 @@ class LatentImage:
     def source_latents(self, view: None = None) -> Latents:
         return self._source
 
+    @torch.no_grad()
+    def set_latents(self, latents: Latents) -> None:
+        self.z.copy_(latents)
+
     def render(self, view: None = None) -> Images:
         """The latents decoded, at the size that they are edited at."""
         return self.prior.decode(self.latents())

@@ -1,0 +1,116 @@
+"""The last denoising of an edited image, with priors whose predictions are known in closed form."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Plain, randn
+from test_cpds_guidance_family import NULL, SHAPE, SOURCE, TARGET, Points
+from torch import Tensor
+
+from cpds.config import EditConfig, GuidanceConfig
+from cpds.editor import edit, run, start
+from cpds.errors import InputError
+from cpds.polish import changed
+from cpds.session import edit_in_folder
+
+STEPS = EditConfig(GuidanceConfig("dds", guidance_scale=1.0), 2, "sgd", lr=0.05, polish=0.3)
+
+
+class Writable(Plain):
+    """Plain latents that can be set."""
+
+    @torch.no_grad()
+    def set_latents(self, latents: Tensor) -> None:
+        self.parts["latent"].copy_(latents)
+
+    def preview(self) -> Tensor:
+        return torch.zeros(1, 3, 8, 8)
+
+
+def polished(config: EditConfig, prior: Points | None = None, source: Tensor = SOURCE) -> tuple[Tensor, Tensor]:
+    """The latents without and with the last touch."""
+    ends = []
+    for one in (replace(config, polish=0.0), config):
+        shown = Writable(source)
+        edit(shown, prior or Points(), "source", "target", one)
+        ends.append(shown.latents().detach())
+    return ends[0], ends[1]
+
+
+def test_what_has_moved_becomes_what_the_prior_knows() -> None:
+    config = replace(STEPS, lr=3.0)
+    before, after = polished(config)
+    share = changed(SOURCE, before)
+    assert float(share.min()) == 1
+    torch.testing.assert_close(after, TARGET, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(before, TARGET, atol=0.1)
+
+
+def test_what_has_not_moved_stays() -> None:
+    target = SOURCE.clone()
+    target[..., 0] += 2  # the edit's only column
+    before, after = polished(STEPS, Points(clean={"source": SOURCE, "target": target, "": NULL}))
+    share = changed(SOURCE, before)
+    assert float(share[..., :2].min()) > 0.1 > 1e-3 > float(share[..., 2:].max())
+    torch.testing.assert_close(after, before + share * (target - before), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("polish", "timesteps"), [(0.3, [300, 250, 200, 150, 100, 50]), (0.02, [20])])
+def test_it_walks_down_from_the_noise_level(polish: float, timesteps: list[int]) -> None:
+    prior = Points()
+    edit(Writable(SOURCE), prior, "source", "target", replace(STEPS, polish=polish))
+    asked = [(t, name) for t, name, _ in prior.asked[2 * 4 :]]  # after the edit's two steps
+    assert asked == [(t, "target") for t in timesteps]  # at guidance 1 the null prompt is not asked
+
+
+def test_guidance_is_the_edits_own_at_each_time() -> None:
+    """Of points the denoised latents are c_null + omega (c_tgt - c_null) of the last step, at t 0.05."""
+    guidance = GuidanceConfig("dds", guidance_scale=5.0, guidance_schedule="rising")
+    before, after = polished(replace(STEPS, guidance=guidance, lr=3.0))
+    assert float(changed(SOURCE, before).min()) == 1
+    omega = 1 + 4 * 2 * 0.05
+    torch.testing.assert_close(after, NULL + omega * (TARGET - NULL), rtol=1e-3, atol=1e-3)
+
+
+def test_each_edit_of_a_batch_is_polished_as_if_it_were_alone() -> None:
+    alone = [polished(STEPS, source=source)[1] for source in (SOURCE, NULL)]
+    together = Writable(torch.cat([SOURCE, NULL]))
+    edit(together, Points(), ["source"] * 2, ["target"] * 2, STEPS)
+    torch.testing.assert_close(together.latents().detach(), torch.cat(alone), rtol=1e-4, atol=1e-4)
+
+
+def test_a_resumed_run_is_polished_once(tmp_path: Path) -> None:
+    prior: Any = Points()
+    ends = []
+    for name in ("whole", "again"):
+        shown = Writable(SOURCE)
+        edit_in_folder(shown, prior, "source", "target", tmp_path / name, STEPS)
+        ends.append(shown.latents().detach())
+    resumed = Writable(SOURCE)
+    edit_in_folder(resumed, prior, "source", "target", tmp_path / "again", STEPS, resume=True)
+    state = start(Writable(SOURCE), prior, "source", "target", STEPS)
+    run(state)
+    saved = state.tensors()
+    other = start(Writable(SOURCE), prior, "source", "target", STEPS)
+    other.load(saved)
+    run(other)  # killed after the last touch, before anything was written
+    shown: Any = other.representation
+    assert torch.equal(ends[0], ends[1])
+    assert torch.equal(resumed.latents(), ends[0])
+    assert torch.equal(shown.latents(), ends[0])
+
+
+@pytest.mark.parametrize("polish", [-0.1, 1.0, float("nan")])
+def test_noise_levels_out_of_range(polish: float) -> None:
+    with pytest.raises(InputError, match="polish must be at least 0 and below 1"):
+        EditConfig(polish=polish)
+
+
+def test_renderers_are_refused_before_anything_is_done() -> None:
+    prior = Points()
+    with pytest.raises(InputError, match="polish is for what is edited as latents, which Plain is not"):
+        edit(Plain(randn(0, *SHAPE)), prior, "source", "target", STEPS)
+    assert not prior.asked
