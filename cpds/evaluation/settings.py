@@ -31,7 +31,8 @@ class EvaluatedEdit(EditConfig):
 def evaluated(edit: EditConfig) -> EvaluatedEdit:
     """The same settings, which may name the oracle from now on."""
     guidance = EvaluatedGuidance(**{f.name: getattr(edit.guidance, f.name) for f in fields(GuidanceConfig)})
-    return EvaluatedEdit(**{f.name: getattr(edit, f.name) for f in fields(EditConfig)} | {"guidance": guidance})
+    rest = {f.name: getattr(edit, f.name) for f in fields(EditConfig) if f.name != "guidance"}
+    return EvaluatedEdit(guidance, **rest)
 
 
 BaselineName = Literal["sdedit", "ddim-inversion", "ddpm-inversion"]
