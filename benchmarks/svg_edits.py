@@ -1,14 +1,21 @@
-"""Twenty edits of real icons, five drawing styles of each: how often does the classifier find the target?
+"""Edit twenty real icons, whose ground truth is the target's icon of the same style: how near does an edit come to it?
 
-    python -m benchmarks.svg_edits --out runs/svg_edits
+    python -m benchmarks.svg_edits --icons judging --seeds 3 --out runs/svg_edits
 
-Writes each edited SVG and a sheet (source and edit side by side, one edit a row) and prints what the classifier
-finds in every result, drawn with resvg from the written file at 104 px on a white 128-px image.
+Settings are chosen on --icons tuning and judged by --icons judging, which share no concept (svg_icons.py). Writes each
+edited SVG, a sheet (source, ground truth and edit side by side), and results.json and table.md with, for every edit,
+what the classifier finds, LPIPS to the ground truth and the Chamfer distance to its outlines. Classifier and LPIPS see
+the written file as resvg draws it at 104 px on a white 128-px image.
 """
 
 import io
+import json
+import os
+import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,44 +24,65 @@ import torch
 import tyro
 from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
 from PIL import Image
+from torch import Tensor
 
 from benchmarks.svg_fidelity import documents
-from cpds.config import EditConfig
+from benchmarks.svg_icons import SETS, IconEdit, ListName, edits
+from cpds.config import EditConfig, require
 from cpds.editor import edit
+from cpds.errors import InputError
 from cpds.evaluation.cases import EMOJI_EDIT
 from cpds.evaluation.classifier import IconClassifier
+from cpds.evaluation.networks import Lpips
+from cpds.evaluation.tables import bootstrap
 from cpds.images import side_by_side, to_tensor
 from cpds.presets import PRESETS
+from cpds.priors.base import Prior
 from cpds.priors.load import load_prior
+from scripts.emoji_prior.icons import concepts, load_icons, with_article
+from scripts.program import run_program
 from svg.config import SvgConfig
 from svg.document import Document
 from svg.image import SvgImage
+from svg.outline_distance import outline_distance
 
-SETS = ("noto", "twemoji", "fluent-emoji-flat", "noto-v1", "emojione")
-EDITS = (  # icon, what it shows, what it should become, the classifier's word for that
-    ("cat-face", "cat face", "dog face", "dog-face"),
-    ("cat-face", "cat face", "pig face", "pig-face"),
-    ("red-heart", "red heart", "blue heart", "blue-heart"),
-    ("red-apple", "red apple", "tomato", "tomato"),
-)
+COLUMNS = {
+    "target_accuracy": "target accuracy ↑",
+    "lpips_ground_truth": "LPIPS to ground truth ↓",
+    "chamfer_ground_truth": "Chamfer to ground truth, of the canvas ↓",
+    "seconds": "s per edit",
+}
 
 
 @dataclass(frozen=True)
-class Config:
-    """How to edit."""
+class SvgEditsConfig:
+    """What to edit, and how."""
 
     out: Path = Path("runs/svg_edits")
-    """Folder for the SVGs and the sheet."""
+    """Folder for the SVGs, the sheet and the tables."""
+    icons: ListName = "judging"
+    """Which twenty edits."""
+    limit: int | None = None
+    """Only the first of them."""
+    seeds: int = 1
+    """Make each edit this many times, with seeds from 0 on."""
     preset: str = "cpds-svg"
     """Settings to start from (cpds presets)."""
     steps: int | None = None
     """Optimization steps. Default: the preset's."""
     guidance_scale: float | None = None
     """Classifier-free guidance. Default: the preset's."""
+    lpips_weights: Path | None = None
+    """File of torchvision's AlexNet weights, for LPIPS. Default: $CPDS_ALEXNET; without either there is no LPIPS."""
     svg: tyro.conf.OmitArgPrefixes[SvgConfig] = field(default_factory=lambda: SvgConfig())
 
+    def __post_init__(self) -> None:
+        require(self.preset in PRESETS, f"preset must be one of {', '.join(PRESETS)}, got {self.preset!r}")
+        require(self.seeds >= 1, f"seeds must be >= 1, got {self.seeds}")
+        require(self.limit is None or self.limit >= 1, f"limit must be >= 1, got {self.limit}")
 
-def settings(config: Config) -> EditConfig:
+
+def settings(config: SvgEditsConfig) -> EditConfig:
     """The preset with what the flags change in it."""
     found = PRESETS[config.preset]
     if config.steps is not None:
@@ -70,11 +98,11 @@ def drawn(svg: bytes, side: int) -> Image.Image:
     return Image.open(io.BytesIO(bytes(data))).convert("RGB")
 
 
-def concept(classifier: IconClassifier, svg: bytes) -> str:
-    """What the classifier finds in the drawing."""
-    page = Image.new("RGB", (128, 128), "white")
-    page.paste(drawn(svg, 104), (12, 12))
-    return classifier.classify(to_tensor(page))[0]["concept"]
+def page(svg: bytes) -> Tensor:
+    """(1, 3, 128, 128) in [0, 1]: what the metrics of an image see."""
+    image = Image.new("RGB", (128, 128), "white")
+    image.paste(drawn(svg, 104), (12, 12))
+    return to_tensor(image)
 
 
 def names(svg: bytes) -> list[Any]:
@@ -82,35 +110,65 @@ def names(svg: bytes) -> list[Any]:
     return [element.tag for element in etree.fromstring(svg).iter()]
 
 
-def main(config: Config) -> None:
-    torch.set_num_threads(1)
-    config.out.mkdir(parents=True, exist_ok=True)
-    icons, prior = documents(SETS), load_prior(device="cpu")
-    classifier = IconClassifier.load(EMOJI_EDIT / "classifier.safetensors")
-    hits, times, rows = [], [], []
-    for icon, what, target, word in EDITS:
-        row = []
-        for style in SETS:
-            source = icons[f"{style}/{icon}"].encode()
-            image = SvgImage(Document.parse(source), prior, config.svg)
-            began = time.perf_counter()
-            prompt, goal = (f"a {shown} on a white background" for shown in (what, target))
-            edit(image, prior, prompt, goal, settings(config))
-            times.append(time.perf_counter() - began)
-            result = image.svg()
-            assert names(result) == names(source)
-            (config.out / f"{style}-{icon}-{word}.svg").write_bytes(result)
-            found = concept(classifier, result)
-            hits.append(found == word)
-            print(f"{style:>18} {icon} -> {word}: {found}", flush=True)
-            row += [drawn(source, 160), drawn(result, 160)]
-        rows.append(side_by_side(row))
-    sheet = Image.new("RGB", (rows[0].width, sum(r.height + 8 for r in rows)), "white")
-    for i, row in enumerate(rows):
-        sheet.paste(row, (0, i * (row.height + 8)))
-    sheet.save(config.out / "sheet.png")
-    print(f"target accuracy {sum(hits)} of {len(hits)}; {sorted(times)[len(times) // 2]:.1f} s an edit (median)")
+@dataclass(frozen=True)
+class Metrics:
+    """What is measured in an edited icon."""
+
+    classifier: IconClassifier
+    lpips: Lpips | None
+
+    def finds(self, svg: bytes) -> str:
+        """The classifier's concept."""
+        return self.classifier.classify(page(svg))[0]["concept"]
+
+    def score(self, result: bytes, ground_truth: bytes, target: str) -> dict[str, Any]:
+        """Metrics of one result, by name."""
+        found = self.finds(result)
+        row: dict[str, Any] = {"found": found, "target_accuracy": float(found == target)}
+        if self.lpips:
+            row["lpips_ground_truth"] = float(self.lpips(page(result), page(ground_truth)))
+        one, other = (Document.parse(svg) for svg in (result, ground_truth))
+        return {**row, "chamfer_ground_truth": outline_distance(one, other)}
 
 
-if __name__ == "__main__":
-    main(tyro.cli(Config))
+def usable(icons: dict[str, str], finds: Callable[[bytes], str], job: IconEdit) -> bool:
+    """Whether both icons are there and editable, and the classifier tells them apart."""
+    both = [icons.get(f"{job.package}/{name}") for name in (job.icon, job.target)]
+    if None in both:
+        return False
+    source, ground_truth = (text.encode() for text in both if text)
+    try:
+        Document.parse(source), Document.parse(ground_truth)
+    except InputError:
+        return False
+    return finds(ground_truth) == job.target != finds(source)
+
+
+def edited(source: bytes, job: IconEdit, prior: Prior, config: EditConfig, svg: SvgConfig) -> bytes:
+    """The icon after the edit: the same elements with other numbers."""
+    image = SvgImage(Document.parse(source), prior, svg)
+    prompt, goal = (f"{with_article(shown)} on a white background" for shown in (job.shown, job.wanted))
+    edit(image, prior, prompt, goal, config)
+    result = image.svg()
+    assert names(result) == names(source)
+    return result
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: means over the edits with 95 % bootstrap intervals, an edit counting with its mean over the seeds."""
+    columns = {c: title for c, title in COLUMNS.items() if c in rows[0]}
+    text = ["| icons | edits | seeds | " + " | ".join(columns.values()) + " |", "|---" * (len(columns) + 3) + "|"]
+    groups = {"unedited": [r for r in rows if r["seed"] is None], "edited": [r for r in rows if r["seed"] is not None]}
+    groups |= {f"edited, {p}": [r for r in groups["edited"] if r["package"] == p] for p in SETS}
+    for label, group in groups.items():
+        by_edit: dict[str, list[dict[str, Any]]] = {}
+        for row in group:
+            by_edit.setdefault(row["edit"], []).append(row)
+        if by_edit:
+            cells = [label, str(len(by_edit)), str(max(map(len, by_edit.values())) if label != "unedited" else "")]
+            for column in columns:
+                means = [sum(r[column] for r in repeats) / len(repeats) for repeats in by_edit.values()]
+                middle, low, high = bootstrap(torch.tensor(means, dtype=torch.float64))
+                cells.append(f"{middle:.3g}" + (f" [{low:.3g}, {high:.3g}]" if high > low else ""))
+            text.append("| " + " | ".join(cells) + " |")
+    return "\n".join(text) + "\n"

@@ -10,44 +10,44 @@ if TYPE_CHECKING:
     from cpds.config import EditConfig, GuidanceConfig
     from cpds.editor import OwnParts, edit
     from cpds.errors import InputError
-    from cpds.objectives import Branch, EditPair, Objective, Predictions, Weights
+    from cpds.objectives.base import Branch, EditPair, Objective, Predictions, Weights
     from cpds.presets import PRESETS
     from cpds.priors.base import Conditioning, Prediction, Prior
     from cpds.priors.load import load_prior
     from cpds.rendered import Rendered, fingerprint
     from cpds.representation import Exportable, Masked, ParamGroup, Representation, Source
     from cpds.schedule import NoiseSchedule
-    from cpds.selectors import PatchSelector
+    from cpds.selection.base import PatchSelector
     from cpds.session import RunOptions, edit_in_folder
     from cpds.state import Callback, EditState
 
     __version__: str
 
 _HOMES = {
-    "Branch": "objectives",
+    "Branch": "objectives.base",
     "Callback": "state",
     "Conditioning": "priors.base",
     "EditConfig": "config",
-    "EditPair": "objectives",
+    "EditPair": "objectives.base",
     "EditState": "state",
     "Exportable": "representation",
     "GuidanceConfig": "config",
     "InputError": "errors",
     "Masked": "representation",
     "NoiseSchedule": "schedule",
-    "Objective": "objectives",
+    "Objective": "objectives.base",
     "OwnParts": "editor",
     "PRESETS": "presets",
     "ParamGroup": "representation",
-    "PatchSelector": "selectors",
+    "PatchSelector": "selection.base",
     "Prediction": "priors.base",
-    "Predictions": "objectives",
+    "Predictions": "objectives.base",
     "Prior": "priors.base",
     "Rendered": "rendered",
     "Representation": "representation",
     "RunOptions": "session",
     "Source": "representation",
-    "Weights": "objectives",
+    "Weights": "objectives.base",
     "edit": "editor",
     "edit_in_folder": "session",
     "fingerprint": "rendered",

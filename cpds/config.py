@@ -6,13 +6,23 @@ Each field's docstring is its help text; bad values are rejected with the value 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cpds.errors import InputError
 
-Method = Literal["sds", "dds", "cds", "pds", "cpds"]
-SelectorName = Literal["random", "learned", "svm", "knn", "forest"]
+Method = Literal["sds", "dds", "cds", "pds", "cpds", "csd", "lusd", "flowedit", "dvrf", "flowalign", "chordedit"]
+SelectorName = Literal["random", "learned", "svm", "knn", "forest", "qs-attn", "enco-dag", "relevance", "meta-learner"]
+NOT_NEGATIVE = (
+    "guidance_scale",
+    "source_guidance_scale",
+    "w_direction",
+    "w_cut",
+    "w_proximity",
+    "w_identity",
+    "min_direction",
+)
 OwnPart = Annotated[str, "module:name"]  # an import path, of an object from outside of this package
 
 
@@ -48,9 +58,26 @@ class GuidanceConfig:
     """How an edit direction is distilled from the prior (one edit step)."""
 
     method: Method | OwnPart = "cpds"
-    """SDS, DDS, CDS, PDS or CPDS; or an Objective of your own by its import path, module:name."""
+    """Which objective gives the edit its direction (docs/method.md has them all); or one of your own by its import
+    path, module:name."""
+    method_options: Mapping[str, float] = field(default_factory=dict)
+    """Numbers that the objective's formula has beside the ones here, by name (docs/method.md), where they are to
+    differ from its own."""
     guidance_scale: float = 7.5
     """Classifier-free guidance omega: eps_uncond + omega (eps_cond - eps_uncond)."""
+    source_guidance_scale: float | None = None
+    """omega of the source's half. Default: guidance_scale."""
+    guidance_schedule: Literal["constant", "rising", "interval", "table"] = "constant"
+    """omega over time (t, a fraction of the schedule): the same everywhere; 1 + (omega - 1) 2t; omega within
+    guidance_interval and 1 (no guidance) elsewhere; or omega times what guidance_table says."""
+    guidance_interval: tuple[float, float] = (0.25, 0.75)
+    """Lowest and highest time with guidance (interval)."""
+    guidance_table: tuple[tuple[float, float], ...] = ((0.0, 0.0), (1.0, 2.0))
+    """Pairs of a time and a factor for omega, with straight lines between them (table): 0 0.2 0.5 1 1 2."""
+    guidance_parallel: float = 1.0
+    """Share that stays of guidance along the predicted image (adaptive projected guidance); less saturates less."""
+    guidance_rescale: float = 0.0
+    """How far, from 0 to 1, guided predictions get the standard deviation of conditional ones."""
     negative_prompt: str = ""
     """What the unconditional branch is told instead of nothing."""
     w_direction: float = 1.0
@@ -67,17 +94,30 @@ class GuidanceConfig:
     """Sides of the patches, in feature pixels (cds and cpds)."""
     n_patches: int = 256
     """At most this many patches are chosen for each layer and patch size (cds and cpds)."""
+    patch_share: float = 1.0
+    """Share of a layer's patches that is chosen, of n_patches at most and two at least (cds and cpds)."""
+    patch_loss: Literal["infonce", "hdce", "monce"] = "infonce"
+    """InfoNCE, hard-negative decoupled InfoNCE with relation consistency, or InfoNCE with negatives weighted by optimal
+    transport (cds and cpds)."""
     temperature: float = 0.07
     """Temperature of the contrastive loss (cds and cpds)."""
     patch_selector: SelectorName | OwnPart = "random"
-    """Who chooses the patches: chance, the learned Meta-Learner, a scikit-learn classifier, or a PatchSelector class of
-    your own by its import path, module:name (cds and cpds)."""
+    """Who chooses the patches: chance, a network or scikit-learn classifier that learns within the run (learned, svm,
+    knn, forest), a published rule (qs-attn, enco-dag), chance among what should stay (relevance), the shipped
+    meta-learner, or a PatchSelector class of your own by its import path, module:name (cds and cpds)."""
     selector_every: int = 10
     """Steps between two updates of the patch selector."""
     normalize_gradient: bool = False
     """Scale each edit's gradient in latent space to a root mean square of 1: lr is then the latent's step."""
-    timesteps: Literal["uniform", "non-increasing"] = "uniform"
-    """Order of the timesteps: drawn uniformly, or from coarse to fine over the run."""
+    localize: bool = False
+    """Edit where the prior tells the two prompts apart, which is asked once before the first step; hold the rest."""
+    min_direction: float = 0.0
+    """Steps whose direction has a root mean square below this are left out, as LUSD does; 0: none."""
+    reestimate_noise: bool = False
+    """Take the noise that the prior sees in the noised source instead of the drawn one (RFDS-Rev); one sample more."""
+    timesteps: Literal["uniform", "non-increasing", "descending"] = "uniform"
+    """Order of the timesteps: drawn uniformly; from coarse to fine over the run, each drawn from its slice; or evenly
+    spaced from t_max down to t_min."""
     t_min: float = 0.05
     """Lowest timestep, as a fraction of the schedule's length."""
     t_max: float = 0.95
@@ -85,17 +125,40 @@ class GuidanceConfig:
 
     def __post_init__(self) -> None:
         require_choices(self)
-        for name in ("guidance_scale", "w_direction", "w_cut", "w_proximity", "w_identity"):
+        for name in NOT_NEGATIVE:
             value = getattr(self, name)
-            require(0 <= value < math.inf, f"{name} must be >= 0 and finite, got {value}")
+            require(value is None or 0 <= value < math.inf, f"{name} must be >= 0 and finite, got {value}")
+        for name, value in self.method_options.items():
+            require(math.isfinite(value), f"method_options {name} must be finite, got {value}")
+        for name in ("guidance_parallel", "guidance_rescale"):
+            require(0 <= getattr(self, name) <= 1, f"{name} must be in 0 ... 1, got {getattr(self, name)}")
         require(self.stride >= 1, f"stride must be >= 1, got {self.stride}")
         sizes = len(self.patch_size) > 0 and min(self.patch_size) >= 1
         require(sizes, f"patch_size needs one or more sizes >= 1, got {self.patch_size}")
         require(self.n_patches >= 2, f"n_patches must be >= 2 (a positive and a negative), got {self.n_patches}")
+        require(0 < self.patch_share <= 1, f"patch_share must be in (0, 1], got {self.patch_share}")
         require(0 < self.temperature < math.inf, f"temperature must be > 0 and finite, got {self.temperature}")
         require(self.selector_every >= 1, f"selector_every must be >= 1, got {self.selector_every}")
         ordered = 0 < self.t_min <= self.t_max < 1
         require(ordered, f"need 0 < t_min <= t_max < 1, got t_min {self.t_min} and t_max {self.t_max}")
+        self._check_guidance_schedule()
+
+    def _check_guidance_schedule(self) -> None:
+        low, high = self.guidance_interval
+        require(0 <= low <= high <= 1, f"guidance_interval must be two times in 0 ... 1, in order, got {low} {high}")
+        if self.guidance_schedule != "table":
+            return
+        times, factors = [t for t, _ in self.guidance_table], [f for _, f in self.guidance_table]
+        rising = len(times) >= 2 and all(a < b for a, b in pairwise(times))
+        require(rising, f"guidance_table needs two or more pairs of a time and a factor, times rising, got {times}")
+        good = all(0 <= f < math.inf for f in factors)
+        require(good, f"guidance_table's factors must be >= 0 and finite, got {factors}")
+        covered = times[0] <= self.t_min and self.t_max <= times[-1]
+        require(
+            covered,
+            f"guidance_table reaches from {times[0]} to {times[-1]}, but t_min is {self.t_min} and t_max {self.t_max}: "
+            "add pairs for the rest",
+        )
 
 
 @dataclass(frozen=True)

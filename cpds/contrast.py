@@ -1,19 +1,29 @@
 """Contrastive structure loss on self-attention features (PatchNCE of CUT, Park 2020; on a UNet in CDS, Nam 2024)."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 import torch
-from torch.nn.functional import avg_pool2d, cross_entropy, normalize
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, cross_entropy, kl_div, normalize
 
+from cpds.config import GuidanceConfig
 from cpds.errors import InputError
-from cpds.selectors import PatchSelector
+from cpds.selection.base import Cells, PatchSelector
 from cpds.types import Features, Patches, Scalar
+
+Square = Float[Tensor, "n n"]
+
+
+def pooled(features: Features, size: int) -> Features:
+    """Means over size x size cells; what does not fill a cell is left out."""
+    return avg_pool2d(features, size) if size > 1 else features
 
 
 def patches(features: Features, size: int) -> list[Patches]:
     """Unit-length patch features of each image: the mean over size x size cells, row by row."""
-    cells = avg_pool2d(features, size) if size > 1 else features
-    return list(normalize(cells.flatten(2).transpose(1, 2), dim=-1))
+    return list(normalize(pooled(features, size).flatten(2).transpose(1, 2), dim=-1))
 
 
 def patch_nce(source: Patches, target: Patches, temperature: float) -> Scalar:
@@ -22,30 +32,98 @@ def patch_nce(source: Patches, target: Patches, temperature: float) -> Scalar:
     return cross_entropy(logits, torch.arange(len(logits), device=logits.device))
 
 
+def hdce(source: Patches, target: Patches, temperature: float, hardness: float = 1.0, relation: float = 0.5) -> Scalar:
+    """Hard-negative decoupled InfoNCE and semantic relation consistency (Jung 2022): mean_i L_i + relation x SRC.
+
+    L_i = -log(exp(s_ii) / sum_{j != i} w_ij exp(s_ij)), s = src tgt^T / temperature: the positive is no part of the
+    sum. Negatives weigh as if drawn from a von Mises-Fisher distribution around src_i: w_ij is exp(hardness
+    <src_i, src_j>) over its mean over j != i. (The published code multiplies s by such weights, at a hardness of 1/50
+    to 1/10.) `relation` is SRC's published weight for horse to zebra, relative to the other. Needs two patches.
+    """
+    logits = source @ target.T / temperature
+    diagonal = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+    hard = (hardness * source @ source.T).masked_fill(diagonal, -torch.inf).log_softmax(1) + math.log(len(logits) - 1)
+    loss = (logits + hard.detach()).logsumexp(1) - logits.diagonal()
+    return loss.mean() + relation * relation_consistency(source, target)
+
+
+def relation_consistency(source: Patches, target: Patches) -> Scalar:
+    """SRC (Jung 2022): sum_i JSD(P_i, Q_i), P = softmax(src src^T), Q = softmax(tgt tgt^T), in nats."""
+    p, q = ((x @ x.T).log_softmax(1) for x in (source, target))
+    m = torch.logaddexp(p, q) - math.log(2)
+    return (kl_div(m, p, reduction="sum", log_target=True) + kl_div(m, q, reduction="sum", log_target=True)) / 2
+
+
+def monce(source: Patches, target: Patches, temperature: float, eps: float = 1.0) -> Scalar:
+    """InfoNCE with negatives weighted by optimal transport (MoNCE, Zhan 2022): the more, the likelier each is taken.
+
+    L_i = -log(exp(s_ii) / (exp(s_ii) + (n - 1) sum_{j != i} w_ij exp(s_ij))), s = src tgt^T / temperature, and w is the
+    plan of `transport` for src tgt^T: the published hard weighting, with its eps. Weights carry no gradient. Needs two
+    patches.
+    """
+    similarity = source @ target.T
+    diagonal = torch.eye(len(similarity), dtype=torch.bool, device=similarity.device)
+    weights = ((len(similarity) - 1) * transport(similarity.detach(), eps)).masked_fill(diagonal, 1)
+    logits = similarity / temperature + weights.log()
+    return cross_entropy(logits, torch.arange(len(logits), device=logits.device))
+
+
+def transport(similarity: Square, eps: float, iterations: int = 50) -> Square:
+    """Entropic transport plan that favours what is alike, nothing to oneself; rows and columns sum to 1 (Sinkhorn)."""
+    diagonal = torch.eye(len(similarity), dtype=torch.bool, device=similarity.device)
+    kernel = (similarity / eps).exp().masked_fill(diagonal, 0)
+    v = torch.ones_like(kernel[0])
+    for _ in range(iterations):
+        u = 1 / (kernel @ v)
+        v = 1 / (kernel.T @ u)
+    return u[:, None] * kernel * v  # pyright: ignore[reportPossiblyUnbound]
+
+
+LOSSES = {"infonce": patch_nce, "hdce": hdce, "monce": monce}
+
+
+def cells(
+    source: Features, target: Features, relevance: Float[Tensor, "b 1 H W"] | None, size: int
+) -> Iterator[tuple[Cells, Patches]]:
+    """What a selector sees of each image at one layer, and the target's patches with their gradient."""
+    sides = source.shape[-2], source.shape[-1]
+    grid = sides[0] // size, sides[1] // size
+    maps = [None] * len(source)
+    if relevance is not None:
+        maps = list(pooled(adaptive_avg_pool2d(relevance, sides), size).flatten(1))
+    for src, tgt, change in zip(patches(source.detach(), size), patches(target, size), maps, strict=True):
+        yield Cells(src, tgt.detach(), grid, change), tgt
+
+
+def patch_count(cells: int, config: GuidanceConfig) -> int:
+    """How many of the cells are chosen: their share, at least two and at most n_patches."""
+    return min(config.n_patches, max(2, round(config.patch_share * cells)))
+
+
 def cut_loss(
     source: Sequence[Features],
     target: Sequence[Features],
-    *,
-    sizes: Sequence[int],
-    n_patches: int,
-    temperature: float,
+    relevance: Float[Tensor, "b 1 H W"] | None,
+    config: GuidanceConfig,
     selector: PatchSelector,
     generator: torch.Generator,
 ) -> Scalar:
-    """PatchNCE on the patches that `selector` picks; a mean over patches, summed over layers, patch sizes and images.
+    """The contrastive loss on the patches that `selector` picks; summed over layers, patch sizes and images.
 
     Images of a batch are thus edited independently of each other, as they are by `pull`. Layers smaller than a patch
-    are skipped. Gradients reach `target` alone.
+    are skipped. `relevance` is that of the images' latents, if the selector needs it. Gradients reach `target` alone.
     """
-    if max(min(f.shape[-2:]) for f in source) < min(sizes):
-        raise InputError(f"patch_size {tuple(sizes)} is larger than every feature map: take smaller patches")
+    if max(min(f.shape[-2:]) for f in source) < min(config.patch_size):
+        raise InputError(f"patch_size {config.patch_size} is larger than every feature map: take smaller patches")
     total = target[0].new_zeros(())
     for before, after in zip(source, target, strict=True):
-        for size in sizes:
+        for size in config.patch_size:
             if min(before.shape[-2:]) < size:
                 continue
-            for src, tgt in zip(patches(before.detach(), size), patches(after, size), strict=True):
-                chosen = selector.select(src, n_patches, generator)
-                selector.observe(src, tgt.detach())
-                total = total + patch_nce(src[chosen], tgt[chosen], temperature)
+            for seen, tgt in cells(before, after, relevance, size):
+                chosen = selector.select(seen, patch_count(len(seen), config), generator)
+                selector.observe(seen)
+                # of one patch, InfoNCE is 0 and the others are not defined
+                loss = LOSSES[config.patch_loss] if len(chosen) > 1 else patch_nce
+                total = total + loss(seen.source[chosen], tgt[chosen], config.temperature)
     return total

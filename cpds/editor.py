@@ -10,13 +10,13 @@ from torch import Tensor
 from cpds.config import EditConfig
 from cpds.errors import InputError
 from cpds.guidance import Guidance, StepResult
-from cpds.objectives import Objective
+from cpds.objectives.base import Objective
 from cpds.parts import require_kind
 from cpds.presets import PRESETS
 from cpds.priors.base import Prior
 from cpds.rendered import Rendered
 from cpds.representation import ParamGroup, Representation
-from cpds.selectors import PatchSelector
+from cpds.selection.base import PatchSelector
 from cpds.state import Callback, EditState, finite
 
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}

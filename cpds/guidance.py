@@ -15,12 +15,18 @@ from torch import Tensor
 from cpds.config import GuidanceConfig
 from cpds.contrast import cut_loss
 from cpds.errors import InputError
-from cpds.objectives import OBJECTIVES, Branch, EditPair, Half, Objective, Predictions, Weights, proximity_loss
+from cpds.guidance_scale import GuidanceScale
+from cpds.objectives.base import Branch, EditPair, Half, Objective, Predictions, Relevance, Weights
+from cpds.objectives.losses import proximity_loss
+from cpds.objectives.table import OBJECTIVES
 from cpds.parts import imported, require_kind
 from cpds.priors.base import Conditioning, Prediction, Prior
-from cpds.schedule import TIMESTEP_SAMPLERS
-from cpds.selectors import PatchSelector, make_selector
-from cpds.types import Features, Latents, Scalar
+from cpds.relevance import RelevanceMaps
+from cpds.schedule import TIMESTEP_SAMPLERS, descending
+from cpds.selection.base import PatchSelector
+from cpds.selection.make import make_selector
+from cpds.selection.relevance import changes
+from cpds.types import Features, Latents, Scalar, Timesteps
 
 BEFORE, AFTER = Branch("source", "source"), Branch("target", "target")  # whose features the contrastive loss compares
 ORDER = (BEFORE, Branch("source", "null"), Branch("target", "null"), AFTER)  # in the batch; others come after
@@ -68,7 +74,11 @@ class Guidance:
             raise InputError(
                 f"method {config.method} needs self-attention features, which this prior has not: take pds"
             )
+        if unknown := sorted(set(config.method_options) - set(self.objective.options)):
+            known = ", ".join(self.objective.options) or "none"
+            raise InputError(f"method {config.method} has no option {unknown[0]}: it has {known}")
         self.edits = len(prompts)
+        self._maps = RelevanceMaps(prior, seed)
         self.set_prompts(prompts, targets)
         self.low, self.high = self._timesteps()
         self.selectors = list(selectors or (self._selector(seed) for _ in prompts))
@@ -90,27 +100,29 @@ class Guidance:
         every = self.prior.embed([*prompts, *targets, self.config.negative_prompt])
         source, target, null = every.split([self.edits, self.edits, 1])
         self.conditioning = {"source": source, "target": target, "null": null}
+        self._maps.clear()
 
     def step(self, source: Latents, target: Latents, step: int, generator: torch.Generator) -> StepResult:
-        """One step's gradient for `target`; neither argument receives any. All randomness is from `generator` (CPU)."""
+        """One step's gradient for `target`; neither argument receives any. All randomness is from `generator` (CPU).
+
+        What is known of a `source` is kept for as long as that very tensor is: pass a view's again, not a copy.
+        """
         if len(source) % self.edits:
             raise ValueError(f"{len(source)} views cannot be shared out among {self.edits} edits")
-        source, target, config = source.detach(), target.detach(), self.config
+        config = self.config
+        relevance, asked = self._relevance(source)
+        source, target = source.detach(), target.detach()
         t = TIMESTEP_SAMPLERS[config.timesteps](self.low, self.high, step, self.steps, generator)
         pair = EditPair.draw(source, target, t, generator, self.edits)
+        if config.reestimate_noise:
+            pair, asked = self._reestimated(pair), asked + len(source)
         live = target.clone().requires_grad_()
-        predictions, before, after = self._predict(pair, live)
-        stride = config.stride if self.objective.posterior else None
-        weights = Weights.at(pair.t, self.prior.schedule, target, config.w_identity, stride)
-        with torch.no_grad():
-            direction = self.objective.direction(pair, predictions, weights)
-        if not isinstance(direction, Tensor) or direction.shape != target.shape:
-            found = tuple(direction.shape) if isinstance(direction, Tensor) else type(direction).__name__
-            raise InputError(f"the objective's direction is {found}: it must be a tensor {tuple(target.shape)}")
+        predictions, before, after = self._predict(pair, live, self._levels(pair, step, relevance))
+        direction = self._direction(pair, predictions)
         metrics = {
             "timestep": float(t),
             "direction": float(direction.square().mean().sqrt()),
-            "forwards": float(len(target) * len(predictions.eps)),  # samples through the network
+            "samples": float(len(target) * len(predictions.eps) + asked),  # through the network
         }
         gradient = config.w_direction * direction
         losses = {"direction": config.w_direction * (target * direction).sum()}
@@ -118,7 +130,7 @@ class Guidance:
         undo = target.shape[-2] * target.shape[-1] / 2000 if self.lr_scaling == "area" else 1.0
         if self.contrast:
             with torch.enable_grad():
-                cut = self._cut_loss(before, after, generator)
+                cut = self._cut_loss(before, after, relevance, generator)
                 loss = undo * config.w_cut * cut
             losses["cut"] = loss.detach()
             gradient = gradient + torch.autograd.grad(loss, live)[0]
@@ -134,7 +146,71 @@ class Guidance:
             gradient = torch.autograd.grad(loss, live)[0] + gradient
         return StepResult(gradient, losses, metrics)
 
-    def _predict(self, pair: EditPair, live: Latents) -> tuple[Predictions, tuple[Features, ...], tuple[Features, ...]]:
+    def _relevance(self, source: Latents) -> tuple[Relevance | None, int]:
+        """Where the edit belongs, if that matters, and the samples that it took to know."""
+        selecting = self.contrast and any(selector.needs_relevance for selector in self.selectors)
+        if not (self.config.localize or selecting):
+            return None, 0
+        prompts = self.conditioning["source"], self.conditioning["target"]
+        return self._maps.of(source, *prompts, self.edits)
+
+    def _reestimated(self, pair: EditPair) -> EditPair:
+        """With eps + (1 - s) (v(x_t) + z - eps), of the source under its prompt, for eps  (RFDS-Rev, Yang 2024)."""
+        schedule = self.prior.schedule
+        with torch.no_grad():
+            x_t = pair.noised("source", schedule)
+            found = self._denoise(pair.t, x_t, [BEFORE]).eps
+            s = schedule.flow_time[pair.t.cpu()].to(found).view(-1, 1, 1, 1)
+            seen = found - schedule.denoised(x_t, found, pair.t) + pair.source
+        return replace(pair, eps=pair.eps + (1 - s) * (seen - pair.eps))
+
+    def _levels(self, pair: EditPair, step: int, relevance: Relevance | None) -> tuple[Weights, ...]:
+        """What the objective may weigh with, for each of its noise levels."""
+        config, objective, schedule = self.config, self.objective, self.prior.schedule
+        stride = config.stride if objective.posterior else None
+        shared = {
+            "spacing": self._spacing(step),
+            "coupling": objective.coupling_at(step / self.steps),
+            "changes": changes(relevance) if relevance is not None and config.localize else 1.0,
+            "options": {**objective.options, **config.method_options},
+        }
+        return tuple(
+            replace(Weights.at(moved.t, schedule, pair.target, config.w_identity, stride), **shared)
+            for moved in self._moved(pair)
+        )
+
+    def _moved(self, pair: EditPair) -> list[EditPair]:
+        """The pair at each of the objective's noise levels."""
+        count = len(self.prior.schedule)
+        return [replace(pair, t=pair.t + round(offset * count)) for offset in self.objective.offsets]
+
+    def _spacing(self, step: int) -> float:
+        """How far the flow time falls until the next step, down to none after the last; drawn timesteps: the mean."""
+        flow_time = self.prior.schedule.flow_time
+        if self.config.timesteps != "descending":
+            return float(flow_time[self.high]) / self.steps
+        t, after = (int(descending(self.low, self.high, i, self.steps)) for i in (step, step + 1))
+        return float(flow_time[t] - flow_time[after]) if step + 1 < self.steps else float(flow_time[t])
+
+    def _direction(self, pair: EditPair, predictions: Predictions) -> Latents:
+        """The objective's, held back where the edit does not belong. InputError for what is no direction."""
+        weights, config = predictions.levels[0], self.config
+        with torch.no_grad():
+            direction = self.objective.direction(pair, predictions, weights)
+        if not isinstance(direction, Tensor) or direction.shape != pair.target.shape:
+            found = tuple(direction.shape) if isinstance(direction, Tensor) else type(direction).__name__
+            raise InputError(f"the objective's direction is {found}: it must be a tensor {tuple(pair.target.shape)}")
+        if config.localize and not self.objective.localizes:
+            direction = weights.changes * direction
+        if config.min_direction:
+            rms = direction.reshape(self.edits, -1).square().mean(1).sqrt()
+            kept = (rms >= config.min_direction).repeat_interleave(len(direction) // self.edits)
+            direction = kept.view(-1, 1, 1, 1) * direction
+        return direction
+
+    def _predict(
+        self, pair: EditPair, live: Latents, levels: tuple[Weights, ...]
+    ) -> tuple[Predictions, tuple[Features, ...], tuple[Features, ...]]:
         """The objective's predictions, and with the contrastive loss the features of both halves.
 
         `live` are the target's latents that the latter's gradient is taken in.
@@ -143,18 +219,24 @@ class Guidance:
         named: set[Any] = {*self.objective.branches, *contrast}
         branches: list[Branch] = sorted(named, key=lambda b: (ORDER.index(b) if b in ORDER else len(ORDER), b))
         fixed = [branch for branch in branches if not (contrast and branch == AFTER)]
+        moved, coupling = self._moved(pair), levels[0].coupling
         with torch.no_grad():
-            halves: set[Half] = {branch.half for branch in fixed}
-            x_t = {half: self._noised(pair, half) for half in halves}
-            found = self._denoise(pair, torch.cat([x_t[branch.half] for branch in fixed]), fixed)
+            halves: set[tuple[Half, int]] = {(branch.half, branch.at) for branch in branches}
+            x_t: dict[tuple[Half, int], Latents] = {
+                (half, at): moved[at].noised(half, self.prior.schedule, coupling) for half, at in halves
+            }
+            t = torch.cat([moved[branch.at].t for branch in fixed])
+            found = self._denoise(t, torch.cat([x_t[branch.half, branch.at] for branch in fixed]), fixed)
         eps = dict(zip(fixed, found.eps.split(n), strict=True))
         after: tuple[Features, ...] = ()
         if contrast:
             with torch.enable_grad():
-                found_live = self._denoise(pair, self._noised(replace(pair, target=live), "target"), [AFTER])
+                x_live = replace(pair, target=live).noised("target", self.prior.schedule, coupling)
+                found_live = self._denoise(pair.t, x_live, [AFTER])
             eps[AFTER], after = found_live.eps.detach(), found_live.features
             self._check(after)
-        return Predictions(eps, self.config.guidance_scale), tuple(f[:n] for f in found.features), after
+        scale = GuidanceScale.at(self.config, float(pair.t[0]) / len(self.prior.schedule))
+        return Predictions(eps, scale, x_t, levels), tuple(f[:n] for f in found.features), after
 
     def _check(self, features: Sequence[Features]) -> None:
         """InputError unless a prior's features are what the contrastive loss can take."""
@@ -167,33 +249,27 @@ class Guidance:
             if not f.requires_grad:
                 raise InputError("the prior's features have no gradient to x_t: its denoise must not switch it off")
 
-    def _noised(self, pair: EditPair, half: Half) -> Latents:
-        return pair.noised(half, self.prior.schedule, self.objective.coupling)
-
-    def _denoise(self, pair: EditPair, x_t: Latents, branches: Sequence[Branch]) -> Prediction:
-        conditioning = [self.conditioning[branch.prompt].repeat(len(pair.source)) for branch in branches]
-        return self.prior.denoise(x_t, pair.t.repeat(len(branches)), Conditioning.cat(conditioning), tap=self.contrast)
+    def _denoise(self, t: Timesteps, x_t: Latents, branches: Sequence[Branch]) -> Prediction:
+        """Of as many views of each branch as there are timesteps for it."""
+        views = len(x_t) // len(branches)
+        conditioning = [self.conditioning[branch.prompt].repeat(views) for branch in branches]
+        return self.prior.denoise(x_t, t, Conditioning.cat(conditioning), tap=self.contrast)
 
     def _cut_loss(
-        self, before: tuple[Features, ...], after: tuple[Features, ...], generator: torch.Generator
+        self,
+        before: tuple[Features, ...],
+        after: tuple[Features, ...],
+        relevance: Tensor | None,
+        generator: torch.Generator,
     ) -> Scalar:
         """Of all edits, each with its own patches."""
+        maps = [None] * self.edits if relevance is None else relevance.chunk(self.edits)
         halves = zip(*(zip(*(f.chunk(self.edits) for f in half), strict=True) for half in (before, after)), strict=True)
-        config = self.config
-        return torch.stack(
-            [
-                cut_loss(
-                    source,
-                    target,
-                    sizes=config.patch_size,
-                    n_patches=config.n_patches,
-                    temperature=config.temperature,
-                    selector=selector,
-                    generator=generator.clone_state(),
-                )
-                for selector, (source, target) in zip(self.selectors, halves, strict=True)
-            ]
-        ).sum()
+        losses = [
+            cut_loss(source, target, change, self.config, selector, generator.clone_state())
+            for selector, change, (source, target) in zip(self.selectors, maps, halves, strict=True)
+        ]
+        return torch.stack(losses).sum()
 
     def _unit_rms(self, gradient: Latents) -> Latents:
         """Each edit's gradient, all its views together, at root mean square 1; a zero gradient stays zero."""
@@ -208,8 +284,15 @@ class Guidance:
         low, high = math.ceil(config.t_min * len(schedule)), math.floor(config.t_max * len(schedule))
         if low > high:
             raise InputError(f"no timestep lies between t_min {config.t_min} and t_max {config.t_max}: widen the range")
-        if self.objective.posterior and not bool(schedule.alpha_bar[high] > 0):
+        if (self.objective.posterior or self.objective.clean) and not bool(schedule.alpha[high] > 0):
             raise InputError(f"t_max {config.t_max} reaches pure noise, where {config.method} has no weights: lower it")
+        offsets = [round(offset * len(schedule)) for offset in self.objective.offsets]
+        if low + min(offsets) < 0 or high + max(offsets) >= len(schedule):
+            raise InputError(
+                f"{config.method} asks the prior at other timesteps too, from {min(self.objective.offsets):+g} to "
+                f"{max(self.objective.offsets):+g} of the schedule: t_min {config.t_min} and t_max {config.t_max} "
+                "leave no room for that"
+            )
         if self.objective.posterior and low <= config.stride:
             raise InputError(
                 f"stride {config.stride} reaches below timestep 1 from the lowest timestep {low}: "

@@ -55,7 +55,34 @@ CPDS = replace(
 )
 CPDS_FAST = replace(CPDS, num_inference_steps=40, lr=0.12, lr_decay=0.02 / 0.12)
 
-METHODS = {"cpds": CPDS, "pds": PDS, "cds": CDS, "dds": DDS, "sds": SDS}
+# scores of the edited half alone
+CSD = replace(DDS, guidance=replace(DDS.guidance, method="csd"))
+LUSD = replace(DDS, guidance=replace(DDS.guidance, method="lusd", localize=True))
+# down the schedule with a sampler's own steps: the guidance of FlowEdit (Kulikov 2024) for FLUX.1
+FLOWEDIT = EditConfig(
+    GuidanceConfig(
+        "flowedit", guidance_scale=5.5, source_guidance_scale=1.5, timesteps="descending", t_min=0.03, t_max=0.8
+    ),
+    28,
+    "sgd",
+    lr=1.0,
+)
+DVRF = replace(FLOWEDIT, guidance=replace(FLOWEDIT.guidance, method="dvrf"))
+FLOWALIGN = replace(FLOWEDIT, guidance=replace(FLOWEDIT.guidance, method="flowalign", source_guidance_scale=None))
+CHORDEDIT = EditConfig(GuidanceConfig("chordedit", t_min=0.9, t_max=0.9, timesteps="descending"), 1, "sgd", lr=1.0)
+
+METHODS = {
+    "cpds": CPDS,
+    "pds": PDS,
+    "cds": CDS,
+    "dds": DDS,
+    "sds": SDS,
+    "csd": CSD,
+    "lusd": LUSD,
+    "flowedit": FLOWEDIT,
+    "dvrf": DVRF,
+    "flowalign": FLOWALIGN,
+}
 
 
 def on_renderer(preset: EditConfig) -> EditConfig:
@@ -73,6 +100,7 @@ def on_splats(preset: EditConfig) -> EditConfig:
 
 PRESETS = {
     **METHODS,
+    "chordedit": CHORDEDIT,
     "cpds-fast": CPDS_FAST,
     "dds-paper": DDS_PAPER,
     "cds-paper": CDS_PAPER,
@@ -88,8 +116,9 @@ PRESETS = {
 
 # what a user should know before taking a preset
 NOTES = {
+    "chordedit": "one step, for priors of few steps (Turbo, schnell); others leave a blur",
     "cpds-reference": "what the public code of CPDS runs, faults included: it takes the target's latent for the "
-    "source's, so that psi's pull to the source cancels, and its selector never learns (patches here: random)"
+    "source's, so that psi's pull to the source cancels, and its selector never learns (patches here: random)",
 }
 
 
@@ -122,7 +151,7 @@ DREAMBOOTH = DreamBoothSettings()
 
 # the presets that fit what a command edits; --method alone takes the first that has it
 PRESETS_FOR = {
-    "image": (*METHODS, "cpds-fast", "dds-paper", "cds-paper", "cpds-reference", "pds-paper"),
+    "image": (*METHODS, "chordedit", "cpds-fast", "dds-paper", "cds-paper", "cpds-reference", "pds-paper"),
     "svg": (*(f"{name}-svg" for name in METHODS), "pds-svg-paper"),
     "splats": (*(f"{name}-splats" for name in METHODS), "pds-splats-paper"),
     "nerf": ("pds-nerf-paper",),

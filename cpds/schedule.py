@@ -54,6 +54,15 @@ class NoiseSchedule:
         """Signal share of the equivalent variance-preserving process, alpha² / (alpha² + sigma²)."""
         return self.alpha**2 / (self.alpha**2 + self.sigma**2)
 
+    @property
+    def flow_time(self) -> Float[Tensor, " T"]:
+        """s = sigma / (alpha + sigma): 0 without noise, 1 without signal; a flow's own time."""
+        return self.sigma / (self.alpha + self.sigma)
+
+    def timestep_at(self, flow_time: float) -> int:
+        """The timestep whose flow time is nearest."""
+        return int((self.flow_time - flow_time).abs().argmin())
+
     def _at(self, t: Timesteps, like: Tensor) -> tuple[Tensor, Tensor]:
         """alpha_t and sigma_t for each of a batch, brought to where `like` is in one copy."""
         t = t.cpu()
@@ -117,4 +126,9 @@ def non_increasing(low: int, high: int, step: int, steps: int, generator: torch.
     return (high - (step + draw) * slice_height).round().long().clamp(low, high)
 
 
-TIMESTEP_SAMPLERS = {"uniform": uniform, "non-increasing": non_increasing}
+def descending(low: int, high: int, step: int, steps: int, generator: torch.Generator | None = None) -> Timesteps:
+    """The step-th of `steps` timesteps evenly spaced from high down to low, as a sampler goes; nothing is drawn."""
+    return torch.tensor([round(high - (high - low) * step / max(1, steps - 1))])
+
+
+TIMESTEP_SAMPLERS = {"uniform": uniform, "non-increasing": non_increasing, "descending": descending}

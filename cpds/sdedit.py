@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from cpds.objectives import mixed
+from cpds.guidance_scale import mixed
 from cpds.priors.base import Conditioning, Prior
 from cpds.schedule import NoiseSchedule
 from cpds.types import Latents

@@ -17,7 +17,7 @@ from cpds.editor import step_generator
 from cpds.errors import InputError
 from cpds.guidance import Guidance
 from cpds.images import to_pil, to_tensor
-from cpds.objectives import pull
+from cpds.objectives.losses import pull
 from cpds.presets import PRESETS
 from cpds.rendered import hold
 from cpds.types import Images, Latents

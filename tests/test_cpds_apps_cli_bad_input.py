@@ -154,6 +154,8 @@ def test_a_long_prompt_warns_and_names_what_is_cut(
         ("group_lrs", ["xyz", "0.1"], "xyz"),  # no such group here
         *[(f, v, f) for f in ("num_inference_steps", "stride", "selector_every") for v in ("0", "-1")],
         ("n_patches", "1", "n_patches must be >= 2"),
+        *[("patch_share", v, "patch_share must be in (0, 1]") for v in ("0", "-0.1", "1.1", "nan")],
+        ("patch_loss", "l2", "patch_loss must be one of infonce, hdce, monce"),
         ("patch_size", "0", "patch_size"),
         ("patch_size", [], "patch_size"),
         ("t_min", "0", "t_min"),

@@ -147,7 +147,7 @@ def test_killed_before_the_first_step(edit: Edit, tmp_path: Path, monkeypatch: p
 def test_ctrl_c_never_saves_half_a_step(
     edit: Edit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], presses: int
 ) -> None:
-    from cpds.selectors import LearnedPatches
+    from cpds.selection.learned import LearnedPatches
 
     want = whole(edit, tmp_path, LEARNED)
     observe, seen = LearnedPatches.observe, []

@@ -37,7 +37,7 @@ LITERALS = list(literals())
 def test_the_fields_with_choices_are_found() -> None:
     found = {(config.__name__, name) for config, name, _, _ in LITERALS}
     assert found >= {
-        *(("GuidanceConfig", name) for name in ("method", "patch_selector", "timesteps")),
+        *(("GuidanceConfig", name) for name in ("method", "patch_selector", "timesteps", "guidance_schedule")),
         *(("EditConfig", name) for name in ("optimizer", "lr_scaling")),
         *(("SvgConfig", name) for name in ("style", "optimize")),
         *(("SplatConfig", name) for name in ("optimize", "shown")),
@@ -48,8 +48,9 @@ def test_the_fields_with_choices_are_found() -> None:
 
 @pytest.mark.parametrize(("config", "name", "known", "several"), LITERALS, ids=lambda x: getattr(x, "__name__", None))
 def test_every_choice_is_taken_and_nothing_else(config: Any, name: str, known: set[Any], several: bool) -> None:
+    needed = {"table": {"guidance_table": ((0.0, 1.0), (1.0, 2.0))}}
     for choice in known:
-        config(**{name: (choice,) if several else choice})
+        config(**{name: (choice,) if several else choice}, **needed.get(choice, {}))
     for wrong in ("magic", "", 17, None):
         made = config()
         object.__setattr__(made, name, (wrong,) if several else wrong)  # the suite's type checker would be first

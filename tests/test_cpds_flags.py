@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
@@ -35,10 +36,22 @@ PIXELS: dict[str, tuple[str, str]] = {
     "stride": ("", "--stride 20"),
     "patch_size": ("", "--patch_size 1"),
     "n_patches": ("", "--n_patches 4"),
+    "patch_share": ("", "--patch_share 0.1"),
+    "patch_loss": ("", "--patch_loss hdce"),
     "temperature": ("", "--temperature 0.2"),
     "patch_selector": ("--patch_selector random --selector_every 1", "--patch_selector learned"),
     "selector_every": ("--patch_selector learned --selector_every 1", "--selector_every 2"),
     "normalize_gradient": ("", "--no-normalize_gradient"),
+    "method_options": ("--method lusd", "--method_options pull 0.5"),
+    "source_guidance_scale": ("", "--source_guidance_scale 2"),
+    "guidance_schedule": ("", "--guidance_schedule rising"),
+    "guidance_interval": ("--guidance_schedule interval", "--guidance_interval 0.6 0.7"),
+    "guidance_table": ("--guidance_schedule table", "--guidance_table 0 2 1 1"),
+    "guidance_parallel": ("", "--guidance_parallel 0.5"),
+    "guidance_rescale": ("", "--guidance_rescale 0.5"),
+    "localize": ("", "--localize"),
+    "min_direction": ("", "--min_direction 1000"),
+    "reestimate_noise": ("", "--reestimate_noise"),
     "timesteps": ("", "--timesteps non-increasing"),
     "t_min": ("", "--t_min 0.5"),
     "t_max": ("", "--t_max 0.5"),
@@ -89,11 +102,18 @@ def test_settings_change_the_latent(prior: UNetPrior, image_file: Path, name: st
 
 def test_every_selector_chooses_differently(prior: UNetPrior, image_file: Path) -> None:
     pytest.importorskip("sklearn")
-    names = ("random", "learned", "svm", "knn", "forest")
+    names = ("random", "learned", "svm", "knn", "forest", "qs-attn")
     settings = f"{COMMON} --num_inference_steps 4 --selector_every 1 --patch_selector"
     results = [final_latent(prior, image_file, parsed(f"{settings} {name}").edit) for name in names]
     for i, a in enumerate(results):
         assert not any(torch.equal(a, b) for b in results[:i]), names[i]
+
+
+def test_every_loss_on_patches_edits_differently(prior: UNetPrior, image_file: Path) -> None:
+    losses = get_args(get_type_hints(GuidanceConfig)["patch_loss"])
+    results = [final_latent(prior, image_file, parsed(f"{COMMON} --patch_loss {name}").edit) for name in losses]
+    for i, a in enumerate(results):
+        assert not any(torch.equal(a, b) for b in results[:i]), losses[i]
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,23 @@
 """Edit directions as functions of one noised pair, against their closed forms."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from jaxtyping import TypeCheckError
 
 from cpds.errors import InputError
-from cpds.objectives import OBJECTIVES, Branch, EditPair, Objective, Predictions, Weights, mixed, proximity_loss, pull
+from cpds.guidance_scale import GuidanceScale, mixed
+from cpds.objectives.base import Branch, EditPair, Half, Objective, Predictions, Prompt, Weights
+from cpds.objectives.losses import proximity_loss, pull
+from cpds.objectives.table import OBJECTIVES
 from cpds.schedule import NoiseSchedule
 
 SCHEDULE = NoiseSchedule.scaled_linear()
 SHAPE = (2, 4, 3, 5)
+HALVES: tuple[Half, Half] = ("source", "target")
 T = torch.tensor([333, 333])
 
 
@@ -20,26 +26,53 @@ def latents(seed: int) -> torch.Tensor:
 
 
 PAIR = EditPair(latents(0), latents(1), latents(2), T)
-BRANCHES = [Branch("source", "source"), Branch("source", "null"), Branch("target", "target"), Branch("target", "null")]
-PREDICTIONS = Predictions(dict(zip(BRANCHES, map(latents, (3, 5, 4, 6)), strict=True)), 7.5)
-SAME = Predictions(dict(zip(BRANCHES, map(latents, (3, 5, 3, 5)), strict=True)), 7.5)  # of both halves
-TARGET = latents(6) + 7.5 * (latents(4) - latents(6))
+BRANCHES = [Branch(half, prompt, at) for half in HALVES for prompt in (*HALVES, "null") for at in (0, 1)]
+EPS = {branch: latents(3 + i) for i, branch in enumerate(BRANCHES)}
+SAME = {b: EPS[Branch("source", "null" if b.prompt == "null" else "source", b.at)] for b in BRANCHES}  # one prompt
+OMEGA = 7.5
 
 
 def direction(
     method: str,
     pair: EditPair = PAIR,
-    predictions: Predictions = PREDICTIONS,
+    eps: Mapping[Branch, torch.Tensor] = EPS,
     *,
     stride: int = 2,
     w_identity: float = 1.0,
+    **weights: Any,
 ) -> torch.Tensor:
-    objective = OBJECTIVES[method]
-    weights = Weights.at(pair.t, SCHEDULE, pair.eps, w_identity, stride if objective.posterior else None)
-    return objective.direction(pair, predictions, weights)
+    """What the objective makes of these predictions, with guidance OMEGA on both halves."""
+    predictions = predicted(method, pair, eps, stride=stride, w_identity=w_identity, **weights)
+    return OBJECTIVES[method].direction(pair, predictions, predictions.levels[0])
 
 
-@pytest.mark.parametrize("method", ["dds", "cds", "pds", "cpds"])
+def predicted(
+    method: str,
+    pair: EditPair,
+    eps: Mapping[Branch, torch.Tensor],
+    *,
+    stride: int = 2,
+    w_identity: float = 1.0,
+    coupling: float = 0.3,
+    **weights: Any,
+) -> Predictions:
+    objective, levels, x_t = OBJECTIVES[method], [], {}
+    for at, offset in enumerate(objective.offsets):
+        moved = replace(pair, t=pair.t + round(offset * len(SCHEDULE)))
+        level = Weights.at(moved.t, SCHEDULE, pair.eps, w_identity, stride if objective.posterior else None)
+        options = {"spacing": 0.05, "coupling": coupling, "options": objective.options} | weights
+        levels.append(replace(level, **options))
+        for half in HALVES:
+            x_t[half, at] = moved.noised(half, SCHEDULE, coupling)
+    return Predictions(eps, GuidanceScale(OMEGA, OMEGA), x_t, tuple(levels))
+
+
+def guided(half: Half, prompt: Prompt | None = None, instead_of: Prompt = "null") -> torch.Tensor:
+    uncond = EPS[Branch(half, instead_of)]
+    return uncond + OMEGA * (EPS[Branch(half, prompt or half)] - uncond)
+
+
+@pytest.mark.parametrize("method", sorted(OBJECTIVES.keys() - {"sds", "csd"}))
 @pytest.mark.parametrize("stride", [1, 2, 20])
 def test_nothing_to_change_gives_exactly_zero(method: str, stride: int) -> None:
     same = direction(method, replace(PAIR, target=PAIR.source), SAME, stride=stride)
@@ -80,25 +113,28 @@ def test_identity_multiplies_psi_alone(w_identity: float) -> None:
 
 def test_sds_closed_form() -> None:
     weight = 1 - float(SCHEDULE.alpha_bar[333])
-    half = Predictions({branch: PREDICTIONS[branch] for branch in OBJECTIVES["sds"].branches}, 7.5)
-    torch.testing.assert_close(direction("sds", predictions=half), weight * (TARGET - latents(2)))
+    torch.testing.assert_close(direction("sds"), weight * (guided("target") - latents(2)))
 
 
 @pytest.mark.parametrize("method", OBJECTIVES)
 def test_an_objective_reads_the_branches_that_it_names_and_no_other(method: str) -> None:
-    named = OBJECTIVES[method].branches
-    alone = Predictions({branch: PREDICTIONS[branch] for branch in named}, 7.5)
-    assert torch.equal(direction(method, predictions=alone), direction(method))
+    named = {branch for branch in BRANCHES if branch in OBJECTIVES[method].branches}
+    assert named == OBJECTIVES[method].branches
+    assert torch.equal(direction(method, eps={branch: EPS[branch] for branch in named}), direction(method))
     for branch in named:
         with pytest.raises(InputError, match="which is not among the branches that it names"):
-            direction(method, predictions=Predictions({b: PREDICTIONS[b] for b in named - {branch}}, 7.5))
+            direction(method, eps={b: EPS[b] for b in named - {branch}})
 
 
 @pytest.mark.parametrize("method", OBJECTIVES)
 def test_an_objective_without_posterior_weighs_with_neither_psi_nor_chi(method: str) -> None:
-    moved = replace(PAIR, source=latents(9))
     assert torch.equal(direction(method), direction(method, stride=20)) == (not OBJECTIVES[method].posterior)
-    assert torch.equal(direction(method), direction(method, moved)) == (not OBJECTIVES[method].posterior)
+
+
+def test_scores_alone_do_not_look_at_the_source_latents() -> None:
+    moved = replace(PAIR, source=latents(99))
+    for method in ("sds", "dds", "cds", "csd"):
+        assert torch.equal(direction(method), direction(method, moved))
 
 
 def test_psi_and_chi_are_for_objectives_that_say_so() -> None:
@@ -140,10 +176,13 @@ def test_coupled_noise(coupling: float) -> None:
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 7.5])
-def test_guidance_of_predictions(scale: float) -> None:
-    found = Predictions(PREDICTIONS.eps, scale).guided("source")
-    torch.testing.assert_close(found, (1 - scale) * latents(5) + scale * latents(3))
-    assert torch.equal(found, mixed(latents(3), latents(5), scale))
+@pytest.mark.parametrize("half", HALVES)
+def test_guidance_of_predictions(half: Half, scale: float) -> None:
+    scales = GuidanceScale(target=scale, source=2 * scale)
+    predictions = replace(predicted("dds", PAIR, EPS), scale=scales)
+    omega, cond, uncond = (scale, 2 * scale)[half == "source"], EPS[Branch(half, half)], EPS[Branch(half, "null")]
+    torch.testing.assert_close(predictions.guided(half), (1 - omega) * uncond + omega * cond)
+    assert torch.equal(predictions.guided(half), mixed(cond, uncond, omega))
 
 
 def test_the_contrastive_methods_share_their_directions() -> None:
@@ -198,3 +237,93 @@ def proximity_pull(distance: float | int) -> float:
     z[0, 2] = distance
     z.requires_grad_()
     return float(torch.autograd.grad(proximity_loss(torch.zeros_like(z), z), z)[0][0, 2, 0, 0])
+
+
+@pytest.mark.parametrize(("toward", "away"), [(1.0, 0.5), (40.0, 40.0), (3.0, 0.0)])
+def test_csd_closed_form(toward: float, away: float) -> None:
+    tgt, null, src = (EPS[Branch("target", prompt)] for prompt in ("target", "null", "source"))
+    found = direction("csd", options={"w1": toward, "w2": away})
+    torch.testing.assert_close(found, toward * (tgt - null) - away * (src - null))
+
+
+def test_lusd_weighs_the_score_alone_with_where_the_edit_belongs() -> None:
+    where = torch.rand(2, 1, 3, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    score = EPS[Branch("target", "target")] - EPS[Branch("target", "source")]
+    found = direction("lusd", changes=where, options={"pull": 0.1})
+    torch.testing.assert_close(found, 0.9 * where * score + 0.1 * (latents(1) - latents(0)))
+
+
+def test_pds_weighs_the_predictions_alone_with_where_the_edit_belongs() -> None:
+    nowhere = direction("pds", changes=torch.zeros(2, 1, 3, 5, dtype=torch.float64))
+    psi = SCHEDULE.posterior_weights(T, 2)[0].view(-1, 1, 1, 1)
+    torch.testing.assert_close(nowhere, psi * (latents(1) - latents(0)))
+
+
+def as_flow(x_t: torch.Tensor, eps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Velocity and clean latents of a flow in x / (alpha + sigma) at T: x_s = (1 - s) z + s eps, v = eps - z."""
+    alpha, sigma = SCHEDULE.alpha[333], SCHEDULE.sigma[333]
+    s, x_s = sigma / (alpha + sigma), x_t / (alpha + sigma)
+    clean = (x_s - s * eps) / (1 - s)
+    return eps - clean, clean
+
+
+def noised(eta: float) -> dict[Half, torch.Tensor]:
+    """x_t of both halves with coupling eta, by the book."""
+    alpha, sigma = SCHEDULE.alpha[333], SCHEDULE.sigma[333]
+    z_src, z_tgt, eps = latents(0), latents(1), latents(2)
+    return {"source": alpha * z_src + sigma * eps, "target": alpha * z_tgt + sigma * (eps + eta * (z_tgt - z_src))}
+
+
+def test_flowedit_is_an_euler_step_of_the_velocities_difference() -> None:
+    x_t = noised(1.0)
+    velocities = {half: as_flow(x_t[half], guided(half))[0] for half in HALVES}
+    expected = 0.05 * (velocities["target"] - velocities["source"])
+    torch.testing.assert_close(direction("flowedit", coupling=1.0), expected)
+
+
+def test_flowedit_is_dds_in_other_variables() -> None:
+    """With the noises coupled: dv = (1 + sigma / alpha) (d eps - dz)."""
+    alpha, sigma = SCHEDULE.alpha[333], SCHEDULE.sigma[333]
+    moved = latents(1) - latents(0)
+    expected = 0.05 * (1 + sigma / alpha) * (direction("dds") - moved)
+    torch.testing.assert_close(direction("flowedit", coupling=1.0), expected)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
+def test_dvrf_adds_what_the_coupling_leaves_of_the_difference(eta: float) -> None:
+    x_t = noised(eta)
+    velocities = {half: as_flow(x_t[half], guided(half))[0] for half in HALVES}
+    delta = velocities["target"] - velocities["source"] + (1 - eta) * (latents(1) - latents(0))
+    torch.testing.assert_close(direction("dvrf", coupling=eta), 0.05 * delta)
+    if eta == 1:
+        torch.testing.assert_close(direction("dvrf", coupling=eta), direction("flowedit", coupling=eta))
+
+
+@pytest.mark.parametrize("zeta", [0.0, 0.01, 2.0])
+def test_flowalign_closed_form(zeta: float) -> None:
+    x_t = noised(1.0)
+    v_tgt, clean_tgt = as_flow(x_t["target"], guided("target", instead_of="source"))
+    v_src, clean_src = as_flow(x_t["source"], EPS[Branch("source", "source")])
+    expected = 0.05 * (v_tgt - v_src) + zeta * (clean_tgt - clean_src)
+    torch.testing.assert_close(direction("flowalign", coupling=1.0, options={"zeta": zeta}), expected)
+
+
+def test_chordedit_weighs_two_residuals_by_the_flow_times() -> None:
+    times = []
+    for t, at in ((333, 0), (183, 1)):  # 0.15 of 1000 earlier
+        alpha, sigma = float(SCHEDULE.alpha[t]), float(SCHEDULE.sigma[t])
+        delta = EPS[Branch("target", "target", at)] - EPS[Branch("target", "source", at)]
+        times.append((sigma / (alpha + sigma), -sigma / alpha * delta))  # of clean latents
+    (late, residual), (early, before) = times
+    chord = late - early
+    expected = -(late * before + chord * residual) / (late + chord)
+    torch.testing.assert_close(direction("chordedit"), expected)
+
+
+def test_the_flow_time_of_a_flow_is_its_own() -> None:
+    flow = NoiseSchedule.flow(10)
+    torch.testing.assert_close(flow.flow_time, torch.arange(1, 11, dtype=torch.float64) / 10)
+    assert flow.timestep_at(0.69) == 6
+    t = torch.tensor([3])
+    weights = Weights.at(t, flow, latents(0)[:1], 1.0, None)
+    torch.testing.assert_close(weights.flow_time.flatten(), flow.flow_time[t])

@@ -11,10 +11,11 @@ from conftest import randn
 from torch import Tensor
 
 from cpds import EditConfig, GuidanceConfig, InputError, OwnParts, ParamGroup, Rendered, edit, fingerprint
-from cpds.objectives import OBJECTIVES, Objective
+from cpds.objectives.base import Objective
+from cpds.objectives.table import OBJECTIVES
 from cpds.priors.base import Prediction
 from cpds.priors.unet import UNetPrior
-from cpds.selectors import RandomPatches
+from cpds.selection.rules import RandomPatches
 
 PROMPTS = ("a cat", "a dog")
 SIZE = (32, 32)

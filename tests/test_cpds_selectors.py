@@ -1,20 +1,25 @@
 """Patch selectors: valid choices, seeds, resuming, and that the learning ones learn."""
 
+import math
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
 from labelled_device import DEVICE, labelled_device
 from safetensors.torch import load, save
-from torch import Tensor
 from torch.nn.functional import normalize
 
-from cpds.selectors import LearnedPatches, PatchSelector, drift_labels, make_selector
+from cpds.config import SelectorName
+from cpds.selection.base import Cells, PatchSelector, attention, by_score, entropy
+from cpds.selection.learned import LearnedPatches, drift_labels
+from cpds.selection.make import make_selector
 
 WIDTH = 16
-NAMES = ["random", "learned", "svm", "knn", "forest"]
-LEARNING = NAMES[1:]
+LEARNING = ["learned", "svm", "knn", "forest"]
+NAMES = list(get_args(SelectorName))
 CPU = torch.device("cpu")
 
 
@@ -24,27 +29,30 @@ def make(name: str, seed: int = 0) -> PatchSelector:
     return make_selector(name, width=WIDTH, seed=seed, device=CPU)
 
 
-def pairs(seed: int, n: int = 64, width: int = WIDTH) -> tuple[Tensor, Tensor]:
+def pairs(seed: int, n: int = 64, width: int = WIDTH) -> Cells:
     """Patches before and after: the fifth whose first four entries sum highest drifts far, the rest hardly."""
     generator = torch.Generator().manual_seed(seed)
     source = normalize(torch.randn(n, width, generator=generator), dim=1)
     signal = source[:, :4].sum(1)
     far = signal >= signal.topk(round(0.2 * n)).values[-1]
     moved = torch.randn(n, width, generator=generator)
-    return source, normalize(source + moved * torch.where(far, 0.5, 0.01)[:, None], dim=1)
+    target = normalize(source + moved * torch.where(far, 0.5, 0.01)[:, None], dim=1)
+    rows = next(r for r in range(round(n**0.5), 0, -1) if n % r == 0)
+    # of those that rules choose by relevance there are enough
+    return Cells(source, target, (rows, n // rows), 0.1 * torch.rand(n, generator=generator))
 
 
 def teach(selector: PatchSelector, first: int, updates: int, each: int = 4) -> list[Mapping[str, float]]:
     figures = []
     for u in range(updates):
         for i in range(each):
-            selector.observe(*pairs(first + u * each + i, width=WIDTH if i % 2 else WIDTH // 2))
+            selector.observe(pairs(first + u * each + i, width=WIDTH if i % 2 else WIDTH // 2))
         figures.append(selector.update())
     return figures
 
 
 def choices(selector: PatchSelector, n: int = 10) -> list[list[int]]:
-    return [selector.select(pairs(s)[0], n, torch.Generator().manual_seed(s)).tolist() for s in range(3)]
+    return [selector.select(pairs(s), n, torch.Generator().manual_seed(s)).tolist() for s in range(3)]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -62,7 +70,7 @@ def test_choices_are_distinct_and_valid(name: str, taught: bool, rows: int, n: i
     selector = make(name)
     if taught:
         teach(selector, 0, 1)
-    chosen = selector.select(pairs(5, rows, width)[0], n, torch.Generator().manual_seed(0)).tolist()
+    chosen = selector.select(pairs(5, rows, width), n, torch.Generator().manual_seed(0)).tolist()
     assert len(chosen) == len(set(chosen)) == min(n, rows)
     assert set(chosen) <= set(range(rows))
 
@@ -74,8 +82,11 @@ def test_one_seed_gives_one_run(name: str) -> None:
     assert choices(one) == choices(two)
 
 
-def test_choice_follows_the_step_while_it_is_by_chance() -> None:
-    assert len({tuple(c) for c in choices(make("random"))}) == 3
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in LEARNING])
+def test_choice_follows_the_step_where_chance_takes_part(name: str) -> None:
+    selector, cells = make(name), pairs(0)
+    drawn = [selector.select(cells, 10, torch.Generator().manual_seed(s)).tolist() for s in range(5)]
+    assert len({tuple(sorted(c)) for c in drawn}) > 1
 
 
 def test_nets_differ_by_seed_and_leave_the_global_generator_alone() -> None:
@@ -90,7 +101,7 @@ def test_nets_differ_by_seed_and_leave_the_global_generator_alone() -> None:
 @pytest.mark.parametrize("name", LEARNING)
 def test_before_the_first_update_patches_are_chosen_at_random(name: str) -> None:
     selector = make(name)
-    selector.observe(*pairs(0))
+    selector.observe(pairs(0))
     assert choices(selector) == choices(make("random"))
     selector.load_state(load(save(selector.state())))  # a resumed run knows no more
     assert choices(selector) == choices(make("random"))
@@ -124,7 +135,7 @@ def test_resuming_continues_identically(name: str, updates: int, pending: int) -
     unbroken = make(name, 1)
     teach(unbroken, 0, updates)
     for i in range(pending):
-        unbroken.observe(*pairs(100 + i))
+        unbroken.observe(pairs(100 + i))
     resumed = make(name, 1)
     resumed.load_state(load(save(unbroken.state())))
     assert choices(resumed) == choices(unbroken)
@@ -136,15 +147,15 @@ def test_resuming_continues_identically(name: str, updates: int, pending: int) -
 def test_learning_beats_the_majority_and_chance_on_fresh_patches(name: str) -> None:
     selector = make(name)
     figures = teach(selector, 0, 60 if name == "learned" else 3, each=6)
-    source, target = pairs(10_000, n=2000)
-    fresh = drift_labels(source, target)
+    cells = pairs(10_000, n=2000)
+    fresh = drift_labels(cells.source, cells.target)
     assert float(fresh.mean()) == pytest.approx(0.2)
-    selector.observe(source, target)
+    selector.observe(cells)
     if name == "learned":
         assert figures[-1]["selector_loss"] < 0.8 * figures[0]["selector_loss"]
         late, majority = (sum(f[k] for f in figures[-10:]) / 10 for k in ("selector_accuracy", "selector_majority"))
         assert late > majority + 0.03
-    chosen = selector.select(source, 400, torch.Generator())
+    chosen = selector.select(cells, 400, torch.Generator())
     assert float(fresh[chosen].mean()) > 0.4  # twice what chance would find
 
 
@@ -169,8 +180,8 @@ def test_update_without_observations_learns_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("n", [1, 2, 5, 7, 10, 64])
 def test_drift_labels_mark_the_furthest_fifth(n: int) -> None:
-    source, target = pairs(0, 1000)
-    source, target = source[:n], target[:n]
+    cells = pairs(0, 1000)
+    source, target = cells.source[:n], cells.target[:n]
     drift = [sum(x * x for x in row) for row in (source - target).tolist()]
     furthest = sorted(range(n), key=lambda i: -drift[i])[: max(1, round(0.2 * n))]
     assert drift_labels(source, target).nonzero()[:, 0].tolist() == sorted(furthest)
@@ -182,3 +193,100 @@ def test_missing_scikit_learn_is_said_at_once_with_the_remedy(name: str, monkeyp
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match=rf"patch selector '{name}'.*pip install -e '\.\[selectors\]'"):
         make_selector(name, width=WIDTH, seed=0, device=CPU)
+
+
+# ---- rules
+
+
+def chosen_by(name: str, cells: Cells, n: int, seed: int = 0) -> list[int]:
+    return make(name).select(cells, n, torch.Generator().manual_seed(seed)).tolist()
+
+
+def with_relevance(relevance: list[float], seed: int = 0) -> Cells:
+    """Random features in one row of cells."""
+    x = normalize(torch.randn(len(relevance), 6, generator=torch.Generator().manual_seed(seed)), dim=1)
+    return Cells(x, x, (1, len(relevance)), torch.tensor(relevance))
+
+
+def test_entropy_is_the_naive_sum_and_that_of_look_alikes_is_highest() -> None:
+    lone, twins = torch.eye(8)[:3], torch.eye(8)[3:4].repeat(5, 1)
+    seen = attention(torch.cat([twins, lone]), 0.5)
+    naive = [-sum(p * math.log(p) for p in row) for row in seen.double().tolist()]
+    assert entropy(seen).tolist() == pytest.approx(naive, abs=1e-5)
+    assert min(naive[:5]) > max(naive[5:])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_qs_attn_takes_what_nothing_resembles(seed: int) -> None:
+    x = torch.cat([torch.eye(8)[3:4].repeat(13, 1), torch.eye(8)[:3]])
+    assert sorted(chosen_by("qs-attn", Cells(x, x, (4, 4)), 3, seed)) == [13, 14, 15]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_half_of_enco_dags_are_the_most_relevant_of_four_times_as_many(seed: int) -> None:
+    cells = with_relevance([i / 40 for i in range(40)])
+    everywhere = chosen_by("enco-dag", cells, 10, seed)  # four times ten are all of them
+    assert sorted(everywhere[:5]) == [35, 36, 37, 38, 39]
+    few = chosen_by("enco-dag", cells, 4, seed)
+    drawn = torch.randperm(40, generator=torch.Generator().manual_seed(seed))[:16].tolist()
+    assert sorted(few[:2]) == sorted(drawn)[-2:]
+
+
+@pytest.mark.parametrize(
+    ("relevance", "n", "wanted"),
+    [
+        ([0.1, 0.9, 0.31, 0.33, 0.0], 5, {0, 2, 4}),  # no more than are calm
+        ([0.9, 0.5, 0.8, 0.4], 4, {1, 3}),  # none is: the two calmest
+        ([0.9, 0.5, 0.1, 0.4], 4, {2, 3}),  # one is
+        ([0.9], 4, {0}),  # there are no two
+    ],
+)
+def test_relevance_takes_calm_cells_alone(relevance: list[float], n: int, wanted: set[int]) -> None:
+    assert set(chosen_by("relevance", with_relevance(relevance), n)) == wanted
+
+
+def test_relevance_takes_calm_cells_equally_often() -> None:
+    cells, counts = with_relevance([0.1, 0.2, 0.3, 0.0, 0.9]), [0] * 5
+    for seed in range(800):
+        for i in chosen_by("relevance", cells, 2, seed):
+            counts[i] += 1
+    assert counts[4] == 0
+    assert counts[:4] == pytest.approx([400] * 4, abs=70)  # five standard deviations
+
+
+@pytest.mark.parametrize("name", ["enco-dag", "relevance", "meta-learner"])
+def test_relevance_is_asked_for_by_those_that_read_it(name: str) -> None:
+    assert make(name).needs_relevance
+    with pytest.raises(ValueError, match="there is no relevance map"):
+        make(name).select(replace(pairs(0), relevance=None), 4, torch.Generator())
+
+
+def test_others_do_not_ask_for_relevance() -> None:
+    for name in ("random", "qs-attn", "learned"):
+        assert not make(name).needs_relevance
+        assert len(make(name).select(replace(pairs(0), relevance=None), 4, torch.Generator())) == 4
+
+
+@pytest.mark.parametrize("noise", [0.5, 1.0])
+def test_noisy_scores_are_drawn_from_their_softmax(noise: float) -> None:
+    scores = torch.tensor([0.0, 1.0, 2.0, -1.0])
+    firsts = [int(by_score(scores, 1, torch.Generator().manual_seed(s), noise)) for s in range(2000)]
+    weights = [math.exp(x / noise) for x in scores.tolist()]
+    for i, w in enumerate(weights):
+        p = w / sum(weights)
+        assert firsts.count(i) / 2000 == pytest.approx(p, abs=5 * (p * (1 - p) / 2000) ** 0.5)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in LEARNING])
+def test_rules_wait_for_a_gpu_once_at_most(name: str) -> None:
+    with labelled_device() as record:
+        selector = make_selector(name, width=WIDTH, seed=0, device=DEVICE)
+        cells = pairs(0)
+        assert cells.relevance is not None
+        cells = Cells(cells.source.to(DEVICE), cells.target.to(DEVICE), cells.grid, cells.relevance.to(DEVICE))
+        record.clear()
+        assert selector.select(cells, 10, torch.Generator()).device == DEVICE
+    assert record.faults() == ""
+    waits = 1 if name in ("relevance", "meta-learner") else 0  # how many are calm
+    assert record.count("synchronization") == waits, str(record)
+    assert record.count("copy") <= 2

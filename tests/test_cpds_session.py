@@ -21,10 +21,11 @@ from safetensors.torch import load_file
 from cpds import EditConfig, GuidanceConfig, InputError, Objective, OwnParts, RunOptions, edit_in_folder
 from cpds.apps.cli.main import main
 from cpds.guidance import StepResult
-from cpds.objectives import OBJECTIVES, dds, sds
+from cpds.objectives.distillation import dds, sds
+from cpds.objectives.table import OBJECTIVES
 from cpds.presets import PRESETS
 from cpds.priors.unet import UNetPrior
-from cpds.selectors import RandomPatches
+from cpds.selection.rules import RandomPatches
 from cpds.session import EditStopped
 from cpds.state import EditState
 from representations.latent import LatentImage, LatentImageConfig
@@ -377,7 +378,7 @@ OWN = {
     "an objective": Own(
         {"parts": OwnParts(Objective(sds, OBJECTIVES["sds"].branches))},
         {"parts": OwnParts(Objective(dds, OBJECTIVES["dds"].branches))},
-        {"objective": "cpds.objectives:sds"},
+        {"objective": "cpds.objectives.distillation:sds"},
         "parts.objective",
     ),
     "a selector": Own(

@@ -109,17 +109,17 @@ def test_a_run_in_a_folder_is_resumed_on_the_device(
 
 SDS: Ceiling = {
     "synchronization": {"cpds/guidance.py": 1, "cpds/state.py": 2},
-    "copy": {"cpds/objectives.py": 2, "cpds/schedule.py": 1, "cpds/priors/unet.py": 1},
+    "copy": {"cpds/objectives/base.py": 2, "cpds/schedule.py": 1, "cpds/priors/unet.py": 1},
 }
 DDS: Ceiling = {**SDS, "copy": {**SDS["copy"], "cpds/schedule.py": 2}}
 CDS: Ceiling = {
     "synchronization": {**SDS["synchronization"], "cpds/guidance.py": 2},
-    "copy": {"cpds/objectives.py": 2, "cpds/schedule.py": 3, "cpds/priors/unet.py": 2, "cpds/selectors.py": 8},
+    "copy": {"cpds/objectives/base.py": 2, "cpds/schedule.py": 3, "cpds/priors/unet.py": 2, "cpds/selection/": 8},
 }
-LEARNED: Ceiling = {**CDS, "copy": {**CDS["copy"], "cpds/selectors.py": 16}}
+LEARNED: Ceiling = {**CDS, "copy": {**CDS["copy"], "cpds/selection/": 16}}
 UPDATE: Ceiling = {
-    "synchronization": {**CDS["synchronization"], "cpds/selectors.py": 3},
-    "copy": {**CDS["copy"], "cpds/selectors.py": 21},
+    "synchronization": {**CDS["synchronization"], "cpds/selection/": 3},
+    "copy": {**CDS["copy"], "cpds/selection/": 21},
 }
 
 

@@ -122,7 +122,7 @@ def test_an_edit_of_a_scene_mixes_no_devices(
 
 GUIDANCE: Ceiling = {  # of DDS, as for images
     "synchronization": {"cpds/guidance.py": 1, "cpds/state.py": 2},
-    "copy": {"cpds/objectives.py": 2, "cpds/schedule.py": 2, "cpds/priors/unet.py": 1},
+    "copy": {"cpds/objectives/base.py": 2, "cpds/schedule.py": 2, "cpds/priors/unet.py": 1},
 }
 
 

@@ -18,6 +18,7 @@ from cpds import EditConfig, GuidanceConfig, InputError, OwnParts, PatchSelector
 from cpds.images import open_image, resized
 from cpds.presets import PRESETS
 from cpds.priors.unet import UNetPrior
+from cpds.selection.base import Cells
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs/extending.md").read_text(), re.S)
@@ -115,15 +116,15 @@ def test_an_objective_by_name_and_as_an_object(beside: Path, prior: UNetPrior, p
     by_object = edit_in_folder(pixels(), prior, *PROMPTS, "object", plain, parts=OwnParts(objective))
     assert torch.equal(by_name.representation.preview(), by_object.representation.preview())
     rows = [json.loads(line) for line in Path("name/metrics.jsonl").read_text().splitlines()]
-    assert [row["forwards"] for row in rows] == [2, 2, 2]
+    assert [row["samples"] for row in rows] == [2, 2, 2]
     with pytest.raises(InputError, match=r"changed settings \(parts.objective was 'classifier_score:direction'"):
         edit_in_folder(pixels(), prior, *PROMPTS, "object", plain, resume=True)
 
 
 def test_a_selector_by_name_and_as_an_object(beside: Path, prior: UNetPrior, pixels: Any) -> None:
-    selector = made("entropy", "LowEntropy")()
+    selector = made("dissimilar", "Dissimilar")()
     assert isinstance(selector, PatchSelector)
-    named = EditConfig(GuidanceConfig("cpds", n_patches=4, patch_selector="entropy:LowEntropy"), 3, "adam")
+    named = EditConfig(GuidanceConfig("cpds", n_patches=4, patch_selector="dissimilar:Dissimilar"), 3, "adam")
     by_name = edit_in_folder(pixels(), prior, *PROMPTS, "name", named)
     parts = OwnParts(selectors=[selector])
     plain = replace(named, guidance=replace(named.guidance, patch_selector="random"))
@@ -132,13 +133,14 @@ def test_a_selector_by_name_and_as_an_object(beside: Path, prior: UNetPrior, pix
     ends = [state.representation.preview() for state in (by_name, by_object, by_chance)]
     assert torch.equal(ends[0], ends[1])
     assert not torch.equal(ends[0], ends[2])
-    with pytest.raises(InputError, match=r"changed settings \(parts.selectors was 'entropy:LowEntropy'"):
+    with pytest.raises(InputError, match=r"changed settings \(parts.selectors was 'dissimilar:Dissimilar'"):
         edit_in_folder(pixels(), prior, *PROMPTS, "object", plain, resume=True)
 
 
-def test_the_entropy_selector_takes_what_nothing_resembles(beside: Path) -> None:
+def test_the_documents_selector_takes_what_little_resembles(beside: Path) -> None:
     twins = torch.nn.functional.normalize(torch.tensor([[1.0, 0, 0]] * 5 + [[0, 1.0, 0]] + [[0, 0, 1.0]] * 5), dim=-1)
-    assert made("entropy", "LowEntropy")().select(twins, 1, torch.Generator()).tolist() == [5]
+    selector = made("dissimilar", "Dissimilar")(noise=0.01)
+    assert selector.select(Cells(twins, twins, (1, 11)), 1, torch.Generator()).tolist() == [5]
 
 
 def test_a_prior_of_ones_own_keeps_the_contract(beside: Path) -> None:
@@ -159,7 +161,7 @@ def test_a_prior_of_ones_own_keeps_the_contract(beside: Path) -> None:
     [
         ({"method": "nowhere:objective"}, "method nowhere:objective cannot be imported"),
         ({"method": "classifier_score:direction"}, "is of type function: it must be of type Objective"),
-        ({"patch_selector": "entropy:nothing"}, "patch_selector entropy:nothing cannot be imported"),
+        ({"patch_selector": "dissimilar:nothing"}, "patch_selector dissimilar:nothing cannot be imported"),
         ({"patch_selector": "classifier_score:objective"}, "it must be callable"),
         ({"patch_selector": "builtins:complex"}, "cannot be made with width, seed and device"),
         ({"patch_selector": "collections:OrderedDict"}, "makes a OrderedDict, which is no PatchSelector"),

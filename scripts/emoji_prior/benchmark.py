@@ -10,9 +10,11 @@ never trained on.
 import json
 import random
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from PIL import Image
@@ -178,25 +180,44 @@ def save(path: Path, image: Tensor) -> None:
     path.write_bytes(buffer.getvalue())
 
 
-def main(config: BenchmarkConfig) -> None:
-    icons = load_icons(list(concepts()))
+class Described(Protocol):
+    """What the manifest says about a pair."""
+
+    prompt: str
+    target_prompt: str
+    expect: dict[str, str]
+    tags: list[str]
+
+
+def write_pair(out: Path, name: str, split: str, pair: Described, images: Iterable[Tensor]) -> dict[str, object]:
+    """Save source, ground truth and mask; their row of the manifest."""
+    names = {"source": "source.webp", "ground_truth": "ground_truth.webp", "mask": "mask.png"}
+    files = {column: f"images/{name}/{file}" for column, file in names.items()}
+    for file, image in zip(files.values(), images, strict=True):
+        save(out / file, image)
+    row = {"id": name, "prompt": pair.prompt, "target_prompt": pair.target_prompt}
+    return {**row, **files, "expect": pair.expect, "split": split, "tags": pair.tags}
+
+
+def draw_splits(icons: Icons, config: BenchmarkConfig) -> dict[str, list[Pair]]:
+    """All pairs of the data set, by split."""
     taken: set[tuple[object, ...]] = set()
     splits = {
         name: draw_split(icons, share, random.Random(config.seed + i), taken)
         for i, (name, share) in enumerate({"test": 1.0, "validation": config.validation_share}.items())
     }
-    splits["demo"] = draw_demo(icons, random.Random(config.seed + 2))
-    lines = []
-    for split, pairs in splits.items():
-        for i, pair in enumerate(pairs):
-            name = f"{split}-{i:03d}"
-            names = {"source": "source.webp", "ground_truth": "ground_truth.webp", "mask": "mask.png"}
-            files = {column: f"images/{name}/{file}" for column, file in names.items()}
-            for file, image in zip(files.values(), render(icons, pair), strict=True):
-                save(config.out / file, image)
-            row = {"id": name, "prompt": pair.prompt, "target_prompt": pair.target_prompt}
-            lines.append(json.dumps({**row, **files, "expect": pair.expect, "split": split, "tags": pair.tags}))
-    (config.out / "manifest.jsonl").write_text("\n".join(lines) + "\n")
+    return splits | {"demo": draw_demo(icons, random.Random(config.seed + 2))}
+
+
+def main(config: BenchmarkConfig) -> None:
+    icons = load_icons(list(concepts()))
+    splits = draw_splits(icons, config)
+    rows = [
+        write_pair(config.out, f"{split}-{i:03d}", split, pair, render(icons, pair))
+        for split, pairs in splits.items()
+        for i, pair in enumerate(pairs)
+    ]
+    (config.out / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     sizes = {name: len(pairs) for name, pairs in splits.items()}
     (config.out / "README.md").write_text(README.format(**sizes, seed=config.seed))
     print(sizes)

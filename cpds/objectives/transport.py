@@ -1,0 +1,68 @@
+"""Directions that carry the source to the target along a prior's velocities, as flow-based editors do.
+
+In x / (alpha + sigma), with the flow time s = sigma / (alpha + sigma), every schedule is a flow: its velocity is noise
+minus clean latents. A step of plain gradient descent with learning rate 1 is then a step of the published sampler; a
+renderer takes the same direction as a gradient.
+"""
+
+from cpds.objectives.base import EditPair, Objective, Predictions, Weights
+from cpds.objectives.distillation import BOTH
+from cpds.types import Latents
+
+
+def flowedit(pair: EditPair, predictions: Predictions, weights: Weights) -> Latents:
+    """(s - s_next) (v_T - v_S), each guided under its own prompt  (FlowEdit, Kulikov 2024, Alg. 1)."""
+    edited, source = (predictions.velocity(half, predictions.guided(half)) for half in ("target", "source"))
+    return weights.spacing * (edited - source)
+
+
+def dvrf(pair: EditPair, predictions: Predictions, weights: Weights) -> Latents:
+    """(s - s_next) (v_T - v_S + (1 - eta) dz)  (Delta Velocity Rectified Flow, Beaudouin 2025); eta is the coupling."""
+    return flowedit(pair, predictions, weights) + weights.spacing * (1 - weights.coupling) * (pair.target - pair.source)
+
+
+def flowalign(pair: EditPair, predictions: Predictions, weights: Weights) -> Latents:
+    """(s - s_next) (v_T - v_S) + zeta (z0_T - z0_S)  (FlowAlign, Kim 2025).
+
+    v_T is guided from the source's prompt to the target's, v_S is the source's, and z0 is what they say is clean.
+    """
+    edited, source = predictions.guided("target", instead_of="source"), predictions["source", "source"]
+    velocity = predictions.velocity("target", edited) - predictions.velocity("source", source)
+    clean = predictions.clean("target", edited) - predictions.clean("source", source)
+    return weights.spacing * velocity + weights.options["zeta"] * clean
+
+
+def chordedit(pair: EditPair, predictions: Predictions, weights: Weights) -> Latents:
+    """-(s R(s - d) + d R(s)) / (s + d), R = z0(T, tgt) - z0(T, src), without guidance  (ChordEdit, 2026).
+
+    d is how much earlier the second question is asked; for priors of few steps, in one step of learning rate 1.
+    """
+
+    def residual(at: int) -> Latents:
+        clean = [predictions.clean("target", predictions["target", p, at], at) for p in ("target", "source")]
+        return clean[0] - clean[1]
+
+    late, early = (level.flow_time for level in predictions.levels)
+    chord = late - early
+    return -(late * residual(1) + chord * residual(0)) / (late + chord)
+
+
+def progress(done: float) -> float:
+    """A coupling that grows with the edit, from none to FlowEdit's."""
+    return done
+
+
+TWICE = tuple(("target", prompt, at) for prompt in ("target", "source") for at in (0, 1))
+
+TRANSPORT = {
+    "flowedit": Objective(flowedit, BOTH, coupling=1.0, clean=True),
+    "dvrf": Objective(dvrf, BOTH, coupling=progress, clean=True),
+    "flowalign": Objective(
+        flowalign,
+        (("source", "source"), ("target", "source"), ("target", "target")),
+        coupling=1.0,
+        options={"zeta": 0.01},
+        clean=True,
+    ),
+    "chordedit": Objective(chordedit, TWICE, offsets=(0.0, -0.15), clean=True),
+}

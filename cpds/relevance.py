@@ -1,0 +1,62 @@
+"""Where an edit belongs: where the prior tells the two prompts apart in the noised source (after DiffEdit, 2022)."""
+
+from typing import Any
+
+import torch
+
+from cpds.objectives.base import EditPair, Relevance
+from cpds.priors.base import Conditioning, Prior
+from cpds.types import Latents
+
+FLOW_TIMES = (0.69, 0.8)  # noise levels at which the prompts differ where the edit belongs, and little elsewhere
+DRAWS = 3  # of noise, at each of them
+
+
+@torch.no_grad()
+def relevance_map(
+    prior: Prior, source: Latents, before: Conditioning, after: Conditioning, generator: torch.Generator, edits: int
+) -> tuple[Relevance, int]:
+    """How strongly the prior would change each cell of `source`, and how many samples that took of the network.
+
+    The mean over channels and DRAWS noises at each of FLOW_TIMES of |eps(S, tgt) - eps(S, src)|, divided by the mean of
+    its highest tenth, image by image: about 1 where the edit belongs. `before` and `after`: a row for each of `edits`.
+    """
+    total, samples = torch.zeros_like(source[:, :1]), 0
+    both = Conditioning.cat([prompts.repeat(len(source)) for prompts in (before, after)])
+    for flow_time in FLOW_TIMES:
+        t = torch.tensor([prior.schedule.timestep_at(flow_time)])
+        for _ in range(DRAWS):
+            x_t = EditPair.draw(source, source, t, generator, edits).noised("source", prior.schedule)
+            eps = prior.denoise(torch.cat([x_t, x_t]), t.repeat(2 * len(source)), both).eps
+            samples += len(eps)
+            unchanged, changed = eps.chunk(2)
+            total += (changed - unchanged).abs().mean(1, keepdim=True)
+    cells = total.flatten(1)
+    highest = cells.topk(max(1, cells.shape[1] // 10)).values.mean(1)
+    return total / highest.clamp(min=1e-30).view(-1, 1, 1, 1), samples
+
+
+class RelevanceMaps:
+    """The maps of the views that an edit has seen, each made once for as long as its source's latents are kept."""
+
+    def __init__(self, prior: Prior, seed: int) -> None:
+        from torch.utils.weak import WeakTensorKeyDictionary
+
+        self.prior, self.seed = prior, seed
+        self._maps: Any = WeakTensorKeyDictionary()
+
+    def clear(self) -> None:
+        """Forget all: the prompts are others."""
+        self._maps.clear()
+
+    def of(self, source: Latents, before: Conditioning, after: Conditioning, edits: int) -> tuple[Relevance, int]:
+        """The map of the latents `source`, and the samples that it took: 0 if it was there.
+
+        The noise is drawn from the seed alone: a resumed run makes the same map.
+        """
+        if source in self._maps:
+            return self._maps[source], 0
+        generator = torch.Generator().manual_seed(self.seed)
+        found, samples = relevance_map(self.prior, source, before, after, generator, edits)
+        self._maps[source] = found
+        return found, samples

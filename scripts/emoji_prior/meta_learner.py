@@ -1,0 +1,211 @@
+"""Train the Meta-Learner that ships with CPDS: which cells of an image does an edit leave as they are?
+
+    python -m scripts.emoji_prior.meta_learner --out cpds/assets/meta_learner.safetensors
+
+Edit pairs with ground truth that no benchmark holds are shown to the embedded prior, unedited, as an edit would see
+them; a cell stays where the ground truth does not differ from the source.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import adaptive_max_pool2d, binary_cross_entropy_with_logits
+
+from cpds.contrast import cells
+from cpds.evaluation.cases import load_cases
+from cpds.images import open_image
+from cpds.priors.base import Conditioning, Prior
+from cpds.priors.load import load_prior
+from cpds.selection.base import Cells
+from cpds.selection.meta_learner import SHIPPED, StayNet, features
+from cpds.selection.rules import CALM
+from cpds.types import Images, Latents
+from scripts.emoji_prior.pairs import training_pairs
+from scripts.program import run_program
+
+STAYS = 0.03  # largest difference of any of a cell's pixels, mean over channels, on a scale of 1
+TIMESTEPS = (0.6, 0.75)  # of the relevance map, as fractions of the schedule's length
+DRAWS = 6  # noises of the relevance map
+LOOKS = 3  # timesteps at which features are tapped, for each pair
+SIZES = (1, 2)  # sides of the patches, in feature pixels
+BATCH = 10  # pairs at a time
+
+
+@dataclass(frozen=True)
+class MetaLearnerConfig:
+    """Settings of the training run."""
+
+    out: Path = SHIPPED
+    """File for the weights."""
+    pairs: int = 600
+    """Edit pairs to train on."""
+    seed: int = 0
+    """Seeds pairs, noises, weights and batches."""
+    steps: int = 3000
+    """Optimizer steps."""
+    batch: int = 4096
+    """Cells in a step."""
+    lr: float = 3e-3
+    """Peak learning rate of AdamW (one cycle)."""
+    jitter: float = 0.1
+    """Noise on the standardized features."""
+    validation: str | None = "emoji-edit"
+    """Data set whose validation split the report is on."""
+    device: str = "cpu"
+    """Torch device of the prior."""
+
+
+class Pair(NamedTuple):
+    """What is needed of an edit pair; images (3, H, W)."""
+
+    source: Tensor
+    ground_truth: Tensor
+    prompt: str
+    target_prompt: str
+
+
+class Seen(NamedTuple):
+    """One image's cells at one layer, patch size and timestep, and which of them stay."""
+
+    pair: int
+    cells: Cells
+    stays: Bool[Tensor, " n"]
+
+
+@torch.no_grad()
+def relevance_map(
+    prior: Prior, latents: Latents, source: Conditioning, target: Conditioning, generator: torch.Generator
+) -> Float[Tensor, "b 1 h w"]:
+    """Mean over draws of |eps(S, target) - eps(S, source)|, over the mean of its top tenth."""
+    total = torch.zeros_like(latents[:, :1])
+    for draw in range(DRAWS):
+        t = torch.full((len(latents),), round(TIMESTEPS[draw % len(TIMESTEPS)] * len(prior.schedule)))
+        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        x_t = prior.schedule.add_noise(latents, noise, t)
+        before, after = (prior.denoise(x_t, t, prompt).eps for prompt in (source, target))
+        total += (after - before).abs().mean(1, keepdim=True)
+    flat = total.flatten(1)
+    top = flat.topk(max(1, flat.shape[1] // 10)).values.mean(1)
+    return total / top.clamp(min=1e-12).view(-1, 1, 1, 1)
+
+
+def which_stay(source: Images, ground_truth: Images, grid: tuple[int, int]) -> Bool[Tensor, "b n"]:
+    """Cells of the grid in which no pixel differs by STAYS."""
+    difference = (ground_truth - source).abs().mean(1, keepdim=True)
+    return adaptive_max_pool2d(difference, grid).flatten(1) < STAYS
+
+
+@torch.no_grad()
+def look(prior: Prior, pairs: Sequence[Pair], generator: torch.Generator) -> Iterator[Seen]:
+    """What a selector would see of each pair's source, at random timesteps, and what it should say."""
+    for first in range(0, len(pairs), BATCH):
+        part = pairs[first : first + BATCH]
+        source, truth = (torch.stack([getattr(p, name) for p in part]) for name in ("source", "ground_truth"))
+        latents = prior.encode(source.to(prior.device))
+        prompts, targets = (prior.embed([getattr(p, name) for p in part]) for name in ("prompt", "target_prompt"))
+        relevance = relevance_map(prior, latents, prompts, targets, generator).float()
+        for _ in range(LOOKS):
+            low, high = (round(share * len(prior.schedule)) for share in (0.05, 0.95))
+            t = torch.randint(low, high + 1, (1,), generator=generator).expand(len(part))
+            noise = torch.randn(latents.shape, generator=generator).to(latents)
+            found = prior.denoise(prior.schedule.add_noise(latents, noise, t), t, prompts, tap=True)
+            for layer in found.features:
+                for size in SIZES:
+                    for i, (seen, _) in enumerate(cells(layer, layer, relevance, size)):
+                        stays = which_stay(source[i : i + 1], truth[i : i + 1], seen.grid)[0]
+                        yield Seen(first + i, seen, stays)
+
+
+def train(x: Float[Tensor, "N k"], y: Float[Tensor, " N"], config: MetaLearnerConfig) -> StayNet:
+    """The network, by binary cross-entropy; every batch anew from all cells."""
+    generator = torch.Generator().manual_seed(config.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        net = StayNet()
+    net.mean, net.std = x.mean(0), x.std(0).clamp(min=1e-6)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=config.lr, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, config.steps)
+    for step in range(1, config.steps + 1):
+        chosen = torch.randint(len(x), (config.batch,), generator=generator)
+        noise = config.jitter * torch.randn(config.batch, x.shape[1], generator=generator)
+        loss = binary_cross_entropy_with_logits(net(x[chosen] + noise * net.std), y[chosen])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if step % 500 == 0:
+            print(f"{step}/{config.steps} loss {float(loss.detach()):.4f}", flush=True)
+    return net.eval()
+
+
+def auc(scores: Float[Tensor, " n"], positive: Bool[Tensor, " n"]) -> float | None:
+    """Area under the ROC curve: how often a positive's score is above a negative's; None without one of each."""
+    if bool(positive.all()) or not bool(positive.any()):
+        return None
+    above = scores[positive][:, None] - scores[~positive]
+    return float(((above > 0).double() + (above == 0).double() / 2).mean())
+
+
+@torch.no_grad()
+def report(seen: Sequence[Seen], score: Callable[[Cells], Tensor]) -> str:
+    """By the map's rows: mean over images of the AUC, and balanced accuracy of a score above 0, of cells that stay."""
+    areas: dict[int, dict[int, list[float]]] = {}
+    counts: dict[int, list[Tensor]] = {}
+    for pair, shown, stays in seen:
+        found, rows = score(shown), shown.grid[0]
+        if (area := auc(found, stays)) is not None:
+            areas.setdefault(rows, {}).setdefault(pair, []).append(area)
+        right = (found > 0) == stays
+        counts.setdefault(rows, []).append(
+            torch.stack([x.sum() for x in (right & stays, stays, right & ~stays, ~stays)])
+        )
+    lines = []
+    for rows in sorted(areas):
+        image = [sum(a) / len(a) for a in areas[rows].values()]
+        a, stay, b, change = torch.stack(counts[rows]).sum(0).tolist()
+        lines.append(f"{rows} rows: AUC {sum(image) / len(image):.4f}, accuracy {(a / stay + b / change) / 2:.4f}")
+    return "; ".join(lines)
+
+
+def compare(name: str, seen: Sequence[Seen], net: StayNet) -> dict[str, str]:
+    """Print and return what the network's and the relevance's own answers are worth."""
+    found = {
+        f"{name}, relevance": report(seen, lambda x: CALM - x.change),
+        f"{name}, meta-learner": report(seen, lambda x: net(features(x))),
+    }
+    for what, figures in found.items():
+        print(f"{what}: {figures}", flush=True)
+    return found
+
+
+def main(config: MetaLearnerConfig) -> None:
+    prior = load_prior(device=config.device)
+    generator = torch.Generator().manual_seed(config.seed)
+    drawn = [
+        Pair(p.source, p.ground_truth, p.prompt, p.target_prompt) for p in training_pairs(config.pairs, config.seed)
+    ]
+    rows = [(features(seen.cells), seen.stays.float()) for seen in look(prior, drawn, generator)]
+    x, y = (torch.cat(columns) for columns in zip(*rows, strict=True))
+    print(f"{len(x)} cells of {config.pairs} pairs, of which {float(y.mean()):.0%} stay", flush=True)
+    net = train(x, y, config)
+    figures = {}
+    if config.validation:
+        cases = load_cases(config.validation, "validation")
+        pairs = [
+            Pair(open_image(c.source)[0], open_image(c.ground_truth)[0], c.prompt, c.target_prompt)
+            for c in cases
+            if c.ground_truth
+        ]
+        figures = compare(config.validation, list(look(prior, pairs, generator)), net)
+    made = {k: str(v) for k, v in asdict(config).items() if k not in ("out", "validation", "device")}
+    net.save(config.out, {"prior": prior.fingerprint, **made, **figures})
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main, MetaLearnerConfig, __doc__))
