@@ -25,6 +25,7 @@ from cpds.evaluation.settings import BASELINES
 from cpds.images import open_image
 from cpds.priors.unet import UNetPrior
 from cpds.sdedit import sdedit
+from cpds.selection.base import Cells
 from representations.latent import LatentImage
 
 
@@ -129,6 +130,8 @@ def test_an_oracle_chooses_where_the_features_are() -> None:
     source, truth = randn(0, 1, 3, 32, 32).sigmoid(), randn(0, 1, 3, 32, 32).sigmoid()
     truth[..., :16] = 0
     with labelled_device() as record:
-        chosen = Oracle(source, truth).select(torch.eye(16).to(DEVICE), 4, torch.Generator().manual_seed(0))
+        features = torch.eye(16).to(DEVICE)
+        cells = Cells(features, features, (4, 4))
+        chosen = Oracle(source, truth).select(cells, 4, torch.Generator().manual_seed(0))
         assert chosen.device == DEVICE
     assert record.faults() == ""
