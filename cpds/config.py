@@ -112,9 +112,9 @@ class GuidanceConfig:
     localize: bool = False
     """Edit where the prior tells the two prompts apart, which is asked once before the first step; hold the rest."""
     min_direction: float = 0.0
-    """Steps whose direction has a root mean square below this are left out, as LUSD does; 0: none."""
+    """Steps whose direction has a root mean square below this are left out (LUSD draws those anew); 0: none."""
     reestimate_noise: bool = False
-    """Take the noise that the prior sees in the noised source instead of the drawn one (RFDS-Rev); one sample more."""
+    """Take the noise that the prior sees in the noised source for the drawn one (after RFDS-Rev); one sample more."""
     timesteps: Literal["uniform", "non-increasing", "descending"] = "uniform"
     """Order of the timesteps: drawn uniformly; from coarse to fine over the run, each drawn from its slice; or evenly
     spaced from t_max down to t_min."""

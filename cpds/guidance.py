@@ -21,11 +21,10 @@ from cpds.objectives.losses import proximity_loss
 from cpds.objectives.table import OBJECTIVES
 from cpds.parts import imported, require_kind
 from cpds.priors.base import Conditioning, Prediction, Prior
-from cpds.relevance import RelevanceMaps
+from cpds.relevance import RelevanceMaps, changes
 from cpds.schedule import TIMESTEP_SAMPLERS, descending
 from cpds.selection.base import PatchSelector
 from cpds.selection.make import make_selector
-from cpds.selection.relevance import changes
 from cpds.types import Features, Latents, Scalar, Timesteps
 
 BEFORE, AFTER = Branch("source", "source"), Branch("target", "target")  # whose features the contrastive loss compares
@@ -155,7 +154,7 @@ class Guidance:
         return self._maps.of(source, *prompts, self.edits)
 
     def _reestimated(self, pair: EditPair) -> EditPair:
-        """With eps + (1 - s) (v(x_t) + z - eps), of the source under its prompt, for eps  (RFDS-Rev, Yang 2024)."""
+        """With eps + (1 - s) (v(x_t) + z - eps) for eps, after RFDS-Rev (Yang 2024), here of the source."""
         schedule = self.prior.schedule
         with torch.no_grad():
             x_t = pair.noised("source", schedule)
@@ -169,6 +168,7 @@ class Guidance:
         config, objective, schedule = self.config, self.objective, self.prior.schedule
         stride = config.stride if objective.posterior else None
         shared = {
+            "time": float(pair.t[0]) / len(schedule),
             "spacing": self._spacing(step),
             "coupling": objective.coupling_at(step / self.steps),
             "changes": changes(relevance) if relevance is not None and config.localize else 1.0,
@@ -235,7 +235,7 @@ class Guidance:
                 found_live = self._denoise(pair.t, x_live, [AFTER])
             eps[AFTER], after = found_live.eps.detach(), found_live.features
             self._check(after)
-        scale = GuidanceScale.at(self.config, float(pair.t[0]) / len(self.prior.schedule))
+        scale = GuidanceScale.at(self.config, levels[0].time)
         return Predictions(eps, scale, x_t, levels), tuple(f[:n] for f in found.features), after
 
     def _check(self, features: Sequence[Features]) -> None:

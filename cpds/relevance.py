@@ -10,6 +10,7 @@ from cpds.types import Latents
 
 FLOW_TIMES = (0.69, 0.8)  # noise levels at which the prompts differ where the edit belongs, and little elsewhere
 DRAWS = 3  # of noise, at each of them
+RAMP = (0.2, 0.45)  # relevance from which on something, and from which on all of a cell may change
 
 
 @torch.no_grad()
@@ -34,6 +35,12 @@ def relevance_map(
     cells = total.flatten(1)
     highest = cells.topk(max(1, cells.shape[1] // 10)).values.mean(1)
     return total / highest.clamp(min=1e-30).view(-1, 1, 1, 1), samples
+
+
+def changes(relevance: Relevance) -> Relevance:
+    """A soft mask of where the edit belongs: 0 up to the lower end of RAMP, 1 from its upper end on."""
+    low, high = RAMP
+    return ((relevance - low) / (high - low)).clamp(0, 1)
 
 
 class RelevanceMaps:

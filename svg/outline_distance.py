@@ -65,7 +65,7 @@ def visible(root: Group, values: dict[str, Tensor]) -> Iterator[Draw]:
 
 
 def points_along(edges: Edges, count: int) -> Float[Tensor, "count 2"]:
-    """Points evenly spaced by arc length on line segments (n, 2, 2), laid end to end; none where they have no length."""
+    """Points evenly spaced by arc length on line segments (n, 2, 2) laid end to end; none where they have no length."""
     ends = (edges[:, 1] - edges[:, 0]).norm(dim=1).cumsum(0)
     if not len(ends) or float(ends[-1]) == 0:
         return edges.new_zeros(0, 2)

@@ -14,9 +14,8 @@ from cpds.editor import edit
 from cpds.errors import InputError
 from cpds.guidance import Guidance
 from cpds.priors.base import Conditioning, Prediction
-from cpds.relevance import FLOW_TIMES
+from cpds.relevance import FLOW_TIMES, changes
 from cpds.schedule import NoiseSchedule
-from cpds.selection.relevance import changes
 
 SHAPE = (1, 4, 4, 5)
 SCHEDULES = (NoiseSchedule.scaled_linear(), NoiseSchedule.flow())

@@ -308,16 +308,15 @@ def test_flowalign_closed_form(zeta: float) -> None:
     torch.testing.assert_close(direction("flowalign", coupling=1.0, options={"zeta": zeta}), expected)
 
 
-def test_chordedit_weighs_two_residuals_by_the_flow_times() -> None:
-    times = []
+def test_chordedit_weighs_two_residuals_by_fractions_of_the_schedule() -> None:
+    residuals = []
     for t, at in ((333, 0), (183, 1)):  # 0.15 of 1000 earlier
         alpha, sigma = float(SCHEDULE.alpha[t]), float(SCHEDULE.sigma[t])
         delta = EPS[Branch("target", "target", at)] - EPS[Branch("target", "source", at)]
-        times.append((sigma / (alpha + sigma), -sigma / alpha * delta))  # of clean latents
-    (late, residual), (early, before) = times
-    chord = late - early
-    expected = -(late * before + chord * residual) / (late + chord)
-    torch.testing.assert_close(direction("chordedit"), expected)
+        residuals.append(-sigma / alpha * delta)  # of clean latents
+    late, early = residuals
+    expected = -(0.333 * early + 0.15 * late) / (0.333 + 0.15)
+    torch.testing.assert_close(direction("chordedit", time=0.333), expected)
 
 
 def test_the_flow_time_of_a_flow_is_its_own() -> None:

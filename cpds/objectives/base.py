@@ -68,6 +68,7 @@ class Weights:
     alpha_bar: PerSample
     one_minus_alpha_bar: PerSample  # taken in float64, as the difference loses digits
     posterior: tuple[PerSample, PerSample] | None = None
+    time: float = 0.0  # of the step, a fraction of the schedule's length
     spacing: float = 0.0  # how far the flow time falls until the next step
     coupling: float = 0.0  # at this step
     changes: Relevance | float = 1.0  # 1 where the edit belongs, 0 where not; 1.0 everywhere unless it is localized

@@ -21,7 +21,10 @@ def pds(pair: EditPair, predictions: Predictions, weights: Weights) -> Latents:
 
 
 def csd(pair: EditPair, predictions: Predictions, weights: Weights) -> Latents:
-    """w1 eps(T, tgt) + (w2 - w1) eps(T, null) - w2 eps(T, src)  (Classifier Score Distillation, Yu 2023, editing)."""
+    """w1 eps(T, tgt) + (w2 - w1) eps(T, null) - w2 eps(T, src)  (Classifier Score Distillation, Yu 2023, editing).
+
+    The paper's code has no values for editing: w1 and w2 are those that its refinement of shapes ends with.
+    """
     toward, away = weights.options["w1"], weights.options["w2"]
     tgt, null, src = (predictions["target", prompt] for prompt in ("target", "null", "source"))
     return toward * tgt + (away - toward) * null - away * src
@@ -30,7 +33,8 @@ def csd(pair: EditPair, predictions: Predictions, weights: Weights) -> Latents:
 def lusd(pair: EditPair, predictions: Predictions, weights: Weights) -> Latents:
     """(1 - l) M (eps(T, tgt) - eps(T, src)) + l dz  (Localized Update Score Distillation, Chinchuthakun 2025).
 
-    The paper takes M from cross-attention; here it is where the prior tells the prompts apart (`localize`).
+    The paper takes M from cross- and self-attention and blends it in over the run; here it is where the prior tells the
+    prompts apart (`localize`), from the first step on.
     """
     share = weights.options["pull"]
     score = predictions["target", "target"] - predictions["target", "source"]

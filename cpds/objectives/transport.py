@@ -17,7 +17,10 @@ def flowedit(pair: EditPair, predictions: Predictions, weights: Weights) -> Late
 
 
 def dvrf(pair: EditPair, predictions: Predictions, weights: Weights) -> Latents:
-    """(s - s_next) (v_T - v_S + (1 - eta) dz)  (Delta Velocity Rectified Flow, Beaudouin 2025); eta is the coupling."""
+    """(s - s_next) (v_T - v_S + (1 - eta) dz)  (Delta Velocity Rectified Flow, Beaudouin 2025); eta is the coupling.
+
+    The size of the step is FlowEdit's, one of the two in the published code.
+    """
     return flowedit(pair, predictions, weights) + weights.spacing * (1 - weights.coupling) * (pair.target - pair.source)
 
 
@@ -33,18 +36,18 @@ def flowalign(pair: EditPair, predictions: Predictions, weights: Weights) -> Lat
 
 
 def chordedit(pair: EditPair, predictions: Predictions, weights: Weights) -> Latents:
-    """-(s R(s - d) + d R(s)) / (s + d), R = z0(T, tgt) - z0(T, src), without guidance  (ChordEdit, 2026).
+    """-(t R(t - d) + d R(t)) / (t + d), R = z0(T, tgt) - z0(T, src), without guidance  (ChordEdit, 2026).
 
-    d is how much earlier the second question is asked; for priors of few steps, in one step of learning rate 1.
+    t and d are fractions of the schedule; the second question is asked d earlier. For priors of few steps, in one step
+    of learning rate 1, which the published code follows by a denoising step from t 0.3 under the target's prompt.
     """
 
     def residual(at: int) -> Latents:
         clean = [predictions.clean("target", predictions["target", p, at], at) for p in ("target", "source")]
         return clean[0] - clean[1]
 
-    late, early = (level.flow_time for level in predictions.levels)
-    chord = late - early
-    return -(late * residual(1) + chord * residual(0)) / (late + chord)
+    t, chord = weights.time, CHORD
+    return -(t * residual(1) + chord * residual(0)) / (t + chord)
 
 
 def progress(done: float) -> float:
@@ -52,6 +55,7 @@ def progress(done: float) -> float:
     return done
 
 
+CHORD = 0.15  # of the schedule, between its two questions
 TWICE = tuple(("target", prompt, at) for prompt in ("target", "source") for at in (0, 1))
 
 TRANSPORT = {
@@ -64,5 +68,5 @@ TRANSPORT = {
         options={"zeta": 0.01},
         clean=True,
     ),
-    "chordedit": Objective(chordedit, TWICE, offsets=(0.0, -0.15), clean=True),
+    "chordedit": Objective(chordedit, TWICE, offsets=(0.0, -CHORD), clean=True),
 }
