@@ -12,16 +12,21 @@ from cpds.config import GuidanceConfig
 from cpds.errors import InputError
 from cpds.evaluation.cases import load_cases
 from cpds.evaluation.editors import batch_editor, check
-from cpds.evaluation.oracle import Oracle, grid_of
+from cpds.evaluation.oracle import Oracle
 from cpds.evaluation.settings import evaluated, replaced
 from cpds.images import open_image
 from cpds.priors.unet import UNetPrior
-from cpds.selectors import PatchSelector
+from cpds.selection.base import Cells, PatchSelector
 from representations.latent import LatentImage
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def cells(rows: int = 4, columns: int = 4) -> Cells:
+    features = torch.eye(rows * columns)
+    return Cells(features, features, (rows, columns))
 
 
 def pair(*changed: tuple[int, int], height: int = 32, width: int = 32, by: float = 0.1) -> tuple[torch.Tensor, ...]:
@@ -37,39 +42,32 @@ def pair(*changed: tuple[int, int], height: int = 32, width: int = 32, by: float
 def test_a_cell_with_one_changed_pixel_is_never_chosen(rows: int, columns: int, height: int, width: int) -> None:
     """Cells are 8 px; of all others everyone is, in the maps' row order."""
     oracle = Oracle(*pair((3, 17), (31, 0), height=height, width=width))
-    cells = torch.eye(rows * columns)
     changed = {2, (31 // 8) * columns}
-    chosen = oracle.select(cells, 1000, generator())
+    chosen = oracle.select(cells(rows, columns), 1000, generator())
     assert set(chosen.tolist()) == set(range(rows * columns)) - changed
     assert len(chosen) == rows * columns - 2
 
 
 def test_of_many_n_are_chosen_by_chance() -> None:
-    oracle, cells = Oracle(*pair((0, 0))), torch.eye(16)
-    several = [oracle.select(cells, 5, generator(seed)).tolist() for seed in range(40)]
+    oracle = Oracle(*pair((0, 0)))
+    several = [oracle.select(cells(), 5, generator(seed)).tolist() for seed in range(40)]
     assert all(len(set(chosen)) == 5 for chosen in several)
     assert set().union(*several) == set(range(1, 16))
-    assert oracle.select(cells, 5, generator()).tolist() == several[0]
+    assert oracle.select(cells(), 5, generator()).tolist() == several[0]
 
 
 def test_small_changes_count_as_none() -> None:
     for by, kept in ((0.029, 16), (0.031, 15)):
-        assert len(Oracle(*pair((0, 0), by=by)).select(torch.eye(16), 100, generator())) == kept
+        assert len(Oracle(*pair((0, 0), by=by)).select(cells(), 100, generator())) == kept
     source, truth = pair((0, 0), by=0.06)
     truth[:, 1:, 0, 0] = 0.5  # in one channel of three: 0.02 in the mean
-    assert len(Oracle(source, truth).select(torch.eye(16), 100, generator())) == 16
+    assert len(Oracle(source, truth).select(cells(), 100, generator())) == 16
 
 
 def test_where_all_changes_the_two_calmest_are_chosen() -> None:
     source = torch.zeros(1, 3, 2, 2)
     truth = torch.tensor([[0.4, 0.1], [0.9, 0.2]]).expand(1, 3, 2, 2)
-    assert set(Oracle(source, truth).select(torch.eye(4), 100, generator()).tolist()) == {1, 3}
-
-
-def test_the_grid_has_the_images_shape() -> None:
-    assert grid_of(64, 64, 64) == (8, 8)
-    assert grid_of(96, 512, 768) == (8, 12)
-    assert grid_of(24, 48, 32) == (6, 4)
+    assert set(Oracle(source, truth).select(cells(2, 2), 100, generator()).tolist()) == {1, 3}
 
 
 def test_an_oracle_for_each_case_steers_its_edit(prior: UNetPrior, tmp_path: Path) -> None:

@@ -12,16 +12,20 @@ from labelled_device import DEVICE, labelled_device
 from torch import Tensor
 
 from cpds.config import EditConfig, GuidanceConfig
+from cpds.evaluation.baselines import edited
 from cpds.evaluation.cases import load_cases
 from cpds.evaluation.classifier import IconClassifier
 from cpds.evaluation.editors import batch_editor
 from cpds.evaluation.metrics import mse, psnr, ssim, structure_distance
 from cpds.evaluation.networks import Lpips
+from cpds.evaluation.oracle import Oracle
 from cpds.evaluation.runner import Evaluation
 from cpds.evaluation.scoring import load_metrics
+from cpds.evaluation.settings import BASELINES
 from cpds.images import open_image
 from cpds.priors.unet import UNetPrior
 from cpds.sdedit import sdedit
+from cpds.selection.base import Cells
 from representations.latent import LatentImage
 
 
@@ -108,3 +112,26 @@ def test_sdedit_mixes_no_devices(prior: UNetPrior, device_prior: UNetPrior, coun
     assert record.faults() == ""
     assert record.count("synchronization") == 0, str(record)
     torch.testing.assert_close(found, refined(prior, z))
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_baselines_mix_no_devices(prior: UNetPrior, device_prior: UNetPrior, baseline: str) -> None:
+    settings, prompts, targets = replace(BASELINES[baseline], num_inference_steps=4), ["a cat"] * 2, ["a dog"] * 2
+    z = randn(0, 2, 4, 8, 8)
+    with labelled_device() as record:
+        found = edited(device_prior, z.to(DEVICE), prompts, targets, settings)
+        assert found.device == DEVICE
+    assert record.faults() == ""
+    assert record.count("synchronization") == 0, str(record)
+    torch.testing.assert_close(found, edited(prior, z, prompts, targets, settings), rtol=1e-3, atol=1e-3)
+
+
+def test_an_oracle_chooses_where_the_features_are() -> None:
+    source, truth = randn(0, 1, 3, 32, 32).sigmoid(), randn(0, 1, 3, 32, 32).sigmoid()
+    truth[..., :16] = 0
+    with labelled_device() as record:
+        features = torch.eye(16).to(DEVICE)
+        cells = Cells(features, features, (4, 4))
+        chosen = Oracle(source, truth).select(cells, 4, torch.Generator().manual_seed(0))
+        assert chosen.device == DEVICE
+    assert record.faults() == ""

@@ -31,7 +31,8 @@ class EvaluatedEdit(EditConfig):
 def evaluated(edit: EditConfig) -> EvaluatedEdit:
     """The same settings, which may name the oracle from now on."""
     guidance = EvaluatedGuidance(**{f.name: getattr(edit.guidance, f.name) for f in fields(GuidanceConfig)})
-    return EvaluatedEdit(**{f.name: getattr(edit, f.name) for f in fields(EditConfig)} | {"guidance": guidance})
+    rest = {f.name: getattr(edit, f.name) for f in fields(EditConfig) if f.name != "guidance"}
+    return EvaluatedEdit(guidance, **rest)
 
 
 BaselineName = Literal["sdedit", "ddim-inversion", "ddpm-inversion"]
@@ -68,8 +69,8 @@ class BaselineConfig:
         require(0 <= self.seed < 2**32, f"seed must be in 0 ... 4294967295, got {self.seed}")
 
 
-SHARED = ("guidance_scale", "negative_prompt", "num_inference_steps", "seed")  # with an edit, under the same flags
-OWN = ("strength", "source_guidance_scale")
+SHARED = ("guidance_scale", "source_guidance_scale", "negative_prompt", "num_inference_steps", "seed")  # with an edit
+OWN = ("strength",)
 BASELINES = {name: BaselineConfig(name) for name in ("sdedit", "ddim-inversion", "ddpm-inversion")}
 Setting = EditConfig | BaselineConfig
 
@@ -115,4 +116,4 @@ def baseline_of(preset: str, edit: EditConfig, own: dict[str, Any]) -> BaselineC
     start, chosen = fields_of(starting_edit(preset)), fields_of(edit)
     odd = [name for name in chosen if name not in SHARED and chosen[name] != start[name]]
     require(not odd, f"{preset} has no {', '.join(odd)}: its settings are {', '.join([*SHARED, *OWN])}")
-    return replace(BASELINES[preset], **{name: chosen[name] for name in SHARED}, **own)
+    return replace(BASELINES[preset], **{name: chosen[name] for name in SHARED if chosen[name] is not None}, **own)

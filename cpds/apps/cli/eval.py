@@ -43,15 +43,13 @@ class EvalArgs(PriorArgs):
     with one, or in PIE-Bench's layout."""
     preset: EvalPreset = "cpds"  # pyright: ignore[reportInvalidTypeForm, reportIncompatibleVariableOverride]
     """Settings to start from; --method alone starts from that method's own. Other flags change single settings. sdedit,
-    ddim-inversion and ddpm-inversion are baselines: of the edit options they have guidance_scale, negative_prompt,
-    num_inference_steps and seed."""
+    ddim-inversion and ddpm-inversion are baselines: of the edit options they have guidance_scale,
+    source_guidance_scale (of the inversion), negative_prompt, num_inference_steps and seed."""
     edit: tyro.conf.OmitArgPrefixes[EvaluatedEdit] = field(  # pyright: ignore[reportIncompatibleVariableOverride]
         default_factory=lambda: evaluated(PRESETS["cpds"])
     )
     strength: float | None = None
     """Baselines: how far up the schedule the source is noised or inverted, as a fraction of it. Default: 0.8."""
-    source_guidance_scale: float | None = None
-    """Inversion baselines: guidance of the source prompt. Default: 1."""
     sweep: tuple[str, ...] = ()
     """Evaluate every combination of these, e.g. --sweep preset=pds,cpds guidance_scale=3,5,7.5 seed=0,1,2. Any field of
     a setting may be swept; settings that differ by seed alone share a line of the table."""
