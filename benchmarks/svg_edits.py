@@ -31,7 +31,7 @@ from benchmarks.svg_icons import SETS, IconEdit, ListName, edits
 from cpds.config import EditConfig, require
 from cpds.editor import edit
 from cpds.errors import InputError
-from cpds.evaluation.cases import EMOJI_EDIT
+from cpds.evaluation.cases import CLASSIFIER, EMOJI_EDIT
 from cpds.evaluation.classifier import IconClassifier
 from cpds.evaluation.networks import Lpips
 from cpds.evaluation.tables import bootstrap
@@ -172,3 +172,51 @@ def table(rows: list[dict[str, Any]]) -> str:
                 cells.append(f"{middle:.3g}" + (f" [{low:.3g}, {high:.3g}]" if high > low else ""))
             text.append("| " + " | ".join(cells) + " |")
     return "\n".join(text) + "\n"
+
+
+def sheet(images: list[Image.Image], columns: int = 4) -> Image.Image:
+    """Strips of one size, row after row."""
+    width, height = images[0].width + 8, images[0].height + 8
+    found = Image.new("RGB", (min(columns, len(images)) * width, -(-len(images) // columns) * height), "white")
+    for i, image in enumerate(images):
+        found.paste(image, (i % columns * width, i // columns * height))
+    return found
+
+
+def run(config: SvgEditsConfig, jobs: list[IconEdit], icons: dict[str, str], metrics: Metrics) -> list[dict[str, Any]]:
+    """One row for each unedited icon and each edit; results.json and the sheet grow with them."""
+    prior, rows, strips = load_prior(device="cpu"), [], []
+    for job in jobs:
+        source, ground_truth = (icons[f"{job.package}/{name}"].encode() for name in (job.icon, job.target))
+        about = {"edit": job.name, "package": job.package, "icon": job.icon, "target": job.target}
+        rows.append({**about, "seed": None, **metrics.score(source, ground_truth, job.target), "seconds": 0.0})
+        images = [drawn(source, 160), drawn(ground_truth, 160)]
+        for seed in range(config.seeds):
+            began = time.perf_counter()
+            result = edited(source, job, prior, replace(settings(config), seed=seed), config.svg)
+            seconds = round(time.perf_counter() - began, 1)
+            (config.out / f"{job.name}-{seed}.svg").write_bytes(result)
+            rows.append({**about, "seed": seed, **metrics.score(result, ground_truth, job.target), "seconds": seconds})
+            images.append(drawn(result, 160))
+            print(f"{job.name}, seed {seed}: {rows[-1]['found']}", flush=True)
+        strips.append(side_by_side(images))
+        (config.out / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
+        sheet(strips).save(config.out / "sheet.png")
+    return rows
+
+
+def main(config: SvgEditsConfig) -> None:
+    torch.set_num_threads(1)
+    config.out.mkdir(parents=True, exist_ok=True)
+    wanted = config.lpips_weights or os.environ.get("CPDS_ALEXNET")
+    classifier = IconClassifier.load(EMOJI_EDIT / CLASSIFIER)
+    metrics = Metrics(classifier, Lpips.load(config.lpips_weights) if wanted else None)
+    icons = documents(SETS)
+    jobs = edits(config.icons, lambda: load_icons(list(concepts())), partial(usable, icons, metrics.finds))
+    text = table(run(config, jobs[: config.limit], icons, metrics))
+    (config.out / "table.md").write_text(text)
+    print(text, end="")
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main, SvgEditsConfig, __doc__))

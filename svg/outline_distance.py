@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from svg.document import Document
-from svg.model import Affine2D, Draw, Group
+from svg.model import Draw, Group, Node
 from svg.raster.coverage import Edges
-from svg.raster.edges import page_edges
-from svg.raster.shapes import Shapes
+from svg.raster.outlines import Outlines
 
 CANVAS = 512.0  # px of the longer side while curves are flattened
 POINTS = 2048  # on a document's outlines: about 2 px of that canvas apart for outlines of 4000 px
@@ -22,8 +21,8 @@ def outline_distance(a: Document, b: Document, points: int = POINTS) -> float:
     """Chamfer distance of the outlines of all visible shapes, on canvases whose longer side is 1; inf if one has none.
 
     The mean distance from a's points to the nearest of b's, and from b's to the nearest of a's, halved. Points lie
-    evenly by arc length on the flattened borders of fills and strokes. Whether one shape hides another, or a clip a
-    part of it, is not looked at; static parts have no outlines.
+    evenly by arc length on the flattened outlines, where fills end and along which strokes run. Whether one shape hides
+    another, or a clip a part of it, is not looked at; static parts have no outlines.
     """
     one, other = (points_along(outline_edges(d), points) for d in (a, b))
     return chamfer(one, other) / CANVAS
@@ -39,33 +38,40 @@ def chamfer(a: Float[Tensor, "n 2"], b: Float[Tensor, "m 2"]) -> float:
 
 @torch.no_grad()
 def outline_edges(document: Document) -> Edges:
-    """Line segments along the borders of what the document paints, in px of a canvas with CANVAS px a longer side."""
-    shapes = Shapes(document.root)
+    """Line segments along all visible shapes, in px of a canvas with CANVAS px a longer side."""
     values = {key: torch.from_numpy(p.value) for key, p in document.parameters.items()}
+    shapes = list(visible(document.root, values))
+    if not shapes:
+        return torch.zeros(0, 2, 2, dtype=torch.float64)
     unit = CANVAS / max(document.width, document.height)
-    view = torch.tensor(Affine2D.scaling(unit, unit).rows, dtype=torch.float64)
-    found = page_edges(shapes, values, view @ shapes.matrices)
-    seen = {id(draw) for draw in visible(document.root, values)}
-    painted = [
-        id(s.draw) in seen and s.paint is not None and (s.opacity is None or float(values[s.opacity]) > 0)
-        for s in shapes.table
-    ]
-    return found.edges[torch.tensor(painted, dtype=torch.bool)[found.owner]]
+    matrices = torch.tensor([shape.matrix.rows for shape in shapes], dtype=torch.float64)[:, :2] * unit
+    scales = torch.linalg.matrix_norm(matrices[:, :, :2])  # Frobenius, at least the largest stretch
+    segments = Outlines([shape.geometry for shape in shapes]).flatten(values, scales)
+    edges, own = torch.stack([segments.start, segments.end], 1), matrices[segments.geometry]
+    return torch.einsum("eij,epj->epi", own[:, :, :2], edges) + own[:, None, :, 2]
 
 
-def visible(root: Group, values: dict[str, Tensor]) -> Iterator[Draw]:
-    """What is drawn outside of groups with opacity 0."""
-    todo = [root]
+def visible(root: Group, values: Mapping[str, Tensor]) -> Iterator[Draw]:
+    """Shapes with a fill or a stroke of any opacity, outside of groups without."""
+
+    def shows(opacity: str | None) -> bool:
+        return opacity is None or float(values[opacity]) > 0
+
+    todo: list[Node] = [root]
     while todo:
         node = todo.pop()
-        if isinstance(node, Draw):
-            yield node
-        elif isinstance(node, Group) and (node.opacity is None or float(values[node.opacity]) > 0):
-            todo.extend(node.children)  # pyright: ignore[reportArgumentType]
+        if isinstance(node, Group):
+            todo += node.children if shows(node.opacity) else ()
+        elif isinstance(node, Draw):
+            stroke = node.stroke
+            if (node.fill and shows(node.fill_opacity)) or (
+                stroke and shows(stroke.opacity) and float(values[stroke.width]) > 0
+            ):
+                yield node
 
 
 def points_along(edges: Edges, count: int) -> Float[Tensor, "count 2"]:
-    """Points evenly spaced by arc length on line segments (n, 2, 2) laid end to end; none where they have no length."""
+    """Points evenly spaced by arc length on line segments, laid end to end; none where these have no length."""
     ends = (edges[:, 1] - edges[:, 0]).norm(dim=1).cumsum(0)
     if not len(ends) or float(ends[-1]) == 0:
         return edges.new_zeros(0, 2)

@@ -183,10 +183,14 @@ def save(path: Path, image: Tensor) -> None:
 class Described(Protocol):
     """What the manifest says about a pair."""
 
-    prompt: str
-    target_prompt: str
-    expect: dict[str, str]
-    tags: list[str]
+    @property
+    def prompt(self) -> str: ...
+    @property
+    def target_prompt(self) -> str: ...
+    @property
+    def expect(self) -> dict[str, str]: ...
+    @property
+    def tags(self) -> list[str]: ...
 
 
 def write_pair(out: Path, name: str, split: str, pair: Described, images: Iterable[Tensor]) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator
-from itertools import count as count_up
+from itertools import cycle, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from cpds.config import require
 from scripts.emoji_prior.benchmark import COUNTS, BenchmarkConfig, Pair, draw_pair, draw_splits, render
 from scripts.emoji_prior.icons import Icons, concepts, load_icons
 from scripts.emoji_prior.scene_drawer import SceneDrawer
-from scripts.emoji_prior.scenes import PATTERNS, edit_key, for_training, render_scenes
+from scripts.emoji_prior.scenes import PATTERNS, ScenePair, edit_key, for_training, render_scenes
 
 
 class TrainingPair(NamedTuple):
@@ -34,26 +34,28 @@ def training_pairs(count: int, seed: int = 0, cache: Path | None = None) -> list
     """
     require(count >= 1, f"count must be >= 1, got {count}")
     icons = load_icons(list(concepts()), cache)
-    pairs = draw_training_pairs(icons, seed)
-    return [next(pairs) for _ in range(count)]
+    found = []
+    for pair in islice(training_edits(icons, seed), count):
+        images = render(icons, pair) if isinstance(pair, Pair) else render_scenes(icons, pair)
+        found.append(TrainingPair(*images, pair.prompt, pair.target_prompt))
+    return found
 
 
-def draw_training_pairs(icons: Icons, seed: int) -> Iterator[TrainingPair]:
+def training_edits(icons: Icons, seed: int) -> Iterator[Pair | ScenePair]:
     """Without end: a single icon and a scene in turn."""
     rng, drawer = random.Random(f"training pairs {seed}"), SceneDrawer(icons)
     tests = emoji_edit_keys(icons)
-    for n in count_up():
+    for scene in cycle((False, True)):
         while True:
             (kind,) = rng.choices(list(COUNTS), list(COUNTS.values()))
-            if n % 2 == 0:
-                pair = draw_pair(icons, kind, False, rng)
-            else:
+            if scene:
                 pair = drawer.draw(kind, rng.randint(1, 3), rng.choice(PATTERNS), False, rng)
+            else:
+                pair = draw_pair(icons, kind, False, rng)
             edit = edit_key(icons, pair)
             if for_training(edit) and edit not in tests:
                 break
-        images = render(icons, pair) if isinstance(pair, Pair) else render_scenes(icons, pair)
-        yield TrainingPair(*images, pair.prompt, pair.target_prompt)
+        yield pair
 
 
 def emoji_edit_keys(icons: Icons) -> set[str]:

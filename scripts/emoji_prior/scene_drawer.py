@@ -51,7 +51,7 @@ class SceneDrawer:
         while True:
             concept, style = rng.choice(secret if held_out else open_)
             if kind == "background":
-                return (self.index[concept, style],) * 2
+                return self.index[concept, style], self.index[concept, style]
             sources = [p for p in open_ if p != (concept, style) and self._may_become(kind, p, (concept, style))]
             if sources:
                 before, after = self.index[rng.choice(sources)], self.index[concept, style]
