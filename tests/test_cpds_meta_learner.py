@@ -72,12 +72,21 @@ def test_features_are_the_naive_ones() -> None:
         "median": [sorted(r)[n // 2]] * n,
         "deviation": [mean([(v - mean(r)) ** 2 for v in r]) ** 0.5] * n,
         "share that changes": [len(changes) / n] * n,
+        "10 % quantile": [sorted(r)[1]] * n,  # of 15
+        "25 % quantile": [sorted(r)[4]] * n,
+        "75 % quantile": [sorted(r)[10]] * n,
+        "90 % quantile": [sorted(r)[13]] * n,
     }
     for name, t in (("mean over attention", 0.07), ("over sharper attention", 0.03), ("over softer attention", 0.2)):
         expected[name] = [sum(p * v for p, v in zip(over_attention(i, t), r, strict=True)) for i in range(n)]
     whole = {"mean likeness to 3x3": "likeness to 3x3", "mean likeness to what stays": "likeness to what stays"}
     for name, of in {**whole, "mean entropy": "entropy of attention"}.items():
         expected[name] = [mean(expected[of])] * n
+    expected["roughness"] = [mean([abs(a - b) for a, b in zip(r, expected["mean of 3x3"], strict=True)])] * n
+    correlated = {"with 3x3": "mean of 3x3", "over attention": "mean over attention"}
+    for name, of in {**correlated, "with likeness to what changes": "likeness to what changes"}.items():
+        found = torch.corrcoef(torch.tensor([r, expected[of]]))[0, 1]
+        expected[f"correlation {name}"] = [float(found)] * n
     assert expected.keys() == set(FEATURES)
     for name, values in expected.items():
         assert column(shown, name) == pytest.approx(values, abs=1e-5), name
@@ -123,7 +132,9 @@ def test_the_shipped_network_tells_calm_from_changing() -> None:
     chosen = selector.select(shown, 64, torch.Generator().manual_seed(0))
     assert len(chosen) == 64
     assert not block[chosen].any()
-    assert float((selector.net(features(shown)) > 0)[~block].float().mean()) > 0.9
+    staying = selector.net(features(shown)) > 0
+    assert not staying[block].any()
+    assert float(staying[~block].float().mean()) > 0.8  # a seventh of them touch the block
 
 
 class Fixed(StayNet):
@@ -185,10 +196,10 @@ def test_training_finds_a_rule_and_repeats_itself() -> None:
     generator = torch.Generator().manual_seed(0)
     x = 3 + 2 * torch.randn(4000, len(FEATURES), generator=generator)
     y = (x[:, 0] * (x[:, 1] - 3) < 0).float()
-    config = MetaLearnerConfig(steps=150, batch=256, lr=1e-2)
+    config = MetaLearnerConfig(steps=300, batch=256, lr=1e-2)
     before = torch.random.get_rng_state()
-    net, again = train(x[:3000], y[:3000], config), train(x[:3000], y[:3000], config)
+    net, again = (train(x, y, torch.arange(3000), config) for _ in range(2))
     assert torch.equal(torch.random.get_rng_state(), before)
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), again.parameters(), strict=True))
     right = (net(x[3000:]) > 0) == (y[3000:] > 0)
-    assert float(right.float().mean()) > 0.9
+    assert float(right.float().mean()) > 0.85  # it is even by chance

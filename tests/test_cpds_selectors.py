@@ -38,8 +38,8 @@ def pairs(seed: int, n: int = 64, width: int = WIDTH) -> Cells:
     moved = torch.randn(n, width, generator=generator)
     target = normalize(source + moved * torch.where(far, 0.5, 0.01)[:, None], dim=1)
     rows = next(r for r in range(round(n**0.5), 0, -1) if n % r == 0)
-    # of those that rules choose by relevance there are enough
-    return Cells(source, target, (rows, n // rows), 0.1 * torch.rand(n, generator=generator))
+    relevance = torch.where(torch.arange(n) < n // 5, 0.9, 0.05) + 0.1 * torch.rand(n, generator=generator)
+    return Cells(source, target, (rows, n // rows), relevance)
 
 
 def teach(selector: PatchSelector, first: int, updates: int, each: int = 4) -> list[Mapping[str, float]]:
@@ -71,7 +71,8 @@ def test_choices_are_distinct_and_valid(name: str, taught: bool, rows: int, n: i
     if taught:
         teach(selector, 0, 1)
     chosen = selector.select(pairs(5, rows, width), n, torch.Generator().manual_seed(0)).tolist()
-    assert len(chosen) == len(set(chosen)) == min(n, rows)
+    fewest = 2 if name in ("relevance", "meta-learner") else min(n, rows)  # these take none that should change
+    assert fewest <= len(chosen) == len(set(chosen)) <= min(n, rows)
     assert set(chosen) <= set(range(rows))
 
 

@@ -15,9 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, cosine_similarity, max_pool2d, normalize
 
-from cpds.selection.base import Cells, Indices, WithoutLearning, attention, by_score, entropy
+from cpds.selection.base import Cells, Indices, PerCell, WithoutLearning, attention, by_score, entropy
 from cpds.selection.learned import scorer
 from cpds.selection.rules import CALM
+from cpds.types import Scalar
 
 SHIPPED = Path(__file__).parents[1] / "assets" / "meta_learner.safetensors"
 FEATURES = (
@@ -27,6 +28,8 @@ FEATURES = (
     *("likeness to 3x3", "likeness to what stays", "likeness to what changes", "entropy of attention"),
     *("the map's mean", "median", "deviation", "share that changes"),
     *("mean likeness to 3x3", "mean likeness to what stays", "mean entropy"),
+    *("10 % quantile", "25 % quantile", "75 % quantile", "90 % quantile", "roughness"),
+    *("correlation with 3x3", "correlation with likeness to what changes", "correlation over attention"),
 )
 
 Rows = Float[Tensor, "n k"]
@@ -41,18 +44,28 @@ def features(cells: Cells) -> Rows:
     groups = normalize(torch.stack([stays, 1 - stays]) @ source, dim=-1)  # zero where there is none
     likeness = [cosine_similarity(grid, _mean(grid, 3), dim=1).flatten(), *(source @ groups.T).T]
     spread = entropy(seen) / math.log(max(len(cells), 2))
+    near, attended = _mean(around, 3).flatten(), seen @ relevance
     columns = [
         *(relevance, relevance.sqrt(), (relevance < relevance[:, None]).float().mean(1)),
-        *(
-            x.flatten()
-            for x in (_mean(around, 3), _most(around, 3), -_most(-around, 3), _mean(around, 5), _most(around, 5))
-        ),
-        *(seen @ relevance, attention(source, 0.03) @ relevance, attention(source, 0.2) @ relevance),
+        *(near, _most(around, 3).flatten(), -_most(-around, 3).flatten()),
+        *(_mean(around, 5).flatten(), _most(around, 5).flatten()),
+        *(attended, attention(source, 0.03) @ relevance, attention(source, 0.2) @ relevance),
         *(*likeness, spread),
     ]
-    whole = [relevance.mean(), relevance.median(), relevance.std(correction=0), 1 - stays.mean()]
-    whole += [likeness[0].mean(), likeness[1].mean(), spread.mean()]
+    whole = [  # one number for all cells: what kind of map this is
+        *(relevance.mean(), relevance.median(), relevance.std(correction=0), 1 - stays.mean()),
+        *(likeness[0].mean(), likeness[1].mean(), spread.mean()),
+        *(relevance.sort().values[round(q * (len(cells) - 1))] for q in (0.1, 0.25, 0.75, 0.9)),
+        (relevance - near).abs().mean(),
+        *(_correlation(relevance, x) for x in (near, likeness[2], attended)),
+    ]
     return torch.cat([torch.stack(columns, 1), torch.stack(whole).expand(len(cells), -1)], 1)
+
+
+def _correlation(a: PerCell, b: PerCell) -> Scalar:
+    """Pearson's; 0 where one is constant."""
+    a, b = a - a.mean(), b - b.mean()
+    return (a * b).sum() / (a.norm() * b.norm()).clamp(min=1e-6)
 
 
 def _mean(x: Float[Tensor, "1 d h w"], size: int) -> Float[Tensor, "1 d h w"]:

@@ -7,13 +7,13 @@ them; a cell stays where the ground truth does not differ from the source.
 """
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import adaptive_max_pool2d, binary_cross_entropy_with_logits
 
@@ -43,7 +43,7 @@ class MetaLearnerConfig:
 
     out: Path = SHIPPED
     """File for the weights."""
-    pairs: int = 600
+    pairs: int = 1000
     """Edit pairs to train on."""
     seed: int = 0
     """Seeds pairs, noises, weights and batches."""
@@ -53,8 +53,11 @@ class MetaLearnerConfig:
     """Cells in a step."""
     lr: float = 3e-3
     """Peak learning rate of AdamW (one cycle)."""
-    jitter: float = 0.1
+    jitter: float = 0.05
     """Noise on the standardized features."""
+    plain: int = 3
+    """How many times as often as a scene's a cell of a plain image is drawn: scenes, which the embedded prior knows
+    little of, would else teach the network to trust no map."""
     validation: str | None = "emoji-edit"
     """Data set whose validation split the report is on."""
     device: str = "cpu"
@@ -122,8 +125,10 @@ def look(prior: Prior, pairs: Sequence[Pair], generator: torch.Generator) -> Ite
                         yield Seen(first + i, seen, stays)
 
 
-def train(x: Float[Tensor, "N k"], y: Float[Tensor, " N"], config: MetaLearnerConfig) -> StayNet:
-    """The network, by binary cross-entropy; every batch anew from all cells."""
+def train(
+    x: Float[Tensor, "N k"], y: Float[Tensor, " N"], pool: Int[Tensor, " m"], config: MetaLearnerConfig
+) -> StayNet:
+    """The network, by binary cross-entropy; every batch is drawn anew from the rows that `pool` names."""
     generator = torch.Generator().manual_seed(config.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -132,7 +137,7 @@ def train(x: Float[Tensor, "N k"], y: Float[Tensor, " N"], config: MetaLearnerCo
     optimizer = torch.optim.AdamW(net.parameters(), lr=config.lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, config.steps)
     for step in range(1, config.steps + 1):
-        chosen = torch.randint(len(x), (config.batch,), generator=generator)
+        chosen = pool[torch.randint(len(pool), (config.batch,), generator=generator)]
         noise = config.jitter * torch.randn(config.batch, x.shape[1], generator=generator)
         loss = binary_cross_entropy_with_logits(net(x[chosen] + noise * net.std), y[chosen])
         optimizer.zero_grad()
@@ -142,6 +147,15 @@ def train(x: Float[Tensor, "N k"], y: Float[Tensor, " N"], config: MetaLearnerCo
         if step % 500 == 0:
             print(f"{step}/{config.steps} loss {float(loss.detach()):.4f}", flush=True)
     return net.eval()
+
+
+def learn(seen: Iterable[Seen], config: MetaLearnerConfig) -> StayNet:
+    """The network, from what was seen of the training pairs: plain images at even places, scenes at odd ones."""
+    rows = [(features(s.cells), s.stays.float(), torch.full((len(s.cells),), s.pair % 2 == 0)) for s in seen]
+    x, y, plain = (torch.cat(columns) for columns in zip(*rows, strict=True))
+    print(f"{len(x)} cells, of which {float(y.mean()):.0%} stay", flush=True)
+    pool = torch.cat([*[plain.nonzero()[:, 0]] * config.plain, (~plain).nonzero()[:, 0]])
+    return train(x, y, pool, config)
 
 
 def auc(scores: Float[Tensor, " n"], positive: Bool[Tensor, " n"]) -> float | None:
@@ -190,10 +204,7 @@ def main(config: MetaLearnerConfig) -> None:
     drawn = [
         Pair(p.source, p.ground_truth, p.prompt, p.target_prompt) for p in training_pairs(config.pairs, config.seed)
     ]
-    rows = [(features(seen.cells), seen.stays.float()) for seen in look(prior, drawn, generator)]
-    x, y = (torch.cat(columns) for columns in zip(*rows, strict=True))
-    print(f"{len(x)} cells of {config.pairs} pairs, of which {float(y.mean()):.0%} stay", flush=True)
-    net = train(x, y, config)
+    net = learn(look(prior, drawn, generator), config)
     figures = {}
     if config.validation:
         cases = load_cases(config.validation, "validation")
