@@ -15,7 +15,7 @@ RAMP = (0.2, 0.45)  # relevance from which on something, and from which on all o
 
 @torch.no_grad()
 def relevance_map(
-    prior: Prior, source: Latents, before: Conditioning, after: Conditioning, generator: torch.Generator, edits: int
+    prior: Prior, source: Latents, before: Conditioning, after: Conditioning, generator: torch.Generator, edits: int = 1
 ) -> tuple[Relevance, int]:
     """How strongly the prior would change each cell of `source`, and how many samples that took of the network.
 

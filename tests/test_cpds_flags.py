@@ -57,6 +57,7 @@ PIXELS: dict[str, tuple[str, str]] = {
     "t_max": ("", "--t_max 0.5"),
     # EditConfig
     "num_inference_steps": ("", "--num_inference_steps 4"),
+    "polish": ("", "--polish 0.3"),
     "optimizer": ("", "--optimizer adam"),
     "lr": ("", "--lr 0.4"),
     "lr_scaling": ("", "--lr_scaling area"),
@@ -102,7 +103,7 @@ def test_settings_change_the_latent(prior: UNetPrior, image_file: Path, name: st
 
 def test_every_selector_chooses_differently(prior: UNetPrior, image_file: Path) -> None:
     pytest.importorskip("sklearn")
-    names = ("random", "learned", "svm", "knn", "forest", "qs-attn")
+    names = ("random", "learned", "svm", "knn", "forest", "qs-attn", "enco-dag", "relevance", "meta-learner")
     settings = f"{COMMON} --num_inference_steps 4 --selector_every 1 --patch_selector"
     results = [final_latent(prior, image_file, parsed(f"{settings} {name}").edit) for name in names]
     for i, a in enumerate(results):

@@ -181,7 +181,9 @@ def read_manifest(path: Path, problems: list[str]) -> list[Case]:
             continue
         files = {c: path.parent / row[c] for c in FILES if c in row}
         texts = {c: row[c] for c in ("id", "prompt", "target_prompt", "split") if c in row}
-        cases.append(Case(**texts, **files, tags=tuple(tags), expect=expect, crop=None if crop is None else tuple(crop)))
+        cases.append(
+            Case(**texts, **files, tags=tuple(tags), expect=expect, crop=None if crop is None else tuple(crop))
+        )
     return cases
 
 

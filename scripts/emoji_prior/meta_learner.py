@@ -20,18 +20,17 @@ from torch.nn.functional import adaptive_max_pool2d, binary_cross_entropy_with_l
 from cpds.contrast import cells
 from cpds.evaluation.cases import load_cases
 from cpds.images import open_image
-from cpds.priors.base import Conditioning, Prior
+from cpds.priors.base import Prior
 from cpds.priors.load import load_prior
+from cpds.relevance import relevance_map
 from cpds.selection.base import Cells
 from cpds.selection.meta_learner import SHIPPED, StayNet, features
 from cpds.selection.rules import CALM
-from cpds.types import Images, Latents
+from cpds.types import Images
 from scripts.emoji_prior.pairs import training_pairs
 from scripts.program import run_program
 
 STAYS = 0.03  # largest difference of any of a cell's pixels, mean over channels, on a scale of 1
-TIMESTEPS = (0.6, 0.75)  # of the relevance map, as fractions of the schedule's length
-DRAWS = 6  # noises of the relevance map
 LOOKS = 3  # timesteps at which features are tapped, for each pair
 SIZES = (1, 2)  # sides of the patches, in feature pixels
 BATCH = 10  # pairs at a time
@@ -81,23 +80,6 @@ class Seen(NamedTuple):
     stays: Bool[Tensor, " n"]
 
 
-@torch.no_grad()
-def relevance_map(
-    prior: Prior, latents: Latents, source: Conditioning, target: Conditioning, generator: torch.Generator
-) -> Float[Tensor, "b 1 h w"]:
-    """Mean over draws of |eps(S, target) - eps(S, source)|, over the mean of its top tenth."""
-    total = torch.zeros_like(latents[:, :1])
-    for draw in range(DRAWS):
-        t = torch.full((len(latents),), round(TIMESTEPS[draw % len(TIMESTEPS)] * len(prior.schedule)))
-        noise = torch.randn(latents.shape, generator=generator).to(latents)
-        x_t = prior.schedule.add_noise(latents, noise, t)
-        before, after = (prior.denoise(x_t, t, prompt).eps for prompt in (source, target))
-        total += (after - before).abs().mean(1, keepdim=True)
-    flat = total.flatten(1)
-    top = flat.topk(max(1, flat.shape[1] // 10)).values.mean(1)
-    return total / top.clamp(min=1e-12).view(-1, 1, 1, 1)
-
-
 def which_stay(source: Images, ground_truth: Images, grid: tuple[int, int]) -> Bool[Tensor, "b n"]:
     """Cells of the grid in which no pixel differs by STAYS."""
     difference = (ground_truth - source).abs().mean(1, keepdim=True)
@@ -112,7 +94,7 @@ def look(prior: Prior, pairs: Sequence[Pair], generator: torch.Generator) -> Ite
         source, truth = (torch.stack([getattr(p, name) for p in part]) for name in ("source", "ground_truth"))
         latents = prior.encode(source.to(prior.device))
         prompts, targets = (prior.embed([getattr(p, name) for p in part]) for name in ("prompt", "target_prompt"))
-        relevance = relevance_map(prior, latents, prompts, targets, generator).float()
+        relevance, _ = relevance_map(prior, latents, prompts, targets, generator)  # each pair its own noises
         for _ in range(LOOKS):
             low, high = (round(share * len(prior.schedule)) for share in (0.05, 0.95))
             t = torch.randint(low, high + 1, (1,), generator=generator).expand(len(part))
