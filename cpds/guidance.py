@@ -109,7 +109,7 @@ class Guidance:
         if len(source) % self.edits:
             raise ValueError(f"{len(source)} views cannot be shared out among {self.edits} edits")
         config = self.config
-        relevance, asked = self._relevance(source)
+        relevance, asked = self.relevance(source)
         source, target = source.detach(), target.detach()
         t = TIMESTEP_SAMPLERS[config.timesteps](self.low, self.high, step, self.steps, generator)
         pair = EditPair.draw(source, target, t, generator, self.edits)
@@ -145,8 +145,8 @@ class Guidance:
             gradient = torch.autograd.grad(loss, live)[0] + gradient
         return StepResult(gradient, losses, metrics)
 
-    def _relevance(self, source: Latents) -> tuple[Relevance | None, int]:
-        """Where the edit belongs, if that matters, and the samples that it took to know."""
+    def relevance(self, source: Latents) -> tuple[Relevance | None, int]:
+        """Where the edit belongs, if that is asked for, and the samples that it took to know now."""
         selecting = self.contrast and any(selector.needs_relevance for selector in self.selectors)
         if not (self.config.localize or selecting):
             return None, 0

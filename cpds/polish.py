@@ -8,6 +8,7 @@ from torch.nn.functional import max_pool2d
 from cpds.errors import InputError
 from cpds.guidance_scale import GuidanceScale
 from cpds.objectives.base import Relevance
+from cpds.relevance import changes
 from cpds.representation import Representation, WritableLatents
 from cpds.sdedit import ddim
 from cpds.state import EditState
@@ -30,7 +31,8 @@ def polish(state: EditState) -> None:
     """SDEdit (Meng 2022) of the edited latents from the noise level `config.polish`, under the target's prompt.
 
     Guidance is that of the edit at each time. Cells are taken in proportion to how far they, or their neighbours, have
-    moved: what the edit left alone stays as it is. Every edit of several sees the noise that it sees alone.
+    moved, and to how much the edit belongs there, where that is known: what the edit left alone stays as it is. Every
+    edit of several sees the noise that it sees alone.
     """
     shown, guidance, config = state.representation, state.guidance, state.config
     assert isinstance(shown, WritableLatents)
@@ -43,7 +45,10 @@ def polish(state: EditState) -> None:
     noisy = schedule.add_noise(edited, noise.to(edited).expand_as(edited), grid[0].expand(count))
     prompts = guidance.conditioning["target"].repeat(count), guidance.conditioning["null"]
     denoised = ddim(state.prior, noisy, grid, *prompts, lambda time: GuidanceScale.at(config.guidance, time).target)
-    shown.set_latents(edited + changed(source, edited) * (denoised - edited))
+    share = changed(source, edited)
+    if (relevance := guidance.relevance(source)[0]) is not None:
+        share = share * changes(relevance)
+    shown.set_latents(edited + share * (denoised - edited))
     state.polished = True
 
 

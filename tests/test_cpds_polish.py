@@ -58,6 +58,20 @@ def test_what_has_not_moved_stays() -> None:
     torch.testing.assert_close(after, before + share * (target - before), rtol=1e-3, atol=1e-3)
 
 
+def test_where_the_edit_does_not_belong_nothing_is_polished() -> None:
+    target = SOURCE.clone()
+    target[..., :2] += 3
+    prior = Points(clean={"source": SOURCE, "target": target, "": SOURCE + NULL})
+    guidance = GuidanceConfig("sds", guidance_scale=2.0, localize=True, t_min=0.5, t_max=0.5)
+    shown = Writable(SOURCE)
+    shown.parts["latent"].data += 1.0  # moved everywhere
+    state = start(shown, prior, "source", "target", replace(STEPS, guidance=guidance, num_inference_steps=1, lr=1e-9))
+    run(state)
+    end = shown.latents().detach()
+    torch.testing.assert_close(end[..., 2:], SOURCE[..., 2:] + 1, rtol=1e-4, atol=1e-4)
+    assert float((end - SOURCE - 1)[..., :2].abs().mean()) > 0.5
+
+
 @pytest.mark.parametrize(("polish", "timesteps"), [(0.3, [300, 250, 200, 150, 100, 50]), (0.02, [20])])
 def test_it_walks_down_from_the_noise_level(polish: float, timesteps: list[int]) -> None:
     prior = Points()
