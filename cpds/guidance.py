@@ -109,19 +109,20 @@ class Guidance:
         if len(source) % self.edits:
             raise ValueError(f"{len(source)} views cannot be shared out among {self.edits} edits")
         config = self.config
-        relevance, asked = self.relevance(source)
+        relevance = self.relevance(source)
         source, target = source.detach(), target.detach()
         t = TIMESTEP_SAMPLERS[config.timesteps](self.low, self.high, step, self.steps, generator)
         pair = EditPair.draw(source, target, t, generator, self.edits)
         if config.reestimate_noise:
-            pair, asked = self._reestimated(pair), asked + len(source)
+            pair = self._reestimated(pair)
         live = target.clone().requires_grad_()
         predictions, before, after = self._predict(pair, live, self._levels(pair, step, relevance))
         direction = self._direction(pair, predictions)
         metrics = {
             "timestep": float(t),
             "direction": float(direction.square().mean().sqrt()),
-            "samples": float(len(target) * len(predictions.eps) + asked),  # through the network
+            # through the network, maps aside, which are made once for a view
+            "samples": float(len(target) * (len(predictions.eps) + config.reestimate_noise)),
         }
         gradient = config.w_direction * direction
         losses = {"direction": config.w_direction * (target * direction).sum()}
@@ -145,11 +146,11 @@ class Guidance:
             gradient = torch.autograd.grad(loss, live)[0] + gradient
         return StepResult(gradient, losses, metrics)
 
-    def relevance(self, source: Latents) -> tuple[Relevance | None, int]:
-        """Where the edit belongs, if that is asked for, and the samples that it took to know now."""
+    def relevance(self, source: Latents) -> Relevance | None:
+        """Where the edit belongs, if that is asked for; on the CPU."""
         selecting = self.contrast and any(selector.needs_relevance for selector in self.selectors)
         if not (self.config.localize or selecting):
-            return None, 0
+            return None
         prompts = self.conditioning["source"], self.conditioning["target"]
         return self._maps.of(source, *prompts, self.edits)
 
@@ -171,7 +172,7 @@ class Guidance:
             "time": float(pair.t[0]) / len(schedule),
             "spacing": self._spacing(step),
             "coupling": objective.coupling_at(step / self.steps),
-            "changes": changes(relevance) if relevance is not None and config.localize else 1.0,
+            "changes": changes(relevance).to(pair.target) if relevance is not None and config.localize else 1.0,
             "options": {**objective.options, **config.method_options},
         }
         return tuple(

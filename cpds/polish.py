@@ -46,8 +46,8 @@ def polish(state: EditState) -> None:
     prompts = guidance.conditioning["target"].repeat(count), guidance.conditioning["null"]
     denoised = ddim(state.prior, noisy, grid, *prompts, lambda time: GuidanceScale.at(config.guidance, time).target)
     share = changed(source, edited)
-    if (relevance := guidance.relevance(source)[0]) is not None:
-        share = share * changes(relevance)
+    if (relevance := guidance.relevance(source)) is not None:
+        share = share * changes(relevance).to(share)
     shown.set_latents(edited + share * (denoised - edited))
     state.polished = True
 

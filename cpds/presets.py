@@ -81,11 +81,23 @@ DDS = EditConfig(
 SDS = replace(DDS, guidance=replace(DDS.guidance, method="sds"))
 CDS = replace(DDS, guidance=replace(DDS.guidance, method="cds", w_cut=0.5, n_patches=64))
 PDS = replace(DDS, guidance=replace(DDS.guidance, method="pds", w_identity=0.03))
+# guidance rises with the noise; the contrastive loss holds what should stay, and may be strong there
 CPDS = replace(
     PDS,
-    guidance=replace(PDS.guidance, method="cpds", w_cut=0.5, n_patches=64, patch_selector="learned", selector_every=4),
+    guidance=replace(
+        PDS.guidance,
+        method="cpds",
+        guidance_scale=7.5,
+        guidance_schedule="rising",
+        w_cut=2.0,
+        n_patches=1024,
+        patch_share=0.25,
+        patch_selector="meta-learner",
+    ),
+    lr=0.11,
+    polish=0.4,
 )
-CPDS_FAST = replace(CPDS, num_inference_steps=40, lr=0.12, lr_decay=0.02 / 0.12)
+CPDS_FAST = replace(CPDS, num_inference_steps=40, lr=0.16)
 
 # scores of the edited half alone
 CSD = replace(DDS, guidance=replace(DDS.guidance, method="csd"))
@@ -112,6 +124,9 @@ METHODS = {
     "dvrf": DVRF,
     "flowalign": FLOWALIGN,
 }
+# of what is rendered, for which neither rising guidance nor other patches have been tuned
+LEARNED = replace(CDS.guidance, method="cpds", patch_selector="learned", selector_every=4)
+RENDERED = METHODS | {"cpds": replace(CDS, guidance=LEARNED)}
 
 
 def on_renderer(preset: EditConfig) -> EditConfig:
@@ -142,9 +157,9 @@ PRESETS = {
     "flowedit-paper": FLOWEDIT_PAPER,
     "flowalign-paper": FLOWALIGN_PAPER,
     "dvrf-paper": DVRF_PAPER,
-    **{f"{name}-render": on_renderer(preset) for name, preset in METHODS.items()},
-    **{f"{name}-svg": on_renderer(preset) for name, preset in METHODS.items()},
-    **{f"{name}-splats": on_splats(preset) for name, preset in METHODS.items()},
+    **{f"{name}-render": on_renderer(preset) for name, preset in RENDERED.items()},
+    **{f"{name}-svg": on_renderer(preset) for name, preset in RENDERED.items()},
+    **{f"{name}-splats": on_splats(preset) for name, preset in RENDERED.items()},
 }
 
 # what a user should know before taking a preset

@@ -16,25 +16,24 @@ RAMP = (0.2, 0.45)  # relevance from which on something, and from which on all o
 @torch.no_grad()
 def relevance_map(
     prior: Prior, source: Latents, before: Conditioning, after: Conditioning, generator: torch.Generator, edits: int = 1
-) -> tuple[Relevance, int]:
-    """How strongly the prior would change each cell of `source`, and how many samples that took of the network.
+) -> Relevance:
+    """How strongly the prior would change each cell of `source`, by 12 samples of each of its views.
 
     The mean over channels and DRAWS noises at each of FLOW_TIMES of |eps(S, tgt) - eps(S, src)|, divided by the mean of
     its highest tenth, image by image: about 1 where the edit belongs. `before` and `after`: a row for each of `edits`.
     """
-    total, samples = torch.zeros_like(source[:, :1]), 0
+    total = torch.zeros_like(source[:, :1])
     both = Conditioning.cat([prompts.repeat(len(source)) for prompts in (before, after)])
     for flow_time in FLOW_TIMES:
         t = torch.tensor([prior.schedule.timestep_at(flow_time)])
         for _ in range(DRAWS):
             x_t = EditPair.draw(source, source, t, generator, edits).noised("source", prior.schedule)
             eps = prior.denoise(torch.cat([x_t, x_t]), t.repeat(2 * len(source)), both).eps
-            samples += len(eps)
             unchanged, changed = eps.chunk(2)
             total += (changed - unchanged).abs().mean(1, keepdim=True)
     cells = total.flatten(1)
     highest = cells.topk(max(1, cells.shape[1] // 10)).values.mean(1)
-    return total / highest.clamp(min=1e-30).view(-1, 1, 1, 1), samples
+    return total / highest.clamp(min=1e-30).view(-1, 1, 1, 1)
 
 
 def changes(relevance: Relevance) -> Relevance:
@@ -56,14 +55,12 @@ class RelevanceMaps:
         """Forget all: the prompts are others."""
         self._maps.clear()
 
-    def of(self, source: Latents, before: Conditioning, after: Conditioning, edits: int) -> tuple[Relevance, int]:
-        """The map of the latents `source`, and the samples that it took: 0 if it was there.
+    def of(self, source: Latents, before: Conditioning, after: Conditioning, edits: int) -> Relevance:
+        """The map of the latents `source`, on the CPU.
 
         The noise is drawn from the seed alone: a resumed run makes the same map.
         """
-        if source in self._maps:
-            return self._maps[source], 0
-        generator = torch.Generator().manual_seed(self.seed)
-        found, samples = relevance_map(self.prior, source, before, after, generator, edits)
-        self._maps[source] = found
-        return found, samples
+        if source not in self._maps:
+            generator = torch.Generator().manual_seed(self.seed)
+            self._maps[source] = relevance_map(self.prior, source, before, after, generator, edits).cpu()
+        return self._maps[source]

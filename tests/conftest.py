@@ -197,6 +197,10 @@ class Plain:
     def source_latents(self, view: None = None) -> Tensor:
         return self.source
 
+    @torch.no_grad()
+    def set_latents(self, latents: Tensor) -> None:
+        next(iter(self.parts.values())).add_(latents - self.latents())
+
     def render(self, view: None = None) -> Tensor:
         assert self.prior is not None
         return self.prior.decode(self.latents())

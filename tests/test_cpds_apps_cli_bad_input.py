@@ -155,7 +155,6 @@ def test_a_long_prompt_warns_and_names_what_is_cut(
         *[(f, v, f) for f in ("num_inference_steps", "stride", "selector_every") for v in ("0", "-1")],
         ("n_patches", "1", "n_patches must be >= 2"),
         *[("patch_share", v, "patch_share must be in (0, 1]") for v in ("0", "-0.1", "1.1", "nan")],
-        ("patch_loss", "l2", "patch_loss must be one of infonce, hdce, monce"),
         ("patch_size", "0", "patch_size"),
         ("patch_size", [], "patch_size"),
         ("t_min", "0", "t_min"),
@@ -167,9 +166,12 @@ def test_a_long_prompt_warns_and_names_what_is_cut(
         ("seed", str(2**32), "4294967295"),
         ("resolution", "15", "resolution must be >= 16"),
         ("resolution", "5000", "at most 4096 px, got 5000"),
-        ("method", "magic", "method must be one of sds, dds, cds, pds, cpds, or the import path"),
+        ("method", "magic", "chordedit, or the import path of your own"),
+        ("method_options", ["zeta", "1"], "method cpds has no option zeta"),
+        ("guidance_interval", ["0.7", "0.3"], "guidance_interval must be two times in 0 ... 1, in order"),
+        ("polish", "1", "polish must be at least 0 and below 1"),
         ("method", "magic.of:mine", "method magic.of:mine cannot be imported"),
-        ("patch_selector", "magic", "patch_selector must be one of random, learned, svm, knn, forest, or the import"),
+        ("patch_selector", "magic", "meta-learner, or the import path of your own"),
     ],
 )
 def test_bad_values(refused: Callable, flag: str, value: Any, words: str) -> None:
@@ -188,6 +190,8 @@ def test_bad_values(refused: Callable, flag: str, value: Any, words: str) -> Non
         ("optimizer", "magic", "'magic'"),
         ("timesteps", "magic", "'magic'"),
         ("lr_scaling", "magic", "'magic'"),
+        ("patch_loss", "magic", "'magic'"),
+        ("guidance_schedule", "magic", "'magic'"),
         ("torch_dtype", "fp8", "'fp8'"),
         ("wcut", "3", "Unrecognized options: --wcut"),
         ("trg_prompt", None, "--trg-prompt"),  # flags left out

@@ -73,7 +73,7 @@ def test_where_all_changes_the_two_calmest_are_chosen() -> None:
 def test_an_oracle_for_each_case_steers_its_edit(prior: UNetPrior, tmp_path: Path) -> None:
     cases = load_cases(make_dataset(tmp_path / "data"))[:2]
     sources = torch.cat([open_image(case.source) for case in cases])
-    plain = replace(PRESETS["cpds"], num_inference_steps=2, lr=20.0)
+    plain = replace(PRESETS["cds"], num_inference_steps=2, lr=20.0)
     plain = replace(plain, guidance=replace(plain.guidance, n_patches=8, patch_selector="random"))
     oracle = replaced(evaluated(plain), {"patch_selector": "oracle"})
 

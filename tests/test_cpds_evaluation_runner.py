@@ -129,7 +129,7 @@ def test_lines_that_are_no_rows_do_not_count(data: Path, tmp_path: Path) -> None
 
 def test_an_evaluation_from_python_edits_batches_of_one_size(data: Path, prior: Prior, tmp_path: Path) -> None:
     """As the module's docstring shows it."""
-    config = replace(PRESETS["cpds"], num_inference_steps=2, lr=20.0)
+    config = replace(PRESETS["cds"], num_inference_steps=2, lr=20.0)
     config = replace(config, guidance=replace(config.guidance, n_patches=8))
     cases, batches = load_cases(data), []
 
@@ -149,7 +149,7 @@ def test_an_evaluation_from_python_edits_batches_of_one_size(data: Path, prior: 
 
 
 def test_an_image_whose_edit_diverges_spoils_no_other(data: Path, prior: Prior, capsys: pytest.CaptureFixture) -> None:
-    config = replace(PRESETS["cpds"], num_inference_steps=2, lr=20.0)
+    config = replace(PRESETS["cds"], num_inference_steps=2, lr=20.0)
     cases = load_cases(data)[:3]
     sources = torch.cat([open_image(case.source) for case in cases])
 

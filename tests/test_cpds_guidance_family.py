@@ -154,7 +154,6 @@ def test_reestimated_noise_is_what_the_prior_sees_in_the_source() -> None:
         ("lusd", {}, [2, 2]),
         ("chordedit", {"t_min": 0.9}, [4, 4]),
         ("dds", {"reestimate_noise": True}, [5, 5]),
-        ("dds", {"localize": True}, [16, 4]),  # twelve for the map, once
     ],
 )
 def test_the_samples_that_are_counted_are_those_that_are_taken(
@@ -229,7 +228,8 @@ def test_the_map_is_made_once_for_each_source_from_the_seed_alone() -> None:
 def test_relevance_is_one_where_the_prompts_differ_most() -> None:
     prior = Points(clean=one_corner())
     guidance = Guidance(prior, "source", "target", config("dds", localize=True).guidance, steps=3)
-    found, _ = guidance._maps.of(SOURCE, guidance.conditioning["source"], guidance.conditioning["target"], 1)
+    found = guidance.relevance(SOURCE)
+    assert found is not None
     torch.testing.assert_close(found[..., :2], torch.ones(1, 1, 4, 2))
     assert float(found[..., 2:].max()) < 1e-5
     ramp = changes(torch.tensor([[[[0.0, 0.2, 0.325, 0.45, 2.0]]]]))

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Plain, randn
-from test_cpds_guidance_family import NULL, SHAPE, SOURCE, TARGET, Points
+from conftest import Plain
+from test_cpds_guidance_family import NULL, SOURCE, TARGET, Points
 from torch import Tensor
 
 from cpds.config import EditConfig, GuidanceConfig
@@ -20,14 +20,21 @@ STEPS = EditConfig(GuidanceConfig("dds", guidance_scale=1.0), 2, "sgd", lr=0.05,
 
 
 class Writable(Plain):
-    """Plain latents that can be set."""
-
-    @torch.no_grad()
-    def set_latents(self, latents: Tensor) -> None:
-        self.parts["latent"].copy_(latents)
+    """Plain latents, without anything to decode them."""
 
     def preview(self) -> Tensor:
         return torch.zeros(1, 3, 8, 8)
+
+
+class Renderer:
+    """What has no latents of its own."""
+
+    preset = "cpds"
+
+    def __init__(self) -> None:
+        plain = Plain(SOURCE)
+        for name in ("sample_view", "render", "param_groups", "project", "preview", "fingerprint"):
+            setattr(self, name, getattr(plain, name))
 
 
 def polished(config: EditConfig, prior: Points | None = None, source: Tensor = SOURCE) -> tuple[Tensor, Tensor]:
@@ -125,6 +132,6 @@ def test_noise_levels_out_of_range(polish: float) -> None:
 
 def test_renderers_are_refused_before_anything_is_done() -> None:
     prior = Points()
-    with pytest.raises(InputError, match="polish is for what is edited as latents, which Plain is not"):
-        edit(Plain(randn(0, *SHAPE)), prior, "source", "target", STEPS)
+    with pytest.raises(InputError, match="polish is for what is edited as latents, which Renderer is not"):
+        edit(Renderer(), prior, "source", "target", STEPS)
     assert not prior.asked

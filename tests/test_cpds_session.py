@@ -34,7 +34,9 @@ PROMPTS = ("a cat", "a dog")
 CPDS = PRESETS["cpds"]
 # as the fixture `command` has it
 CONFIG = replace(CPDS, num_inference_steps=3, lr=20.0, guidance=replace(CPDS.guidance, n_patches=8))
-LEARNED = replace(CONFIG, num_inference_steps=6, guidance=replace(CONFIG.guidance, selector_every=2))
+LEARNED = replace(
+    CONFIG, num_inference_steps=6, guidance=replace(CONFIG.guidance, patch_selector="learned", selector_every=2)
+)
 
 
 def thing() -> Plain:
@@ -178,7 +180,9 @@ def test_the_options_of_a_run(plain: Callable[[], Plain], prior: UNetPrior, tmp_
     checkpoint = tmp_path / "checkpoint.safetensors"
     watch = At(4, lambda: saved.append(int(load_file(checkpoint)["step"])))
     options = RunOptions(checkpoint_every=3, export_every=2, frames=2)
-    edit_in_folder(exported, prior, *PROMPTS, tmp_path, LEARNED, callbacks=[watch], options=options)
+    edit_in_folder(
+        exported, prior, *PROMPTS, tmp_path, replace(LEARNED, polish=0.0), callbacks=[watch], options=options
+    )
     assert [p.name for p in sorted((tmp_path / "ply").iterdir())] == ["000002.ply", "000004.ply", "000006.ply"]
     assert [p.name for p in sorted((tmp_path / "frames").iterdir())] == ["000003.png", "000006.png"]
     assert (tmp_path / "result.ply").read_bytes() == exported.export() == (tmp_path / "ply/000006.ply").read_bytes()

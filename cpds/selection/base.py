@@ -26,7 +26,7 @@ class Cells:
     """Rows and columns; n of the features is their product."""
     relevance: PerCell | None = None
     """How strongly the prior wants to change each cell, 0 to about 1: |eps(S, target) - eps(S, source)| at the unedited
-    latents, over the mean of the map's top tenth. None where no selector needs it."""
+    latents, over the mean of the map's top tenth; on the CPU. None where no selector needs it."""
 
     def __len__(self) -> int:
         return len(self.source)

@@ -37,7 +37,7 @@ Rows = Float[Tensor, "n k"]
 
 def features(cells: Cells) -> Rows:
     """FEATURES of every cell. Likeness is cosine similarity; entropy is relative to that of a uniform distribution."""
-    source, relevance = cells.source.float(), cells.change.float()
+    source, relevance = cells.source.float(), cells.change.float().to(cells.source.device)
     stays = (relevance < CALM).float()
     seen = attention(source)
     around, grid = relevance.view(1, 1, *cells.grid), source.T.reshape(1, -1, *cells.grid)

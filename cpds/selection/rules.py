@@ -41,12 +41,13 @@ class DiscriminativePatches(WithoutLearning):
     OVERSAMPLING = 4
 
     def select(self, cells: Cells, n: int, generator: torch.Generator) -> Indices:
-        device, half = cells.source.device, min(n, len(cells)) // 2
-        drawn = by_chance(len(cells), self.OVERSAMPLING * n, generator, device)
-        lowest = drawn[cells.change[drawn].topk(half).indices]
-        order = torch.rand(len(cells), generator=generator).to(device)
+        half, change = min(n, len(cells)) // 2, cells.change
+        drawn = by_chance(len(cells), self.OVERSAMPLING * n, generator, change.device)
+        lowest = drawn[change[drawn].topk(half).indices]
+        order = torch.rand(len(cells), generator=generator)
         order[lowest] = 2.0  # after all others
-        return torch.cat([lowest, order.topk(min(n, len(cells)) - half, largest=False).indices])
+        rest = order.topk(min(n, len(cells)) - half, largest=False).indices
+        return torch.cat([lowest, rest]).to(cells.source.device)
 
 
 class CalmPatches(WithoutLearning):
@@ -57,5 +58,7 @@ class CalmPatches(WithoutLearning):
     def select(self, cells: Cells, n: int, generator: torch.Generator) -> Indices:
         calm = (cells.change < CALM).nonzero()[:, 0]
         if len(calm) < 2:
-            return cells.change.topk(min(2, len(cells)), largest=False).indices
-        return calm[by_chance(len(calm), n, generator, calm.device)]
+            chosen = cells.change.topk(min(2, len(cells)), largest=False).indices
+        else:
+            chosen = calm[by_chance(len(calm), n, generator, calm.device)]
+        return chosen.to(cells.source.device)

@@ -94,7 +94,7 @@ def look(prior: Prior, pairs: Sequence[Pair], generator: torch.Generator) -> Ite
         source, truth = (torch.stack([getattr(p, name) for p in part]) for name in ("source", "ground_truth"))
         latents = prior.encode(source.to(prior.device))
         prompts, targets = (prior.embed([getattr(p, name) for p in part]) for name in ("prompt", "target_prompt"))
-        relevance, _ = relevance_map(prior, latents, prompts, targets, generator)  # each pair its own noises
+        relevance = relevance_map(prior, latents, prompts, targets, generator)  # each pair its own noises
         for _ in range(LOOKS):
             low, high = (round(share * len(prior.schedule)) for share in (0.05, 0.95))
             t = torch.randint(low, high + 1, (1,), generator=generator).expand(len(part))
