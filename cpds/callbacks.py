@@ -64,7 +64,7 @@ class ImageOutputs:
 
     def __init__(self, run: RunFolder, source: Image.Image, frames: int = 24) -> None:
         self.run, self.source, self.frames = run, source, frames
-        self._latest: tuple[int, Images] | None = None  # step and preview
+        self._latest: tuple[tuple[int, bool], Images] | None = None  # step, whether it is polished, and preview
 
     def started(self, state: EditState) -> None:
         for frame in self.run.frames():
@@ -85,9 +85,10 @@ class ImageOutputs:
         self.run.write(RESULT, encode(edited))  # last: without it the run is not finished
 
     def _preview(self, state: EditState) -> Images:
-        """Computed once for the last frame and the result."""
-        if self._latest is None or self._latest[0] != state.step:
-            self._latest = state.step, state.representation.preview()
+        """Computed once for the last frame and the result, unless they differ by the polish."""
+        now = state.step, bool(state.unpolished)
+        if self._latest is None or self._latest[0] != now:
+            self._latest = now, state.representation.preview()
         return self._latest[1]
 
     def _frame(self, file: Path, size: tuple[int, int]) -> Image.Image | None:

@@ -120,8 +120,7 @@ def run(state: EditState, callbacks: Sequence[Callback] = ()) -> EditState:
         state.step += 1
         for callback in callbacks:
             callback.stepped(state, result)
-    if config.polish and not state.polished:
-        polish(state)
+    polish(state)
     for callback in callbacks:
         callback.finished(state)
     return state

@@ -28,14 +28,16 @@ def require_latents(representation: Representation[Any]) -> None:
 
 @torch.no_grad()
 def polish(state: EditState) -> None:
-    """SDEdit (Meng 2022) of the edited latents from the noise level `config.polish`, under the target's prompt.
+    """SDEdit (Meng 2022) of the edited latents from the noise level `config.polish`, if any, under the target's prompt.
 
     Guidance is that of the edit at each time. Cells are taken in proportion to how far they, or their neighbours, have
     moved, and to how much the edit belongs there, where that is known: what the edit left alone stays as it is. Every
     edit of several sees the noise that it sees alone.
     """
     shown, guidance, config = state.representation, state.guidance, state.config
-    assert isinstance(shown, WritableLatents)
+    if not config.polish or state.unpolished or not isinstance(shown, WritableLatents):
+        return
+    state.unpolished = {name: x.clone() for name, x in state.tensors().items() if name.startswith("param.")}
     view = shown.sample_view(state.step, torch.Generator())
     edited, source = shown.latents(view), shown.source_latents(view)
     schedule, count = state.prior.schedule, len(edited)
@@ -49,7 +51,6 @@ def polish(state: EditState) -> None:
     if (relevance := guidance.relevance(source)) is not None:
         share = share * changes(relevance).to(share)
     shown.set_latents(edited + share * (denoised - edited))
-    state.polished = True
 
 
 def changed(source: Latents, edited: Latents) -> Relevance:

@@ -92,12 +92,11 @@ CPDS = replace(
         w_cut=2.0,
         n_patches=1024,
         patch_share=0.25,
-        patch_selector="meta-learner",
+        patch_selector="relevance",
     ),
-    lr=0.11,
-    polish=0.4,
+    polish=0.3,
 )
-CPDS_FAST = replace(CPDS, num_inference_steps=40, lr=0.16)
+CPDS_FAST = replace(CPDS, num_inference_steps=40, lr=0.12, lr_decay=0.02 / 0.12)
 
 # scores of the edited half alone
 CSD = replace(DDS, guidance=replace(DDS.guidance, method="csd"))

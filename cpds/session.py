@@ -17,6 +17,7 @@ from cpds.errors import InputError
 from cpds.images import to_pil
 from cpds.locks import held
 from cpds.parts import name_of, require_kind
+from cpds.polish import polish
 from cpds.priors.base import Prior
 from cpds.representation import Exportable, Representation
 from cpds.run_key import RunKey, environment
@@ -100,6 +101,7 @@ def edit_in_folder(
         else:
             state = _continued(place, representation, prior, key, parts)
             if place.finished_steps == state.config.num_inference_steps:
+                polish(state)  # checkpoints hold what the last step left
                 return state
         callbacks = [*callbacks, *_outputs(place, representation, shown, options)]
         return _run(place, state, callbacks, options.checkpoint_every, fresh)

@@ -1,7 +1,7 @@
 """A running edit, and what may watch it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -26,7 +26,7 @@ class EditState:
     optimizer: torch.optim.Optimizer
     config: EditConfig
     step: int = 0
-    polished: bool = False
+    unpolished: dict[str, Tensor] = field(default_factory=dict)  # once polished: what the last step left
 
     def __repr__(self) -> str:
         kind = type(self.representation).__name__
@@ -35,10 +35,9 @@ class EditState:
     def tensors(self) -> dict[str, Tensor]:
         """Parameters, optimizer moments, selector and step: all that a resumed run needs, as flat named tensors."""
         saved = {"step": torch.tensor(self.step)}
-        if self.config.polish:
-            saved["polished"] = torch.tensor(self.polished)
         for group in self.representation.param_groups():
             saved |= {f"param.{group.name}.{i}": x.detach() for i, x in enumerate(group.tensors)}
+        saved |= self.unpolished  # a run that is made longer goes on from there
         saved |= {f"optimizer.{k}": v for k, v in moments(self.optimizer).items()}
         for i, selector in enumerate(self.guidance.selectors):
             saved |= {f"selector.{i}.{k}": v for k, v in selector.state().items()}
@@ -59,7 +58,7 @@ class EditState:
         if not 0 <= step <= steps:
             raise ValueError(f"step {step} is not in 0 ... {steps}")
         self.step = step
-        self.polished = step == steps and bool(saved.get("polished", False))
+        self.unpolished = {}
         for group in self.representation.param_groups():
             for i, x in enumerate(group.tensors):
                 x.copy_(saved[f"param.{group.name}.{i}"])

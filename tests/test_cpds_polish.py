@@ -7,14 +7,19 @@ from typing import Any
 import pytest
 import torch
 from conftest import Plain
+from PIL import Image as PILImage
+from safetensors.torch import load_file
 from test_cpds_guidance_family import NULL, SOURCE, TARGET, Points
 from torch import Tensor
 
 from cpds.config import EditConfig, GuidanceConfig
 from cpds.editor import edit, run, start
 from cpds.errors import InputError
+from cpds.images import to_tensor
 from cpds.polish import changed
-from cpds.session import edit_in_folder
+from cpds.priors.unet import UNetPrior
+from cpds.session import RunOptions, edit_in_folder
+from representations.latent import LatentImage
 
 STEPS = EditConfig(GuidanceConfig("dds", guidance_scale=1.0), 2, "sgd", lr=0.05, polish=0.3)
 
@@ -103,25 +108,34 @@ def test_each_edit_of_a_batch_is_polished_as_if_it_were_alone() -> None:
     torch.testing.assert_close(together.latents().detach(), torch.cat(alone), rtol=1e-4, atol=1e-4)
 
 
-def test_a_resumed_run_is_polished_once(tmp_path: Path) -> None:
+def test_a_run_folder_holds_what_the_last_step_left_and_resumes_to_the_polished_edit(tmp_path: Path) -> None:
     prior: Any = Points()
-    ends = []
-    for name in ("whole", "again"):
+
+    def ended(name: str, steps: int, resume: bool) -> tuple[Tensor, Tensor]:
+        """The latents that are shown, and those in the checkpoint."""
         shown = Writable(SOURCE)
-        edit_in_folder(shown, prior, "source", "target", tmp_path / name, STEPS)
-        ends.append(shown.latents().detach())
-    resumed = Writable(SOURCE)
-    edit_in_folder(resumed, prior, "source", "target", tmp_path / "again", STEPS, resume=True)
-    state = start(Writable(SOURCE), prior, "source", "target", STEPS)
-    run(state)
-    saved = state.tensors()
-    other = start(Writable(SOURCE), prior, "source", "target", STEPS)
-    other.load(saved)
-    run(other)  # killed after the last touch, before anything was written
-    shown: Any = other.representation
-    assert torch.equal(ends[0], ends[1])
-    assert torch.equal(resumed.latents(), ends[0])
-    assert torch.equal(shown.latents(), ends[0])
+        config = replace(STEPS, num_inference_steps=steps)
+        edit_in_folder(shown, prior, "source", "target", tmp_path / name, config, resume=resume)
+        return shown.latents().detach(), load_file(tmp_path / name / "checkpoint.safetensors")["param.latent.0"]
+
+    whole = ended("a", 2, resume=False)
+    assert not torch.allclose(*whole)
+    for found, expected in zip(ended("a", 2, resume=True), whole, strict=True):  # finished: loaded
+        assert torch.equal(found, expected)
+    longer = ended("a", 3, resume=True)
+    for found, expected in zip(longer, ended("b", 3, resume=False), strict=True):
+        assert torch.equal(found, expected)  # the polish of two steps left no trace
+
+
+def test_the_result_is_the_polished_edit_although_the_last_step_has_a_frame(
+    prior: UNetPrior, image_file: Path, tmp_path: Path
+) -> None:
+    config = EditConfig(GuidanceConfig("dds", normalize_gradient=True), 2, "sgd", lr=1.0, polish=0.5)
+    image = LatentImage.open(image_file, prior)
+    edit_in_folder(image, prior, "a cat", "a dog", tmp_path / "run", config, options=RunOptions(frames=2))
+    result = to_tensor(PILImage.open(tmp_path / "run/result.png"))
+    torch.testing.assert_close(result, image.preview(), atol=1 / 255, rtol=0)
+    assert not torch.allclose(result, to_tensor(PILImage.open(tmp_path / "run/frames/000002.png")), atol=2 / 255)
 
 
 @pytest.mark.parametrize("polish", [-0.1, 1.0, float("nan")])
