@@ -94,9 +94,11 @@ CPDS = replace(
         patch_share=0.25,
         patch_selector="relevance",
     ),
+    num_inference_steps=40,
+    lr=0.12,
+    lr_decay=0.02 / 0.12,
     polish=0.3,
 )
-CPDS_FAST = replace(CPDS, num_inference_steps=40, lr=0.12, lr_decay=0.02 / 0.12)
 
 # scores of the edited half alone
 CSD = replace(DDS, guidance=replace(DDS.guidance, method="csd"))
@@ -144,7 +146,6 @@ def on_splats(preset: EditConfig) -> EditConfig:
 PRESETS = {
     **METHODS,
     "chordedit": CHORDEDIT,
-    "cpds-fast": CPDS_FAST,
     "dds-paper": DDS_PAPER,
     "cds-paper": CDS_PAPER,
     "cpds-reference": CPDS_REFERENCE,
@@ -200,7 +201,7 @@ FLOWS = ("lusd-paper", "flowedit-paper", "flowalign-paper", "dvrf-paper")
 
 # the presets that fit what a command edits; --method alone takes the first that has it
 PRESETS_FOR = {
-    "image": (*METHODS, "chordedit", "cpds-fast", "dds-paper", "cds-paper", "cpds-reference", "pds-paper", *FLOWS),
+    "image": (*METHODS, "chordedit", "dds-paper", "cds-paper", "cpds-reference", "pds-paper", *FLOWS),
     "svg": (*(f"{name}-svg" for name in METHODS), "pds-svg-paper"),
     "splats": (*(f"{name}-splats" for name in METHODS), "pds-splats-paper"),
     "nerf": ("pds-nerf-paper",),

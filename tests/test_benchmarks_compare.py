@@ -60,7 +60,7 @@ def setting(out: Path, label: str, rows: list[dict[str, Any]]) -> None:
     method = label.split(" ")[0]
     guidance = {
         "method": method,
-        "patch_selector": "learned" if method == "cpds" and "random" not in label else "random",
+        "patch_selector": "relevance" if method == "cpds" and "random" not in label else "random",
     }
     (out / label / "config.json").write_text(json.dumps({"edit": {"guidance": guidance}}))
     (out / label / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -262,6 +262,6 @@ def test_what_is_the_same_in_every_frame_is_computed_once(
         return decode(self, latents)
 
     monkeypatch.setattr(UNetPrior, "decode", counted)
-    assert edit(num_inference_steps=3) == 0
+    assert edit(num_inference_steps=3, polish=0) == 0
     assert len(list((tmp_path / "out/frames").iterdir())) == 3
     assert len(calls) == 3 + 1  # the frames, of which the last is the result, and the source

@@ -130,7 +130,7 @@ def test_help_offers_the_presets_that_fit(command: str, capsys: pytest.CaptureFi
         ("image", "cpds-svg", "svg"),
         ("image", "pds-splats-paper", "splats"),
         ("image", "pds-nerf-paper", "nerf"),
-        ("svg", "cpds-fast", "image"),
+        ("svg", "chordedit", "image"),
         ("splats", "dds-svg", "svg"),
         ("eval", "cpds-splats", "splats"),
     ],
