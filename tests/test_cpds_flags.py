@@ -23,7 +23,7 @@ Edit = Callable[..., int]
 
 # Two runs that differ in one flag alone: (flags of both, flags of the second). --preset is set, so that --method alone
 # changes the method and nothing else; 8 of the tiny prior's 16 and 64 patches leave the selectors a choice.
-COMMON = "--preset cpds --num_inference_steps 3 --lr 0.5 --n_patches 8"
+COMMON = "--preset cds --method cpds --num_inference_steps 3 --lr 0.5 --n_patches 8"
 PIXELS: dict[str, tuple[str, str]] = {
     # GuidanceConfig
     "method": ("", "--method pds"),
