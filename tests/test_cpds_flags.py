@@ -31,7 +31,7 @@ PIXELS: dict[str, tuple[str, str]] = {
     "negative_prompt": ("", "--negative_prompt pig"),
     "w_direction": ("", "--w_direction 0.5"),
     "w_cut": ("", "--w_cut 3"),
-    "w_identity": ("", "--w_identity 1"),
+    "w_identity": ("", "--w_identity 0.5"),
     "w_proximity": ("", "--w_proximity 3"),
     "stride": ("", "--stride 20"),
     "patch_size": ("", "--patch_size 1"),

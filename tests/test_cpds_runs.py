@@ -228,4 +228,4 @@ def test_frames_that_are_foreign_or_damaged(
     ]
     assert {name: (frames / name).read_bytes() for name in mine} == mine
     with Image.open(tmp_path / "out/trajectory.gif") as gif:
-        assert gif.n_frames == 4  # the source, frames 1 and 4, the result, which is frame 5
+        assert gif.n_frames == 5  # the source, frames 1, 4 and 5, and the result, which is polished

@@ -32,7 +32,7 @@ def test_every_method_edits(
     kind: str, method: str, edit_scene: Callable[..., Any], base_scenes: dict[str, Path]
 ) -> None:
     """Its guidance reaches the scene's parameters, and nothing else is in a checkpoint."""
-    guidance = with_guidance(kind, method=method, n_patches=4, patch_selector="random")
+    guidance = with_guidance(kind, method=method, n_patches=4, patch_selector="random", t_min=0.2)
     trainer = edit_scene(kind, pipeline__guidance=guidance)
     before, after = saved_model(base_scenes[kind]), saved_model(trainer.base_dir)
     assert before.keys() == after.keys()  # the prior is no part of it

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
@@ -10,8 +10,8 @@ pytest.importorskip("nerfstudio", exc_type=(ImportError, OSError))
 pytest.importorskip("open3d", exc_type=(ImportError, OSError))  # wants libraries of the system
 from scenes import configured
 
-from cpds.config import Method
 from cpds.errors import InputError
+from cpds.presets import METHODS
 from nerf_plugin.presets import SCENE_PRESETS, apply_preset
 
 
@@ -84,7 +84,7 @@ def test_what_a_method_does_by_default(method: str, preset: str, w_proximity: fl
 
 
 @pytest.mark.parametrize(("method", "suffix"), [("cpds", "nerf"), ("cpds_splat", "splats")])
-@pytest.mark.parametrize("name", get_args(Method))
+@pytest.mark.parametrize("name", sorted(METHODS))
 def test_each_guidance_has_its_preset(method: str, suffix: str, name: str) -> None:
     config, default = chosen(method, f"{name}-{suffix}"), configured(method, None, Path())
     assert config.pipeline.guidance.method == name
