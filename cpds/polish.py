@@ -10,7 +10,7 @@ from cpds.guidance_scale import GuidanceScale
 from cpds.objectives.base import Relevance
 from cpds.relevance import changes
 from cpds.representation import Representation, WritableLatents
-from cpds.sdedit import ddim
+from cpds.sdedit import ddim, descending, noisiest
 from cpds.state import EditState
 from cpds.types import Latents
 
@@ -41,8 +41,8 @@ def polish(state: EditState) -> None:
     view = shown.sample_view(state.step, torch.Generator())
     edited, source = shown.latents(view), shown.source_latents(view)
     schedule, count = state.prior.schedule, len(edited)
-    start = min(round(config.polish * len(schedule)), int((schedule.alpha > 0).nonzero().max()))
-    grid = torch.linspace(start, 0, max(1, round(config.polish / STEP)) + 1).round().long()
+    start = min(round(config.polish * len(schedule)), noisiest(schedule))
+    grid = descending(start, max(1, round(config.polish / STEP)))
     noise = torch.randn(1, *edited.shape[1:], generator=torch.Generator().manual_seed(config.seed))
     noisy = schedule.add_noise(edited, noise.to(edited).expand_as(edited), grid[0].expand(count))
     prompts = guidance.conditioning["target"].repeat(count), guidance.conditioning["null"]
