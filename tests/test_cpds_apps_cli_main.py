@@ -122,6 +122,7 @@ def test_help_offers_the_presets_that_fit(command: str, capsys: pytest.CaptureFi
     offered = shown.split("--preset {", 1)[1].split("}", 1)[0].replace(" ", "").split(",")
     wanted = (*PRESETS_FOR["image"], *BASELINES) if command == "eval" else PRESETS_FOR[command]
     assert offered == list(wanted)
+    assert "pyright" not in shown  # a comment beside a field would be taken for its help
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ class EvalArgs(PriorArgs):
     edit: tyro.conf.OmitArgPrefixes[EvaluatedEdit] = field(  # pyright: ignore[reportIncompatibleVariableOverride]
         default_factory=lambda: evaluated(PRESETS["cpds"])
     )
+    """A whole edit: guidance, optimizer and length."""
     strength: float | None = None
     """Baselines: how far up the schedule the source is noised or inverted, as a fraction of it. Default: 0.8."""
     sweep: tuple[str, ...] = ()
