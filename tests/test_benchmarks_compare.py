@@ -88,10 +88,10 @@ def test_the_command_reads_what_eval_wrote(tmp_path: Path, capsys: Any) -> None:
     compare.main(CompareConfig(tmp_path, tag="odd", draws=50, plot=tmp_path / "curves.png"))
     text, left_out = capsys.readouterr()
     assert left_out == "left out, as lpips_ground_truth, lpips_source was not measured: pds\n"
-    assert text.startswith("5 cases, at target accuracy 0.600")
-    assert "LPIPS to the ground truth, dds: -0.3000 [-0.3000, -0.3000]" in text
-    assert "LPIPS to the ground truth, cpds patch_selector=random: -0.2000 [-0.2000, -0.2000]" in text
-    assert "pds:" not in text.replace("cpds", "")
+    assert text.startswith("5 cases; cpds minus the other")
+    assert "LPIPS to the ground truth, dds at 0.600: -0.3000 [-0.3000, -0.3000]" in text
+    assert "LPIPS to the ground truth, cpds patch_selector=random at 0.600: -0.2000 [-0.2000, -0.2000]" in text
+    assert "pds at" not in text.replace("cpds", "")
     assert json.loads((tmp_path / "compare.json").read_text())["cases"] == 5
     assert (tmp_path / "curves.png").stat().st_size > 5000
 
@@ -122,7 +122,7 @@ def test_settings_without_lpips_are_compared_by_structure(tmp_path: Path, capsys
     setting(tmp_path, "dds", without_lpips(12, 0.5))
     compare.main(CompareConfig(tmp_path, draws=50, plot=tmp_path / "curves.png"))
     text, note = capsys.readouterr()
-    assert "structure distance to the source, dds: -0.3000 [-0.3000, -0.3000]" in text
+    assert "structure distance to the source, dds at 0.667: -0.3000 [-0.3000, -0.3000]" in text
     assert "LPIPS" not in text
     assert "no setting in" in note
     assert "without --no-lpips into another --out" in note
@@ -155,7 +155,9 @@ def baseline(out: Path, label: str, rows: list[dict[str, Any]], **fields: Any) -
 
 
 def differences_in(out: Path) -> dict[str, dict[str, list[float]]]:
-    return json.loads((out / "compare.json").read_text())["differences"]
+    """Ours minus the other's and its interval, by distance and method."""
+    found = json.loads((out / "compare.json").read_text())["differences"]
+    return {axis: {name: values[1:] for name, values in gaps.items()} for axis, gaps in found.items()}
 
 
 def test_a_baselines_settings_are_a_method_and_its_seeds_one_setting(tmp_path: Path) -> None:
@@ -181,6 +183,24 @@ def test_ours_may_be_how_labels_begin(tmp_path: Path) -> None:
     setting(tmp_path, "cpds fast guidance_scale=5", rows(12, 0.1))
     compare.main(CompareConfig(tmp_path, draws=50, ours="cpds fast"))
     assert differences_in(tmp_path)["lpips_ground_truth"] == {"cpds": pytest.approx([-0.2] * 3)}
+
+
+def test_each_method_is_met_at_what_both_reach(tmp_path: Path, capsys: Any) -> None:
+    """Accuracies 2/3 (ours), 1/3 and 1: at the lower of both; a method that only has a higher one is named."""
+
+    def accurate(near: float, of_three: int) -> list[dict[str, Any]]:
+        return [row | {"target_accuracy": i % 3 < of_three} for i, row in enumerate(rows(12, near))]
+
+    setting(tmp_path, "cpds", accurate(0.2, 2))
+    setting(tmp_path, "cpds w_cut=3", accurate(0.1, 1))
+    setting(tmp_path, "pds", accurate(0.3, 1))
+    setting(tmp_path, "dds", accurate(0.5, 3))
+    compare.main(CompareConfig(tmp_path, draws=50))
+    text = capsys.readouterr().out
+    assert "truth, pds at 0.333: -0.2000" in text
+    assert "truth, dds at 0.667: -0.3000" in text
+    assert text.count("has no setting below") == 1
+    assert "dds has no setting below 1.000" in text
 
 
 def test_every_distance_that_was_measured_is_compared(tmp_path: Path) -> None:
