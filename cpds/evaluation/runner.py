@@ -102,7 +102,7 @@ class Evaluation:
                 with (self.folder / ROWS).open("a") as stream:
                     stream.write(json.dumps(rows[case.id]) + "\n")
             report(sum(case.id in rows for case in cases))
-        write_atomic(self.folder / SHEET, png(contact_sheet(cases, self.folder)))
+        write_atomic(self.folder / SHEET, png(contact_sheet(cases, [self.folder])))
         return [rows[case.id] for case in cases]
 
     def _returned(self, case: Case, source: Images, back: Images, metrics: Metrics) -> dict[str, float]:
@@ -113,15 +113,20 @@ class Evaluation:
 
 
 def contact_sheet(
-    cases: Sequence[Case], folder: Path, at_most: int = 48, columns: int = 4, side: int = 128
+    cases: Sequence[Case], folders: Sequence[Path], at_most: int = 48, columns: int = 4, side: int = 128
 ) -> Image.Image:
-    """Source, ground truth (if any) and result of cases spread evenly over the set, `columns` cases in a row."""
+    """Source, ground truth (if any) and the result in each setting's folder, of cases spread evenly over the set.
+
+    `columns` cases lie in a row, or as many of them as are no wider than that with one folder.
+    """
     shown = [cases[i * len(cases) // min(at_most, len(cases))] for i in range(min(at_most, len(cases)))]
-    each = 3 if any(case.ground_truth for case in shown) else 2
+    truths = int(any(case.ground_truth for case in shown))
+    each = 1 + truths + len(folders)
+    columns = max(1, columns * (2 + truths) // each)
     page = Image.new("RGB", (columns * (each * side + 8), math.ceil(len(shown) / columns) * (side + 8)), "white")
     for i, case in enumerate(shown):
-        tiles = {0: case.source, 1: case.ground_truth, each - 1: folder / RESULTS / f"{case.id}.png"}
-        for k, file in tiles.items():
+        tiles = [case.source, *[case.ground_truth] * truths, *(f / RESULTS / f"{case.id}.png" for f in folders)]
+        for k, file in enumerate(tiles):
             if file is not None:
                 small = ImageOps.pad(to_pil(open_image(file)), (side, side), color="white")
                 page.paste(small, (i % columns * (each * side + 8) + k * side, i // columns * (side + 8)))
