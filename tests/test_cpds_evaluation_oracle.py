@@ -12,7 +12,7 @@ from cpds.config import GuidanceConfig
 from cpds.errors import InputError
 from cpds.evaluation.cases import load_cases
 from cpds.evaluation.editors import batch_editor, check
-from cpds.evaluation.oracle import Oracle
+from cpds.evaluation.oracle import STAYS, Oracle, cell_changes
 from cpds.evaluation.settings import evaluated, replaced
 from cpds.images import open_image
 from cpds.priors.unet import UNetPrior
@@ -100,3 +100,12 @@ def test_cases_without_a_ground_truth_are_refused(prior: UNetPrior, tmp_path: Pa
 def test_an_edit_itself_has_no_oracle() -> None:
     with pytest.raises(InputError, match=r"patch_selector must be one of random, .*, got 'oracle'"):
         GuidanceConfig(patch_selector="oracle")
+
+
+@pytest.mark.parametrize(("difference", "stays"), [(0.0, True), (0.02, True), (0.04, False), (-0.5, False)])
+def test_a_cell_stays_where_no_pixel_differs(difference: float, stays: bool) -> None:
+    source = torch.full((1, 3, 8, 12), 0.5)
+    truth = source.clone()
+    truth[0, :, 5, 7] += difference  # one pixel, in the second row and third column of cells 4 px high and 3 px wide
+    found = (cell_changes(source, truth, (2, 4))[0] < STAYS).tolist()
+    assert found == [i != 6 or stays for i in range(8)]

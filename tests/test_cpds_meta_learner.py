@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from cpds.selection.base import Cells
 from cpds.selection.meta_learner import FEATURES, SHIPPED, MetaLearner, StayNet, features
-from scripts.emoji_prior.meta_learner import MetaLearnerConfig, auc, train, which_stay
+from scripts.emoji_prior.meta_learner import MetaLearnerConfig, auc, train
 
 ROWS, COLUMNS = 3, 5
 
@@ -171,15 +171,6 @@ def test_weights_of_other_features_are_refused(tmp_path: Path, monkeypatch: pyte
 
 
 # ---- training
-
-
-@pytest.mark.parametrize(("difference", "stays"), [(0.0, True), (0.02, True), (0.04, False), (-0.5, False)])
-def test_a_cell_stays_where_no_pixel_differs(difference: float, stays: bool) -> None:
-    source = torch.full((1, 3, 8, 12), 0.5)
-    truth = source.clone()
-    truth[0, :, 5, 7] += difference  # one pixel, in the second row and third column of cells 4 px high and 3 px wide
-    found = which_stay(source, truth, (2, 4))[0].tolist()
-    assert found == [i != 6 or stays for i in range(8)]
 
 
 def test_auc_is_the_share_of_pairs_in_order() -> None:

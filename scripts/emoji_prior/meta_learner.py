@@ -15,10 +15,11 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import adaptive_max_pool2d, binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from cpds.contrast import cells
 from cpds.evaluation.cases import load_cases
+from cpds.evaluation.oracle import STAYS, cell_changes
 from cpds.images import open_image
 from cpds.priors.base import Prior
 from cpds.priors.load import load_prior
@@ -26,11 +27,9 @@ from cpds.relevance import relevance_map
 from cpds.selection.base import Cells
 from cpds.selection.meta_learner import SHIPPED, StayNet, features
 from cpds.selection.rules import CALM
-from cpds.types import Images
 from scripts.emoji_prior.pairs import training_pairs
 from scripts.program import run_program
 
-STAYS = 0.03  # largest difference of any of a cell's pixels, mean over channels, on a scale of 1
 LOOKS = 3  # timesteps at which features are tapped, for each pair
 SIZES = (1, 2)  # sides of the patches, in feature pixels
 BATCH = 10  # pairs at a time
@@ -80,12 +79,6 @@ class Seen(NamedTuple):
     stays: Bool[Tensor, " n"]
 
 
-def which_stay(source: Images, ground_truth: Images, grid: tuple[int, int]) -> Bool[Tensor, "b n"]:
-    """Cells of the grid in which no pixel differs by STAYS."""
-    difference = (ground_truth - source).abs().mean(1, keepdim=True)
-    return adaptive_max_pool2d(difference, grid).flatten(1) < STAYS
-
-
 @torch.no_grad()
 def look(prior: Prior, pairs: Sequence[Pair], generator: torch.Generator) -> Iterator[Seen]:
     """What a selector would see of each pair's source, at random timesteps, and what it should say."""
@@ -103,7 +96,7 @@ def look(prior: Prior, pairs: Sequence[Pair], generator: torch.Generator) -> Ite
             for layer in found.features:
                 for size in SIZES:
                     for i, (seen, _) in enumerate(cells(layer, layer, relevance, size)):
-                        stays = which_stay(source[i : i + 1], truth[i : i + 1], seen.grid)[0]
+                        stays = cell_changes(source[i : i + 1], truth[i : i + 1], seen.grid)[0] < STAYS
                         yield Seen(first + i, seen, stays)
 
 
