@@ -32,6 +32,7 @@ from cpds.callbacks import MetricsLog
 from cpds.guidance import StepResult
 from cpds.priors.base import Prior
 from cpds.priors.load import load_prior
+from cpds.priors.options import PriorOptions
 from cpds.priors.unet import UNetPrior
 from cpds.rendered import fingerprint
 from cpds.representation import ParamGroup
@@ -125,7 +126,7 @@ def prior(tiny_folder: Path) -> UNetPrior:
 def device_prior(tiny_folder: Path) -> UNetPrior:
     """The same on a GPU, as far as `labelled_device` has one."""
     with labelled_device():
-        loaded = load_prior(tiny_folder, device="cuda:0", dtype="fp32")
+        loaded = load_prior(tiny_folder, device="cuda:0", options=PriorOptions(torch_dtype="fp32"))
     assert isinstance(loaded, UNetPrior)
     return loaded
 

@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as err:
         if type(err).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
             raise
-        print_status("cpds: error: out of GPU memory: lower --resolution (or --batch), or take --torch_dtype fp16")
+        print_status("cpds: error: out of GPU memory: lower --resolution (or --batch), or take --low_memory")
         return 2
 
 
