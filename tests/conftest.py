@@ -38,7 +38,7 @@ from cpds.rendered import fingerprint
 from cpds.representation import ParamGroup
 from cpds.state import EditState
 
-pytest_plugins = ["scenes"]
+pytest_plugins = ["scenes", "tiny_priors"]
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # commands leave it at that

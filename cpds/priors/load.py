@@ -62,9 +62,7 @@ def load_prior(name_or_path: str | Path | None = None, *, device: str = "auto", 
         index, offline = index_of(name, f"prior {name!r}")
     family = family_of(index, name)
     dtype = DTYPES.get(options.torch_dtype, family.half if where.type == "cuda" else torch.float32)
-    parts = tuple(part for part, kind in index.items() if isinstance(kind, list) and kind[0] is not None)
-    network = family.network, index[family.network][1]
-    source = Source(name, index["_class_name"], parts, *network, dtype, offline, configs, whole, options)
+    source = Source(name, index, family.network, dtype, offline, configs, whole, options)
     fingerprint = f"{fingerprint_of(name)} {str(dtype).removeprefix('torch.')}{options.changed}"
     if not family.large or options.keep_text_encoders:
         return family(source.open(), where, fingerprint, options=options)

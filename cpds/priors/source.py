@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,22 +14,21 @@ from cpds.errors import InputError, MissingExtra
 from cpds.hub import reason
 from cpds.priors.options import BACKENDS, PLAIN, PriorOptions
 
+UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 LARGE = 2**28  # bytes of a file from which on its digest is of samples
 SAMPLE = 2**23  # bytes, of its beginning, middle and end
 
 
 @dataclass(frozen=True)
 class Source:
-    """A pipeline of class `pipeline` that `open` makes: `name` is a folder, a hub name or a .safetensors file.
+    """A pipeline that `open` makes: `name` is a folder, a hub name or a .safetensors file, `index` names its parts.
 
     `configs` is where a single file's configs come from. `offline`: from the hub's cache alone.
     """
 
     name: str
-    pipeline: str
-    parts: tuple[str, ...]  # that its index lists
-    network: str  # the one of them that denoises
-    network_class: str  # diffusers' name of its class
+    index: Mapping[str, Any]
+    network: str  # the part that denoises
     dtype: torch.dtype
     offline: bool = False
     configs: str | None = None
@@ -39,18 +38,22 @@ class Source:
     @property
     def text_encoders(self) -> tuple[str, ...]:
         """The parts that read prompts."""
-        return tuple(part for part in self.parts if part.startswith("text_encoder"))
+        return tuple(part for part, kind in self._parts.items() if part.startswith("text_encoder") and kind[0])
+
+    @property
+    def _parts(self) -> dict[str, list[Any]]:
+        """Library and class of each part; none of one that the pipeline is without."""
+        return {part: kind for part, kind in self.index.items() if isinstance(kind, list)}
 
     def open(self, **given: Any) -> Any:
         """The pipeline; parts in `given` are taken as they are (None: left out). InputError if it cannot be loaded."""
         quieten()
         import diffusers
 
-        unused = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
-        given = {part: x for part, x in unused.items() if part in self.parts} | given
+        given = {part: None for part, kind in self._parts.items() if part in UNUSED or not kind[0]} | given
         if "safety_checker" in given:
             given["requires_safety_checker"] = False
-        kind = getattr(diffusers, self.pipeline)
+        kind = getattr(diffusers, self.index["_class_name"])
         with opening(self.name):
             if self.network not in given and (self.options.transformer or not self.whole):
                 given[self.network] = self._network()
@@ -73,7 +76,7 @@ class Source:
 
         where = self.configs or self.name
         file = self.options.transformer or self.name
-        kind = getattr(diffusers, self.network_class)
+        kind = getattr(diffusers, self._parts[self.network][1])
         settings: dict[str, Any] = {"torch_dtype": self.dtype, "local_files_only": self.offline}
         if file.endswith(".gguf"):
             require_package("gguf", f"{file} is a GGUF file")
