@@ -7,6 +7,7 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -290,6 +291,9 @@ def edit(command: Callable[..., list[str]]) -> Callable[..., int]:
     """Run `cpds image` in this process; its exit code."""
     return lambda **changes: main(command(**changes))
 
+
+# fields of a prior's options, of which test_cpds_priors_options.py shows what they do and that commands take them
+PRIOR_OPTIONS = {f.name for f in fields(PriorOptions)} - {"torch_dtype"}
 
 FILES = {  # of a finished run
     "result.png",

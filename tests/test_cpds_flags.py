@@ -8,6 +8,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 import torch
+from conftest import PRIOR_OPTIONS
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -219,7 +220,10 @@ DOES = {  # or something else
 }
 
 
-@pytest.mark.parametrize("name", dict.fromkeys(f.name for c in (ImageArgs, LatentImageConfig) for f in fields(c)))
+@pytest.mark.parametrize(
+    "name",
+    dict.fromkeys(f.name for c in (ImageArgs, LatentImageConfig) for f in fields(c) if f.name not in PRIOR_OPTIONS),
+)
 def test_flags_of_the_command(edit: Edit, tmp_path: Path, name: str) -> None:
     assert name in DIFFERS.keys() | DOES.keys(), f"{name} is a new flag: give it a case that shows what it does"
     assert edit() == 0

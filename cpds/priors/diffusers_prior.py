@@ -17,7 +17,7 @@ from torch import Tensor
 from cpds.errors import InputError
 from cpds.priors.base import Conditioning, GuidanceKind, Prediction
 from cpds.priors.hooks import Tap, capture
-from cpds.priors.memory import place
+from cpds.priors.memory import fits, place
 from cpds.priors.options import PLAIN, PriorOptions
 from cpds.priors.source import Source
 from cpds.schedule import NoiseSchedule
@@ -37,6 +37,7 @@ class DiffusersPrior:
     fp16: ClassVar[bool] = True  # whether activations fit float16
     large: ClassVar[bool] = True  # text encoders are worth dropping
     upcasts_vae: ClassVar[bool] = False  # whether the VAE must be float32 where its config says force_upcast
+    takes_tiny_vae: ClassVar[bool] = True  # whose latents are the network's own
     patch: ClassVar[int] = 2  # sides of a token, in latent cells
 
     def __init__(
@@ -64,6 +65,10 @@ class DiffusersPrior:
         self.guidance: GuidanceKind = "none" if few_step else self.guidance_kind()
         self.vae_factor = 2 ** (len(self.vae.config.block_out_channels) - 1)  # px of a latent cell's side
         self.image_size, self.size_multiple = self.sides()
+        if options.tiny_vae is not None and not self.takes_tiny_vae:
+            raise InputError(
+                f"tiny_vae {options.tiny_vae}: prior {fingerprint} is of a family without one: leave it out"
+            )
         self._weights_move = options.offload == "group"
         self._encoder = place(pipeline, self.network, self._taps, device, options)
 
@@ -90,7 +95,7 @@ class DiffusersPrior:
         return kind in FEW_STEP_SCHEDULERS or bool(FEW_STEP_NAMES.search(self.fingerprint))
 
     def encode_prompt(self, pipeline: Any, prompt: str) -> Conditioning:
-        """One row, by a pipeline that has its text encoders; "" is the unconditional prompt."""
+        """One row, by a pipeline that has its text encoders, where these are; "" is the unconditional prompt."""
         raise NotImplementedError
 
     def reader(self) -> tuple[Any, int]:
@@ -141,9 +146,10 @@ class DiffusersPrior:
             return self.pipeline
         parts = {self.network: self.net, "vae": self.vae, "scheduler": self.pipeline.scheduler}
         pipeline = self._source.open(**parts)
-        for part in self._source.text_encoders:
-            if (encoder := getattr(pipeline, part)) is not None:
-                encoder.to(self.device).eval().requires_grad_(False)
+        encoders = [getattr(pipeline, part).eval().requires_grad_(False) for part in self._source.text_encoders]
+        if fits(encoders, self.device):  # else they read on the CPU, in seconds
+            for encoder in encoders:
+                encoder.to(self.device)
         return pipeline
 
     def warn_if_cut(self, prompt: str) -> None:

@@ -39,7 +39,7 @@ class FluxPrior(FlowPrior):
 
     def encode_prompt(self, pipeline: Any, prompt: str) -> Conditioning:
         embeds, pooled, _ = pipeline.encode_prompt(
-            prompt, None, device=self.device, max_sequence_length=self.reader()[1]
+            prompt, None, device=pipeline.text_encoder.device, max_sequence_length=self.reader()[1]
         )
         return Conditioning({"embeds": embeds.float(), "pooled": pooled.float()})
 
@@ -67,6 +67,7 @@ class Flux2Prior(FlowPrior):
 
     pipelines = ("Flux2KleinPipeline",)
     patch = 1  # latents are cells already
+    takes_tiny_vae = False
 
     def find_taps(self) -> list[tuple[int, Tap]]:
         return flux_taps(self.net)
@@ -81,7 +82,7 @@ class Flux2Prior(FlowPrior):
         warn_if_chat_is_cut(self.pipeline.tokenizer, prompt, 512, enable_thinking=False)
 
     def encode_prompt(self, pipeline: Any, prompt: str) -> Conditioning:
-        embeds, ids = pipeline.encode_prompt(prompt, device=self.device)
+        embeds, ids = pipeline.encode_prompt(prompt, device=pipeline.text_encoder.device)
         return Conditioning({"embeds": embeds.float(), "ids": ids})
 
     def predict(self, x_t: Latents, t: Timesteps, conditioning: Conditioning) -> Tensor:

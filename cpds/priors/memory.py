@@ -14,7 +14,7 @@ from cpds.priors.source import opening
 
 def place(pipeline: Any, network: str, taps: Sequence[Tap], device: torch.device, options: PriorOptions) -> Any | None:
     """Freeze the pipeline's networks and bring them to where they run; the tiny autoencoder, if one is to encode."""
-    parts = {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
+    parts: dict[str, Any] = {n: part for n, part in pipeline.components.items() if isinstance(part, nn.Module)}
     for part in parts.values():
         part.eval().requires_grad_(False)
     net, vae = parts[network], parts["vae"]
@@ -36,6 +36,14 @@ def place(pipeline: Any, network: str, taps: Sequence[Tap], device: torch.device
         if not (name == network and (options.offload == "group" or options.quantize.startswith("bnb"))):
             part.to(device)
     return tiny
+
+
+def fits(modules: Sequence[nn.Module], device: torch.device) -> bool:
+    """Whether a CUDA device has room for all weights of `modules`, and a quarter more."""
+    if device.type != "cuda":
+        return True
+    size = sum(x.numel() * x.element_size() for module in modules for x in module.parameters())
+    return size * 1.25 < torch.cuda.mem_get_info(device)[0]
 
 
 def set_attention(net: Any, backend: str) -> None:
@@ -64,10 +72,12 @@ def tiny_autoencoder(name: str, vae: Any, device: torch.device) -> Any:
     from diffusers import AutoencoderTiny
 
     with opening(name):
-        tiny = AutoencoderTiny.from_pretrained(name, torch_dtype=vae.dtype)
-    channels, wanted = tiny.config.latent_channels, vae.config.latent_channels
-    if channels != wanted:
+        tiny: Any = AutoencoderTiny.from_pretrained(name, torch_dtype=vae.dtype)
+    found = tiny.config.latent_channels, 2 ** (len(tiny.config.encoder_block_out_channels) - 1)
+    wanted = vae.config.latent_channels, 2 ** (len(vae.config.block_out_channels) - 1)
+    if found != wanted:
         raise InputError(
-            f"tiny_vae {name} makes {channels} latent channels, and the prior has {wanted}: take the one of its family"
+            f"tiny_vae {name} makes latents of {found[0]} channels for every {found[1]} px, and the prior's have "
+            f"{wanted[0]} for every {wanted[1]}: take the one of its family"
         )
     return tiny.to(device).eval().requires_grad_(False)

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ class Source:
             "bnb_8bit": {"load_in_8bit": True},
         }.get(name, {})
         if backend == "torchao":
-            from torchao import quantization
+            quantization = import_module("torchao.quantization")
 
             kinds = {"int4": "Int4WeightOnlyConfig", "int8": "Int8WeightOnlyConfig", "fp8": "Float8WeightOnlyConfig"}
             settings["quant_type"] = getattr(quantization, kinds[bits])()

@@ -48,7 +48,7 @@ class SD3Prior(FlowPrior):
 
     def encode_prompt(self, pipeline: Any, prompt: str) -> Conditioning:
         embeds, _, pooled, _ = pipeline.encode_prompt(
-            prompt, None, None, device=self.device, do_classifier_free_guidance=False
+            prompt, None, None, device=pipeline.text_encoder.device, do_classifier_free_guidance=False
         )
         return Conditioning({"embeds": embeds.float(), "pooled": pooled.float()})
 
@@ -79,7 +79,9 @@ class PixArtPrior(DiffusersPrior):
         return self.pipeline.tokenizer, 300
 
     def encode_prompt(self, pipeline: Any, prompt: str) -> Conditioning:
-        embeds, mask, _, _ = pipeline.encode_prompt(prompt, do_classifier_free_guidance=False, device=self.device)
+        embeds, mask, _, _ = pipeline.encode_prompt(
+            prompt, do_classifier_free_guidance=False, device=pipeline.text_encoder.device
+        )
         return Conditioning({"embeds": embeds.float(), "mask": mask})
 
     def predict(self, x_t: Latents, t: Timesteps, conditioning: Conditioning) -> Tensor:

@@ -92,7 +92,7 @@ class SDXLPrior(UNetPrior):
     def encode_prompt(self, pipeline: Any, prompt: str) -> Conditioning:
         """The unconditional one is what the pipeline takes where no negative prompt is given."""
         embeds, null, pooled, null_pooled = pipeline.encode_prompt(
-            prompt, device=self.device, do_classifier_free_guidance=not prompt
+            prompt, device=pipeline.text_encoder.device, do_classifier_free_guidance=not prompt
         )
         if not prompt:
             embeds, pooled = null, null_pooled

@@ -34,7 +34,7 @@ class ZImagePrior(FlowPrior):
     def encode_prompt(self, pipeline: Any, prompt: str) -> Conditioning:
         """Padded to LONGEST, so that rows can be joined; `length` says how many tokens the network is to see."""
         (embeds,), _ = pipeline.encode_prompt(
-            prompt, device=self.device, do_classifier_free_guidance=False, max_sequence_length=LONGEST
+            prompt, device=pipeline.text_encoder.device, do_classifier_free_guidance=False, max_sequence_length=LONGEST
         )
         length = torch.tensor([len(embeds)])
         return Conditioning({"embeds": pad(embeds.float(), (0, 0, 0, LONGEST - len(embeds)))[None], "length": length})
