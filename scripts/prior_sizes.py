@@ -116,7 +116,10 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
             "guidance_embeds": False,
         },
     ),
-    "pixart-sigma": ("PixArtTransformer2DModel", {"caption_channels": 4096, "interpolation_scale": 2}),
+    "pixart-sigma": (
+        "PixArtTransformer2DModel",
+        {"caption_channels": 4096, "interpolation_scale": 2, "use_additional_conditions": False},
+    ),
     "z-image": ("ZImageTransformer2DModel", {}),
 }
 SD3_TEXT = ("clip-l-projected", "clip-g", "t5-xxl")
