@@ -17,6 +17,7 @@ SelectorName = Literal["random", "learned", "svm", "knn", "forest", "qs-attn", "
 NOT_NEGATIVE = (
     "guidance_scale",
     "source_guidance_scale",
+    "true_guidance_scale",
     "w_direction",
     "w_cut",
     "w_proximity",
@@ -67,6 +68,9 @@ class GuidanceConfig:
     """Classifier-free guidance omega: eps_uncond + omega (eps_cond - eps_uncond)."""
     source_guidance_scale: float | None = None
     """omega of the source's half. Default: guidance_scale."""
+    true_guidance_scale: float = 1.0
+    """Classifier-free guidance beside guidance_scale, for priors whose network takes that one as an input (FLUX.1 dev);
+    1 is none, and half the cost."""
     guidance_schedule: Literal["constant", "rising", "interval", "table"] = "constant"
     """omega over time (t, a fraction of the schedule): the same everywhere; 1 + (omega - 1) 2t; omega within
     guidance_interval and 1 (no guidance) elsewhere; or omega times what guidance_table says."""

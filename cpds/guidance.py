@@ -15,14 +15,13 @@ from torch import Tensor
 from cpds.config import GuidanceConfig
 from cpds.contrast import cut_loss
 from cpds.errors import InputError
-from cpds.guidance_scale import GuidanceScale
+from cpds.guidance_scale import GuidanceScale, require_guidance
 from cpds.objectives.base import Branch, EditPair, Half, Objective, Predictions, Relevance, Weights
 from cpds.objectives.losses import proximity_loss
 from cpds.objectives.table import OBJECTIVES
 from cpds.parts import imported, require_kind
 from cpds.priors.base import Conditioning, Prediction, Prior
 from cpds.relevance import RelevanceMaps, changes
-from cpds.schedule import TIMESTEP_SAMPLERS, descending
 from cpds.selection.base import PatchSelector
 from cpds.selection.make import make_selector
 from cpds.types import Features, Latents, Scalar, Timesteps
@@ -76,6 +75,7 @@ class Guidance:
         if unknown := sorted(set(config.method_options) - set(self.objective.options)):
             known = ", ".join(self.objective.options) or "none"
             raise InputError(f"method {config.method} has no option {unknown[0]}: it has {known}")
+        require_guidance(prior, config)
         self.edits = len(prompts)
         self._maps = RelevanceMaps(prior, seed)
         self.set_prompts(prompts, targets)
@@ -111,7 +111,7 @@ class Guidance:
         config = self.config
         relevance = self.relevance(source)
         source, target = source.detach(), target.detach()
-        t = TIMESTEP_SAMPLERS[config.timesteps](self.low, self.high, step, self.steps, generator)
+        t = self.prior.schedule.draw(config.timesteps, self.low, self.high, step, self.steps, generator)
         pair = EditPair.draw(source, target, t, generator, self.edits)
         if config.reestimate_noise:
             pair = self._reestimated(pair)
@@ -160,7 +160,7 @@ class Guidance:
         with torch.no_grad():
             x_t = pair.noised("source", schedule)
             found = self._denoise(pair.t, x_t, [BEFORE]).eps
-            s = schedule.flow_time[pair.t.cpu()].to(found).view(-1, 1, 1, 1)
+            s = schedule.flow_time_at(pair.t).to(found).view(-1, 1, 1, 1)
             seen = found - schedule.denoised(x_t, found, pair.t) + pair.source
         return replace(pair, eps=pair.eps + (1 - s) * (seen - pair.eps))
 
@@ -187,11 +187,13 @@ class Guidance:
 
     def _spacing(self, step: int) -> float:
         """How far the flow time falls until the next step, down to none after the last; drawn timesteps: the mean."""
-        flow_time = self.prior.schedule.flow_time
+        schedule = self.prior.schedule
         if self.config.timesteps != "descending":
-            return float(flow_time[self.high]) / self.steps
-        t, after = (int(descending(self.low, self.high, i, self.steps)) for i in (step, step + 1))
-        return float(flow_time[t] - flow_time[after]) if step + 1 < self.steps else float(flow_time[t])
+            return float(schedule.flow_time[self.high]) / self.steps
+        ends = (i for i in (step, step + 1) if i < self.steps)
+        grid = [schedule.draw("descending", self.low, self.high, i, self.steps, torch.Generator()) for i in ends]
+        now, *after = (float(schedule.flow_time_at(t)) for t in grid)
+        return now - sum(after)
 
     def _direction(self, pair: EditPair, predictions: Predictions) -> Latents:
         """The objective's, held back where the edit does not belong. InputError for what is no direction."""
@@ -217,7 +219,9 @@ class Guidance:
         `live` are the target's latents that the latter's gradient is taken in.
         """
         n, contrast = len(pair.source), {BEFORE, AFTER} if self.contrast else set()
-        named: set[Any] = {*self.objective.branches, *contrast}
+        scale = self._scale(levels[0].time)
+        spared = not (scale.mixes or self.objective.reads_null)
+        named: set[Any] = {b for b in self.objective.branches if not (spared and b[1] == "null")} | contrast
         branches: list[Branch] = sorted(named, key=lambda b: (ORDER.index(b) if b in ORDER else len(ORDER), b))
         fixed = [branch for branch in branches if not (contrast and branch == AFTER)]
         moved, coupling = self._moved(pair), levels[0].coupling
@@ -236,7 +240,6 @@ class Guidance:
                 found_live = self._denoise(pair.t, x_live, [AFTER])
             eps[AFTER], after = found_live.eps.detach(), found_live.features
             self._check(after)
-        scale = GuidanceScale.at(self.config, levels[0].time)
         return Predictions(eps, scale, x_t, levels), tuple(f[:n] for f in found.features), after
 
     def _check(self, features: Sequence[Features]) -> None:
@@ -250,10 +253,19 @@ class Guidance:
             if not f.requires_grad:
                 raise InputError("the prior's features have no gradient to x_t: its denoise must not switch it off")
 
+    def _scale(self, time: float) -> GuidanceScale:
+        """What predictions are mixed with at `time`."""
+        mixed = self.prior.guidance == "classifier-free"
+        return GuidanceScale.at(self.config, time) if mixed else GuidanceScale.true(self.config)
+
     def _denoise(self, t: Timesteps, x_t: Latents, branches: Sequence[Branch]) -> Prediction:
         """Of as many views of each branch as there are timesteps for it."""
         views = len(x_t) // len(branches)
         conditioning = [self.conditioning[branch.prompt].repeat(views) for branch in branches]
+        if self.prior.guidance == "embedded":
+            scale = GuidanceScale.at(self.config, float(t[0]) / len(self.prior.schedule))
+            scales = [scale.target if branch.half == "target" else scale.source for branch in branches]
+            conditioning = [c.at_scale(omega) for c, omega in zip(conditioning, scales, strict=True)]
         return self.prior.denoise(x_t, t, Conditioning.cat(conditioning), tap=self.contrast)
 
     def _cut_loss(

@@ -1,4 +1,8 @@
-"""Classifier-free guidance: how strong it is at a timestep, and how two predictions are mixed."""
+"""Guidance by the prompt: how strong it is at a timestep, and how two predictions are mixed.
+
+What a prior takes (`Prior.guidance`) decides: classifier-free guidance mixes predictions here; embedded guidance goes
+into the network with the prompt, and what is mixed here is true guidance on top of it, if any is asked for.
+"""
 
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -6,6 +10,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from cpds.config import GuidanceConfig
+from cpds.errors import InputError
+from cpds.priors.base import Prior
 from cpds.types import Latents
 
 
@@ -17,6 +23,7 @@ class GuidanceScale:
     source: float
     parallel: float = 1.0
     rescale: float = 0.0
+    mixes: bool = True  # whether predictions are mixed at all; else a half's own prompt alone counts
 
     @classmethod
     def at(cls, config: GuidanceConfig, time: float) -> "GuidanceScale":
@@ -24,6 +31,12 @@ class GuidanceScale:
         source = config.guidance_scale if config.source_guidance_scale is None else config.source_guidance_scale
         at_target, at_source = (scheduled(config, omega, time) for omega in (config.guidance_scale, source))
         return cls(at_target, at_source, config.guidance_parallel, config.guidance_rescale)
+
+    @classmethod
+    def true(cls, config: GuidanceConfig) -> "GuidanceScale":
+        """The weights of what is mixed beside embedded guidance, or where there is no guidance."""
+        omega = config.true_guidance_scale
+        return cls(omega, omega, config.guidance_parallel, config.guidance_rescale, mixes=omega != 1)
 
     def mix(self, omega: float, cond: Latents, uncond: Latents, x_t: Latents, sigma: Tensor) -> Latents:
         """eps_uncond + omega (eps_cond - eps_uncond)  (Ho & Salimans 2021), normalized if asked for.
@@ -38,6 +51,27 @@ class GuidanceScale:
         along = (difference * clean).sum((1, 2, 3), keepdim=True) / _power(clean) * clean
         guided = cond + (omega - 1) * (difference - (1 - self.parallel) * along)
         return guided * (1 + self.rescale * (_std(cond) / _std(guided) - 1))
+
+
+def require_guidance(prior: Prior, config: GuidanceConfig) -> None:
+    """InputError for settings of guidance that `prior` cannot follow."""
+    scales = {config.guidance_scale, config.source_guidance_scale} - {None}
+    if prior.guidance == "none" and scales != {1.0}:
+        raise InputError(
+            f"prior {prior.fingerprint} was distilled to few steps and takes no guidance: set guidance_scale (and "
+            f"source_guidance_scale) to 1, not {', '.join(f'{s:g}' for s in sorted(scales))}"
+        )
+    if prior.guidance != "embedded" and config.true_guidance_scale != 1:
+        raise InputError(
+            f"true_guidance_scale is for priors that take guidance as an input, as FLUX.1 dev does, and prior "
+            f"{prior.fingerprint} does not: leave it at 1 and set guidance_scale"
+        )
+    if prior.guidance != "classifier-free" and config.true_guidance_scale == 1 and config.negative_prompt:
+        also = "set true_guidance_scale above 1 too, or " if prior.guidance == "embedded" else ""
+        raise InputError(
+            f"negative_prompt {config.negative_prompt!r} would not be read, as prior {prior.fingerprint} is not guided "
+            f"away from anything: {also}leave it out"
+        )
 
 
 def scheduled(config: GuidanceConfig, omega: float, time: float) -> float:

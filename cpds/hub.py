@@ -45,13 +45,14 @@ def only_cached(name: str, file: str, what: str) -> bool:
 
     `file` is one that such a model always has, `what` the thing's name in a message. InputError where neither has it.
     """
-    from huggingface_hub import model_info, try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+    from huggingface_hub import auth_check, model_info, try_to_load_from_cache
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
     if os.path.isfile(name):
         raise InputError(f"{what} is a file: give a local folder or a name on the Hugging Face hub (owner/model)")
     try:
-        within(PATIENCE, lambda: model_info(name, timeout=PATIENCE))
+        if within(PATIENCE, lambda: model_info(name, timeout=PATIENCE)).gated:
+            within(PATIENCE, lambda: auth_check(name))  # anybody may see that there is such a model
     except HFValidationError as err:
         raise InputError(
             f"{what} is neither a local folder nor a name as the Hugging Face hub has them (owner/model): "
@@ -60,6 +61,10 @@ def only_cached(name: str, file: str, what: str) -> bool:
     except Exception as err:  # of one of three HTTP libraries, by the hub's version
         if isinstance(try_to_load_from_cache(name, file), str):
             return True
+        if isinstance(err, GatedRepoError):
+            raise InputError(
+                f"{what} is gated: accept its licence on its page at the Hugging Face hub, then log in (hf auth login)"
+            ) from err
         if isinstance(err, RepositoryNotFoundError):
             raise InputError(
                 f"{what} is no local folder, and the Hugging Face hub shows you no such model: check the spelling, "

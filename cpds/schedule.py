@@ -1,4 +1,8 @@
-"""Noise schedules: how a latent is noised, how a network's output becomes epsilon, and PDS's posterior weights."""
+"""Noise schedules: how a latent is noised, how a network's output becomes epsilon, and PDS's posterior weights.
+
+A schedule of either kind maps a timestep t to alpha and sigma: one from alpha-bar is a table of whole timesteps, a flow
+takes any real t. The guidance sees no difference, as it asks for (alpha, sigma, epsilon) alone.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,11 +19,15 @@ Parameterization = Literal["epsilon", "v_prediction", "flow"]
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """x_t = alpha_t z + sigma_t eps, for timesteps 0 … T-1; tables in float64 on the CPU."""
+    """x_t = alpha_t z + sigma_t eps, for timesteps 0 … T-1; tables in float64 on the CPU.
+
+    With a `shift` it is a flow: the tables hold its whole timesteps, and every real t between may be asked for.
+    """
 
     alpha: Float[Tensor, " T"]
     sigma: Float[Tensor, " T"]
     parameterization: Parameterization = "epsilon"
+    shift: float | None = None
 
     @classmethod
     def from_alpha_bar(cls, alpha_bar: Sequence[float] | Tensor, parameterization: Parameterization) -> "NoiseSchedule":
@@ -41,13 +49,38 @@ class NoiseSchedule:
 
     @classmethod
     def flow(cls, steps: int = 1000, shift: float = 1.0) -> "NoiseSchedule":
-        """Flow matching: x_t = (1 - s) z + s eps, s = (t+1)/T, warped by `shift` as SD3 does (Esser 2024, Eq. 23)."""
-        s = torch.arange(1, steps + 1, dtype=torch.float64) / steps
-        s = shift * s / (1 + (shift - 1) * s)
-        return cls(1 - s, s, "flow")
+        """Flow matching: x_t = (1 - s) z + s eps, s = (t+1)/T, warped by `shift` as SD3 does (Esser 2024, Eq. 23).
+
+        Networks are asked at s itself; for an edit, which draws t, the shift is but the density of s.
+        """
+        s = _shifted(torch.arange(1, steps + 1, dtype=torch.float64) / steps, shift)
+        return cls(1 - s, s, "flow", shift)
 
     def __len__(self) -> int:
         return len(self.alpha)
+
+    def at(self, t: Timesteps) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
+        """alpha_t and sigma_t in float64 on the CPU; of a flow for any real t, else for whole ones."""
+        t = t.cpu()
+        if self.shift is None:
+            return self.alpha[t], self.sigma[t]
+        s = _shifted((t.double() + 1) / len(self), self.shift)
+        return 1 - s, s
+
+    def alpha_bar_at(self, t: Timesteps) -> Float[Tensor, " b"]:
+        """`alpha_bar` at timesteps."""
+        alpha, sigma = self.at(t)
+        return alpha**2 / (alpha**2 + sigma**2)
+
+    def flow_time_at(self, t: Timesteps) -> Float[Tensor, " b"]:
+        """`flow_time` at timesteps."""
+        alpha, sigma = self.at(t)
+        return sigma / (alpha + sigma)
+
+    def draw(self, order: str, low: int, high: int, step: int, steps: int, generator: torch.Generator) -> Timesteps:
+        """The step-th of `steps` timesteps from low … high, in one of the orders of TIMESTEP_SAMPLERS; a flow's are
+        float64."""
+        return TIMESTEP_SAMPLERS[order](low, high, step, steps, generator, whole=self.shift is None)
 
     @property
     def alpha_bar(self) -> Float[Tensor, " T"]:
@@ -65,8 +98,7 @@ class NoiseSchedule:
 
     def _at(self, t: Timesteps, like: Tensor) -> tuple[Tensor, Tensor]:
         """alpha_t and sigma_t for each of a batch, brought to where `like` is in one copy."""
-        t = t.cpu()
-        alpha, sigma = torch.stack([self.alpha[t], self.sigma[t]]).to(like).view(2, -1, *[1] * (like.ndim - 1))
+        alpha, sigma = torch.stack(self.at(t)).to(like).view(2, -1, *[1] * (like.ndim - 1))
         return alpha, sigma
 
     def add_noise(self, z: Latents, eps: Latents, t: Timesteps) -> Latents:
@@ -96,14 +128,18 @@ class NoiseSchedule:
 
         The posterior steps from t to t - stride with the *one-step* beta_t, which is what the published code does;
         stride 1 makes psi exactly 0. Raises ValueError where t <= stride (no earlier step has noise).
+
+        The posterior is that of a Markov chain, which a flow does not have: these are the weights of the
+        variance-preserving process x_t / sqrt(alpha² + sigma²), whose latents and noise are the flow's own, so that the
+        direction needs no rescaling. Limits: that chain's steps are the flow's t, and beta_t and with it both weights
+        depend on their number T and on the shift; towards pure noise alpha-bar vanishes and both grow without bound.
         """
         if stride < 1:
             raise ValueError(f"stride must be >= 1, got {stride}")
-        t = t.cpu()
-        if int(t.min()) <= stride:
-            raise ValueError(f"timestep {int(t.min())} has no posterior at stride {stride}: use timesteps > {stride}")
-        table = self.alpha_bar
-        a_t, a_s, step_alpha = table[t], table[t - stride], table[t] / table[t - 1]
+        if (lowest := float(t.min())) <= stride:
+            raise ValueError(f"timestep {lowest:g} has no posterior at stride {stride}: use timesteps > {stride}")
+        a_t, a_s = self.alpha_bar_at(t), self.alpha_bar_at(t - stride)
+        step_alpha = a_t / self.alpha_bar_at(t - 1)
         beta = 1 - step_alpha
         c0 = a_s.sqrt() * beta / (1 - a_t)
         c1 = step_alpha.sqrt() * (1 - a_s) / (1 - a_t)
@@ -114,21 +150,33 @@ class NoiseSchedule:
         return (torch.zeros_like(psi) if stride == 1 else psi), chi
 
 
-def uniform(low: int, high: int, step: int, steps: int, generator: torch.Generator) -> Timesteps:
+def _shifted(s: Tensor, shift: float) -> Tensor:
+    return shift * s / (1 + (shift - 1) * s)
+
+
+def uniform(low: int, high: int, step: int, steps: int, generator: torch.Generator, *, whole: bool = True) -> Timesteps:
     """One timestep drawn uniformly from low … high, as DDS, CDS and PDS do."""
-    return torch.randint(low, high + 1, (1,), generator=generator)
+    if whole:
+        return torch.randint(low, high + 1, (1,), generator=generator)
+    return low + (high - low) * torch.rand(1, generator=generator, dtype=torch.float64)
 
 
-def non_increasing(low: int, high: int, step: int, steps: int, generator: torch.Generator) -> Timesteps:
+def non_increasing(
+    low: int, high: int, step: int, steps: int, generator: torch.Generator, *, whole: bool = True
+) -> Timesteps:
     """One timestep from the step-th of `steps` equal slices of high … low: from coarse to fine (DreamTime, 2023)."""
     slice_height = (high - low) / steps
     draw = torch.rand(1, generator=generator, dtype=torch.float64)
-    return (high - (step + draw) * slice_height).round().long().clamp(low, high)
+    t = high - (step + draw) * slice_height
+    return (t.round().long() if whole else t).clamp(low, high)
 
 
-def descending(low: int, high: int, step: int, steps: int, generator: torch.Generator | None = None) -> Timesteps:
+def descending(
+    low: int, high: int, step: int, steps: int, generator: torch.Generator | None = None, *, whole: bool = True
+) -> Timesteps:
     """The step-th of `steps` timesteps evenly spaced from high down to low, as a sampler goes; nothing is drawn."""
-    return torch.tensor([round(high - (high - low) * step / max(1, steps - 1))])
+    t = high - (high - low) * step / max(1, steps - 1)
+    return torch.tensor([round(t)]) if whole else torch.tensor([t], dtype=torch.float64)
 
 
 TIMESTEP_SAMPLERS = {"uniform": uniform, "non-increasing": non_increasing, "descending": descending}

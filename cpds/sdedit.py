@@ -58,9 +58,13 @@ def guided(
 ) -> Latents:
     """The guided noise prediction at one timestep; at guidance 1 the null prompt, which cancels, is not asked.
 
+    Nor is it where the network takes the scale as an input.
+
     `conditioning` has one row, or one for each of the batch.
     """
     count = len(x)
+    if prior.guidance == "embedded":
+        conditioning, guidance_scale = conditioning.at_scale(guidance_scale), 1
     if guidance_scale == 1:
         return prior.denoise(x, t.expand(count), conditioning.repeat(count)).eps
     both = Conditioning.cat([null.repeat(count), conditioning.repeat(count)])

@@ -18,6 +18,7 @@ from cpds.config import require, require_choices
 from cpds.images import working_size
 from cpds.priors.base import Prior
 from cpds.priors.load import load_prior, resolve_device
+from cpds.priors.options import PriorOptions
 from cpds.terminal import print_result, print_status
 from cpds.threads import choose_threads
 from cpds.types import Images
@@ -103,7 +104,9 @@ class ScenePipeline(VanillaPipeline):
         self.renderer = SplatRenderer(model) if splats else RayRenderer(model, self.config.rays_per_chunk)
         self.base = BaseScene(self.renderer, Path(self.saved.get("base", "step-0.ckpt")), start.resumed)
         self.prior: Prior = load_prior(
-            self.config.prior, device=self.config.guidance_device or str(self.device), dtype=self.config.torch_dtype
+            self.config.prior,
+            device=self.config.guidance_device or str(self.device),
+            options=PriorOptions(torch_dtype=self.config.torch_dtype),
         )
         choose_threads(self.prior)
         self.views = Views(self.datamanager, self.renderer.background, self.view_size)

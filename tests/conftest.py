@@ -7,6 +7,7 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,13 @@ from cpds.callbacks import MetricsLog
 from cpds.guidance import StepResult
 from cpds.priors.base import Prior
 from cpds.priors.load import load_prior
+from cpds.priors.options import PriorOptions
 from cpds.priors.unet import UNetPrior
 from cpds.rendered import fingerprint
 from cpds.representation import ParamGroup
 from cpds.state import EditState
 
-pytest_plugins = ["scenes"]
+pytest_plugins = ["scenes", "tiny_priors"]
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # commands leave it at that
@@ -125,7 +127,7 @@ def prior(tiny_folder: Path) -> UNetPrior:
 def device_prior(tiny_folder: Path) -> UNetPrior:
     """The same on a GPU, as far as `labelled_device` has one."""
     with labelled_device():
-        loaded = load_prior(tiny_folder, device="cuda:0", dtype="fp32")
+        loaded = load_prior(tiny_folder, device="cuda:0", options=PriorOptions(torch_dtype="fp32"))
     assert isinstance(loaded, UNetPrior)
     return loaded
 
@@ -289,6 +291,9 @@ def edit(command: Callable[..., list[str]]) -> Callable[..., int]:
     """Run `cpds image` in this process; its exit code."""
     return lambda **changes: main(command(**changes))
 
+
+# fields of a prior's options, of which test_cpds_priors_options.py shows what they do and that commands take them
+PRIOR_OPTIONS = {f.name for f in fields(PriorOptions)} - {"torch_dtype"}
 
 FILES = {  # of a finished run
     "result.png",

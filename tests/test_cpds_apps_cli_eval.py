@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import randn
+from conftest import PRIOR_OPTIONS, randn
 from datasets import make_dataset
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -350,7 +350,7 @@ def test_an_absent_device_is_refused(evaluate: Callable[..., int], capsys: Any) 
 HAS_A_TEST = {"batch": test_batch_is_how_many_are_edited_at_once, "device": test_an_absent_device_is_refused}
 
 
-@pytest.mark.parametrize("name", [f.name for f in fields(EvalArgs) if f.name not in HAS_A_TEST])
+@pytest.mark.parametrize("name", [f.name for f in fields(EvalArgs) if f.name not in PRIOR_OPTIONS | HAS_A_TEST.keys()])
 def test_every_flag_changes_what_is_found(
     typed: Callable[..., list[str]], pairs: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

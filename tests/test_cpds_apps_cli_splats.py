@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import randn, resuming
+from conftest import PRIOR_OPTIONS, randn, resuming
 from PIL import Image
 
 from cpds.apps.cli.main import main, parse
@@ -220,7 +220,9 @@ CASES: dict[str, Callable[[Edit, Path], None]] = {
 }
 
 
-@pytest.mark.parametrize("name", dict.fromkeys(f.name for c in (SplatArgs, SplatConfig) for f in fields(c)))
+@pytest.mark.parametrize(
+    "name", dict.fromkeys(f.name for c in (SplatArgs, SplatConfig) for f in fields(c) if f.name not in PRIOR_OPTIONS)
+)
 def test_flags_of_the_command(edit: Edit, tmp_path: Path, name: str) -> None:
     assert name in CASES, f"{name} is a new flag: give it a case that shows what it does"
     assert edit() == 0

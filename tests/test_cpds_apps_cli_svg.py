@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import resuming
+from conftest import PRIOR_OPTIONS, resuming
 from lxml import etree
 from PIL import Image
 
@@ -254,7 +254,9 @@ CASES: dict[str, Callable[[Edit, Path], None]] = {
 }
 
 
-@pytest.mark.parametrize("name", dict.fromkeys(f.name for c in (SvgArgs, SvgConfig) for f in fields(c)))
+@pytest.mark.parametrize(
+    "name", dict.fromkeys(f.name for c in (SvgArgs, SvgConfig) for f in fields(c) if f.name not in PRIOR_OPTIONS)
+)
 def test_flags_of_the_command(edit: Edit, tmp_path: Path, name: str) -> None:
     assert name in CASES, f"{name} is a new flag: give it a case that shows what it does"
     assert edit() == 0

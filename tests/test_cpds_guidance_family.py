@@ -35,6 +35,7 @@ class Points:
     size_multiple: int = 1
     feature_width: int = 0
     parameters: int = 0
+    guidance: str = "classifier-free"
     fingerprint: str = "points"
 
     def encode(self, images: Tensor) -> Tensor:
@@ -49,7 +50,7 @@ class Points:
         names = [list(self.clean)[i] for i in conditioning["prompt"].tolist()]
         self.asked += list(zip(t.tolist(), names, x_t.split(1), strict=True))
         clean = torch.cat([self.clean[name] for name in names])
-        alpha, sigma = (table[t].to(x_t).view(-1, 1, 1, 1) for table in (self.schedule.alpha, self.schedule.sigma))
+        alpha, sigma = (table.to(x_t).view(-1, 1, 1, 1) for table in self.schedule.at(t))
         return Prediction((x_t - alpha * clean) / sigma)
 
 

@@ -55,7 +55,7 @@ def test_what_takes_too_long_is_left_behind() -> None:
         ("me/typo", lambda *_, **__: hang(), "cannot be reached (no answer within 0.2 s)"),  # a firewall that drops
         ("no such name", None, "neither a local folder nor a name as the Hugging Face hub has them"),
         ("/no/such/folder", None, "neither a local folder nor a name"),
-        (__file__, None, "is a file: give a local folder"),
+        (__file__, None, "is a file: give a .safetensors checkpoint, a local folder"),
     ],
 )
 def test_a_prior_that_is_nowhere(monkeypatch: pytest.MonkeyPatch, name: str, answer: Any, words: str) -> None:

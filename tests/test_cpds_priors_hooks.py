@@ -53,7 +53,7 @@ def full_size(model: Published) -> UNetPrior:
         text_encoder = nn.Linear(1, 1)  # takes no part
     scheduler = DDIMScheduler(1000, 0.00085, 0.012, "scaled_linear", prediction_type=model.prediction_type)
     parts = {"unet": unet, "vae": vae, "text_encoder": text_encoder, "tokenizer": None, "scheduler": scheduler}
-    return UNetPrior(SimpleNamespace(**parts), META, "full size")
+    return UNetPrior(SimpleNamespace(**parts, components=parts), META, "full size")
 
 
 @pytest.fixture(scope="module", params=[SD15, SD21], ids=["sd15", "sd21"])
@@ -73,13 +73,13 @@ def test_taps_are_the_nine_self_attentions_on_the_way_up(model: tuple[Published,
     _, prior = model
     names = {module: name for name, module in prior.unet.named_modules()}
     taps = self_attentions(prior.unet)
-    assert [names[attention] for _, attention in taps] == [
+    assert [names[tap.attention] for tap in taps] == [
         f"up_blocks.{block}.attentions.{layer}.transformer_blocks.0.attn1" for block in (1, 2, 3) for layer in range(3)
     ]
-    assert [names[spatial] for spatial, _ in taps] == [
+    assert [names[tap.spatial] for tap in taps] == [
         f"up_blocks.{b}.attentions.{i}" for b in (1, 2, 3) for i in range(3)
     ]
-    assert all(attention.to_k.in_features == attention.to_q.in_features for _, attention in taps)  # of themselves
+    assert all(tap.attention.to_k.in_features == tap.attention.to_q.in_features for tap in taps)  # of themselves
 
 
 @pytest.mark.parametrize("wide", [1, 2])

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from cpds.errors import InputError
 from cpds.priors.load import load_prior
-from cpds.priors.unet import UNetPrior, fingerprint_of
+from cpds.priors.options import PriorOptions
+from cpds.priors.source import fingerprint_of
+from cpds.priors.unet import UNetPrior
 from cpds.schedule import NoiseSchedule
 
 CPU = torch.device("cpu")
@@ -158,7 +160,7 @@ def test_embed_names_what_is_cut(prior: UNetPrior) -> None:
 def test_half_precision_is_near_and_speaks_float32(
     prior: UNetPrior, tiny_folder: Path, dtype: Any, tolerance: float
 ) -> None:
-    loaded = load_prior(tiny_folder, device="cpu", dtype=dtype)
+    loaded = load_prior(tiny_folder, device="cpu", options=PriorOptions(torch_dtype=dtype))
     images, t = picture(0), torch.tensor([300])
 
     def outputs(p: Any) -> list[Tensor]:

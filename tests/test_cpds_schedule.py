@@ -193,3 +193,35 @@ def test_non_increasing_draws_one_timestep_from_each_slice() -> None:
 def test_posterior_weights_reject(t: int, stride: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SD.posterior_weights(torch.tensor([999, t]), stride)
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_a_flow_takes_any_real_timestep(shift: float) -> None:
+    schedule, whole = NoiseSchedule.flow(shift=shift), torch.arange(1000)
+    alpha, sigma = schedule.at(whole)
+    assert torch.equal(alpha, schedule.alpha)
+    assert torch.equal(sigma, schedule.sigma)
+    t = torch.tensor([0.25, 123.456, 990.75], dtype=torch.float64)
+    u = (t + 1) / 1000
+    torch.testing.assert_close(schedule.at(t)[1], shift * u / (1 + (shift - 1) * u), rtol=1e-14, atol=0)
+    torch.testing.assert_close(schedule.at(t)[0] + schedule.at(t)[1], torch.ones(3, dtype=torch.float64))
+    torch.testing.assert_close(schedule.flow_time_at(t), schedule.at(t)[1])
+    psi, chi = schedule.posterior_weights(t[1:], 2)
+    near_psi, near_chi = (
+        torch.stack(w) for w in zip(*(schedule.posterior_weights(t[1:].round() + d, 2) for d in (-1, 1)), strict=True)
+    )
+    for w, near in ((psi, near_psi), (chi, near_chi)):
+        assert bool((near.amin(0) <= w).all() and (w <= near.amax(0)).all())
+
+
+@pytest.mark.parametrize("name", TIMESTEP_SAMPLERS)
+def test_a_flows_timesteps_are_drawn_between_the_whole_ones(name: str) -> None:
+    schedule, generator = NoiseSchedule.flow(), torch.Generator().manual_seed(0)
+    drawn = [float(schedule.draw(name, 50, 954, i, 64, generator)) for i in range(64)]
+    assert all(50 <= t <= 954 for t in drawn)
+    assert sum(t != round(t) for t in drawn) > 50
+    if name != "uniform":
+        assert drawn == sorted(drawn, reverse=True)
+    again = torch.Generator().manual_seed(0)
+    tables = [SD.draw(name, 50, 954, i, 64, again) for i in range(64)]
+    assert all(not t.is_floating_point() for t in tables)

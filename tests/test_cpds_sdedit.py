@@ -27,6 +27,7 @@ class Points:
     size_multiple: int = 1
     feature_width: int = 1
     parameters: int = 0
+    guidance: str = "classifier-free"
     fingerprint: str = "points"
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:

@@ -25,13 +25,14 @@ MAY_IMPORT = {  # package -> packages that it may import, itself aside
 }
 SHARED = {"svg.parse": {"svg.model"}, "svg.raster": {"svg.model"}}  # all that these may take of svg itself
 VENDORS = ("diffusers", "nerfstudio", "gsplat", "diffvg", "pydiffvg", "gradio", "ray")
-HOMES = {"diffusers": {"cpds/priors/unet.py", "cpds/priors/transformer.py"}}  # others: any one or two files
+HOMES = {"diffusers": {"cpds/priors/source.py", "cpds/priors/memory.py"}}  # others: any one or two files
 PLUGIN = {"nerfstudio": "nerf_plugin"}  # whoever loads this package is nerfstudio itself
 SETTINGS = {
     "svg.config",
     "representations.splats.config",
     "cpds.evaluation.settings",
     "cpds.evaluation.sweep",
+    "cpds.priors.options",
 }  # of other packages, that --help needs
 NO_PRIOR_YET = "nerf_plugin.config"  # every command of nerfstudio imports it
 

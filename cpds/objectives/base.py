@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, get_args
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Real
 from torch import Tensor
 
 from cpds.errors import InputError
@@ -41,7 +41,7 @@ class EditPair:
 
     @classmethod
     def draw(
-        cls, source: Latents, target: Latents, t: Int[Tensor, " 1"], generator: torch.Generator, edits: int = 1
+        cls, source: Latents, target: Latents, t: Real[Tensor, " 1"], generator: torch.Generator, edits: int = 1
     ) -> "EditPair":
         """Draw one noise for both, on the CPU so that every device sees the same; one timestep for the batch.
 
@@ -100,10 +100,9 @@ class Weights:
         cls, t: Timesteps, schedule: NoiseSchedule, like: Latents, w_identity: float, stride: int | None
     ) -> "Weights":
         """The weights at timesteps `t`, with PDS's posterior at `stride`, if any."""
-        at = t.cpu()
-        exact = schedule.alpha_bar[at]
+        exact = schedule.alpha_bar_at(t)
         posterior = () if stride is None else schedule.posterior_weights(t, stride)
-        tables = torch.stack([schedule.alpha[at], schedule.sigma[at], exact, 1 - exact, *posterior])
+        tables = torch.stack([*schedule.at(t), exact, 1 - exact, *posterior])
         alpha, sigma, alpha_bar, rest, *psi_chi = tables.to(like).view(len(tables), -1, 1, 1, 1)  # one copy
         return cls(alpha, sigma, alpha_bar, rest, (w_identity * psi_chi[0], psi_chi[1]) if psi_chi else None)
 
@@ -124,8 +123,14 @@ class Predictions:
         return self.eps[named]
 
     def guided(self, half: Half, prompt: Prompt | None = None, instead_of: Prompt = "null", at: int = 0) -> Latents:
-        """Classifier-free guidance of a half, under its own prompt and away from no prompt unless others are named."""
-        cond, uncond = self[half, prompt or half, at], self[half, instead_of, at]
+        """Classifier-free guidance of a half, under its own prompt and away from no prompt unless others are named.
+
+        Of a prior that is guided otherwise it is the prediction under the prompt as it is.
+        """
+        cond = self[half, prompt or half, at]
+        if not self.scale.mixes:
+            return cond
+        uncond = self[half, instead_of, at]
         omega = self.scale.target if half == "target" else self.scale.source
         return self.scale.mix(omega, cond, uncond, self.x_t[half, at], self.levels[at].sigma)
 
@@ -149,7 +154,8 @@ class Objective:
     `method_options` may change. `posterior`: whether it reads psi and chi (then the timesteps must lie above the
     stride). `clean`: whether it divides by alpha (then no timestep may be pure noise). `localizes`: whether it weighs
     with `weights.changes` itself; else the whole direction is. `contrast`: whether the contrastive loss on
-    self-attention features goes with it.
+    self-attention features goes with it. `reads_null`: whether it reads the prediction without a prompt for itself; one
+    that does so for guidance alone is spared it where the prior mixes none.
     """
 
     direction: Callable[[EditPair, Predictions, Weights], Latents]
@@ -161,6 +167,7 @@ class Objective:
     clean: bool = False
     localizes: bool = False
     contrast: bool = False
+    reads_null: bool = False
 
     def __post_init__(self) -> None:
         levels = range(len(self.offsets))

@@ -51,6 +51,6 @@ DISTILLATION = {
     "cds": Objective(dds, BOTH, contrast=True),
     "pds": Objective(pds, BOTH, posterior=True, localizes=True),
     "cpds": Objective(pds, BOTH, posterior=True, localizes=True, contrast=True),
-    "csd": Objective(csd, (*PROMPTS, ("target", "null")), options={"w1": 1.0, "w2": 0.5}),
+    "csd": Objective(csd, (*PROMPTS, ("target", "null")), options={"w1": 1.0, "w2": 0.5}, reads_null=True),
     "lusd": Objective(lusd, PROMPTS, options={"pull": 0.02}, localizes=True),
 }

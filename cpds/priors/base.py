@@ -2,13 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from cpds.schedule import NoiseSchedule
 from cpds.types import Features, Images, Latents, Timesteps
+
+# How a prior is guided: by mixing predictions with and without the prompt (classifier-free), by a scale that its
+# network takes as an input (FLUX.1 dev), or not at all, as it was distilled to few steps.
+GuidanceKind = Literal["classifier-free", "embedded", "none"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,12 @@ class Conditioning:
         """Every prompt repeated for its share of a batch of views."""
         return Conditioning({k: x.repeat_interleave(batch // len(self), 0) for k, x in self.tensors.items()})
 
+    def at_scale(self, guidance_scale: float) -> "Conditioning":
+        """The same prompts with the scale that a network with embedded guidance reads as `guidance` (b)."""
+        like = next(iter(self.tensors.values()))
+        scale = torch.full((len(self),), guidance_scale, dtype=torch.float32, device=like.device)
+        return Conditioning({**self.tensors, "guidance": scale})
+
     @staticmethod
     def cat(parts: Sequence["Conditioning"]) -> "Conditioning":
         """All rows of the parts, which hold the same tensors."""
@@ -59,6 +69,7 @@ class Prior(Protocol):
     size_multiple: int  # px; sides of its images must be multiples of this
     feature_width: int  # channels of the widest tapped self-attention
     parameters: int  # of the network that denoises
+    guidance: GuidanceKind
     fingerprint: str  # what a saved run remembers it by
 
     def encode(self, images: Images) -> Latents:
@@ -70,11 +81,15 @@ class Prior(Protocol):
         ...
 
     def embed(self, prompts: Sequence[str]) -> Conditioning:
-        """Encode prompts; warns and names what is cut where one is longer than the text encoder takes."""
+        """Encode prompts; warns and names what is cut where one is longer than the text encoder takes.
+
+        The empty prompt is the unconditional one, whatever a family takes for that.
+        """
         ...
 
     def denoise(self, x_t: Latents, t: Timesteps, conditioning: Conditioning, *, tap: bool = False) -> Prediction:
-        """Noise prediction of one branch (no guidance); with `tap` also the self-attention outputs.
+        """Noise prediction of one branch, guided only as far as `guidance` is embedded; with `tap` also the
+        self-attention outputs.
 
         Gradients, where enabled, reach `x_t` through the features alone: nothing after the last tap is recorded.
         """

@@ -1,20 +1,31 @@
-"""Priors loaded by name or path, on a device."""
+"""Priors loaded by name or path, on a device: the family is that of the pipeline which the index names."""
 
-import json
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import torch
 
 from cpds.errors import InputError
 from cpds.hub import only_cached
 from cpds.priors.base import Prior
-from cpds.priors.unet import UNetPrior
+from cpds.priors.diffusers_prior import DiffusersPrior
+from cpds.priors.flux import Flux2Prior, FluxPrior
+from cpds.priors.options import PLAIN, PriorOptions
+from cpds.priors.single_file import is_single_file, kind_of
+from cpds.priors.source import Source, fingerprint_of, load_index, read_index
+from cpds.priors.transformer import PixArtPrior, SD3Prior
+from cpds.priors.unet import SDXLPrior, UNetPrior
+from cpds.priors.z_image import ZImagePrior
 
 INDEX = "model_index.json"  # that a pipeline's folder begins with
 EMBEDDED = Path(__file__).parents[1] / "assets" / "prior"
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+FAMILIES: dict[str, type[DiffusersPrior]] = {
+    pipeline: family
+    for family in (UNetPrior, SDXLPrior, SD3Prior, FluxPrior, Flux2Prior, PixArtPrior, ZImagePrior)
+    for pipeline in family.pipelines
+}
 
 
 def resolve_device(device: str) -> torch.device:
@@ -32,36 +43,64 @@ def resolve_device(device: str) -> torch.device:
     return chosen
 
 
-def load_prior(
-    name_or_path: str | Path | None = None,
-    *,
-    device: str = "auto",
-    dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto",
-) -> Prior:
-    """Load a prior: None for the embedded one, a local folder in diffusers' layout, or a name on the Hugging Face hub.
+def load_prior(name_or_path: str | Path | None = None, *, device: str = "auto", options: PriorOptions = PLAIN) -> Prior:
+    """Load a prior of any family: None for the embedded one, a local folder in diffusers' layout, a single-file
+    checkpoint (.safetensors), or a name on the Hugging Face hub.
 
-    `dtype` auto is fp16 on CUDA and fp32 elsewhere. Raises InputError for anything that cannot be loaded.
+    Raises InputError for anything that cannot be loaded.
     """
     where = resolve_device(device)
-    chosen = DTYPES.get(dtype, torch.float16 if where.type == "cuda" else torch.float32)
+    options = options.resolved(where.type)
     name = str(name_or_path or EMBEDDED)
-    if here := os.path.isdir(name):  # False, unlike Path.is_dir, for a name too long
-        check_folder(Path(name))
-    offline = here or only_cached(name, INDEX, f"prior {name!r}")
-    return UNetPrior.load(name, where, chosen, offline=offline)
+    configs, whole = None, True
+    if is_single_file(name):
+        configs, whole = kind_of(name, configs=options.prior_config)
+        index, offline = index_of(configs, f"configs {configs!r} of prior {name!r}")
+    elif options.prior_config is not None:
+        raise InputError(f"prior_config is for a prior that is a single file, and {name!r} is none: leave it out")
+    else:
+        index, offline = index_of(name, f"prior {name!r}")
+    family = family_of(index, name)
+    dtype = DTYPES.get(options.torch_dtype, family.half if where.type == "cuda" else torch.float32)
+    source = Source(name, index, family.network, dtype, offline, configs, whole, options)
+    fingerprint = f"{fingerprint_of(name)} {str(dtype).removeprefix('torch.')}{options.changed}"
+    if not family.large or options.keep_text_encoders:
+        return family(source.open(), where, fingerprint, options=options)
+    pipeline = source.open(**dict.fromkeys(source.text_encoders))
+    return family(pipeline, where, fingerprint, source, options)
 
 
-def check_folder(folder: Path) -> None:
-    """Raise InputError unless `folder` holds a pipeline with every component that its index lists."""
+def index_of(name: str, what: str) -> tuple[dict[str, Any], bool]:
+    """A pipeline's index, and whether the hub is not to be asked for the rest. InputError if there is none."""
+    if os.path.isdir(name):  # False, unlike Path.is_dir, for a name too long
+        return check_folder(Path(name)), True
+    offline = only_cached(name, INDEX, what)
+    return load_index(name, offline=offline), offline
+
+
+def check_folder(folder: Path) -> dict[str, Any]:
+    """A folder's index. InputError unless `folder` holds a pipeline with every component that its index lists."""
     index = folder / INDEX
     if not index.is_file():
         raise InputError(f"prior folder {folder} has no {INDEX}: give a folder in diffusers' layout")
-    try:
-        listed = json.loads(index.read_text())
-    except (OSError, ValueError, RecursionError) as err:
-        raise InputError(f"{index} is not valid JSON: download the prior again") from err
-    if not isinstance(listed, dict):
-        raise InputError(f"{index} is not a JSON object: download the prior again")
-    for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
-        if part in listed and not any((folder / part).glob("*")):
+    listed = read_index(index)
+    for part, kind in listed.items():
+        needed = isinstance(kind, list) and kind[0] is not None and part not in ("safety_checker", "feature_extractor")
+        if needed and not any((folder / part).glob("*")):
             raise InputError(f"prior folder {folder} lacks its component {part}: download the prior again")
+    return listed
+
+
+def family_of(index: dict[str, Any], name: str) -> type[DiffusersPrior]:
+    """The class for a pipeline with this index. InputError where none is."""
+    pipeline = index.get("_class_name")
+    if not isinstance(pipeline, str) or pipeline not in FAMILIES:
+        raise InputError(
+            f"prior {name!r} cannot be loaded: it is a {pipeline}, and the families are {', '.join(FAMILIES)}"
+        )
+    family = FAMILIES[pipeline]
+    for part in (family.network, "vae", "scheduler", *family.needs):
+        kind = index.get(part)
+        if not isinstance(kind, list) or kind[0] is None:
+            raise InputError(f"prior {name!r} cannot be loaded: its index lists no {part}, which a {pipeline} needs")
+    return family

@@ -1,6 +1,6 @@
 """Arguments that commands share. Nothing heavy is imported here."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,6 +8,7 @@ import tyro
 
 from cpds.config import EditConfig, require
 from cpds.presets import PRESETS, PRESETS_FOR
+from cpds.priors.options import PriorOptions
 
 EMBEDDED_NOTE = (
     "Using the embedded prior, which knows some 280 emoji-like things (cats, fruit, hearts, ...) on plain backgrounds; "
@@ -20,18 +21,22 @@ SplatPreset = Literal[PRESETS_FOR["splats"]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PriorArgs:
+class PriorArgs(PriorOptions):
     """What every command with a prior takes. A command names its presets by giving `preset` a type of its own."""
 
     preset: str = "cpds"
     """Settings to start from; --method alone starts from that method's own. Other flags change single settings."""
     prior: str | None = None
-    """Diffusion prior: a Hugging Face name or a local folder in diffusers' layout. Default: the embedded prior."""
+    """Diffusion prior: a Hugging Face name, a local folder in diffusers' layout or a single .safetensors checkpoint;
+    `cpds priors` lists some. Default: the embedded prior."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
-    torch_dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
-    """Precision of the prior. auto: fp16 on CUDA, else fp32."""
     edit: tyro.conf.OmitArgPrefixes[EditConfig] = field(default_factory=lambda: PRESETS["cpds"])
+
+    @property
+    def prior_options(self) -> PriorOptions:
+        """How the prior is to be loaded."""
+        return PriorOptions(**{f.name: getattr(self, f.name) for f in fields(PriorOptions)})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -114,7 +114,7 @@ def run_eval(args: EvalArgs, command: str) -> int:
     if args.prior is None and args.data not in DATA_SETS:
         print_status(EMBEDDED_NOTE)
     lpips = open_lpips(args.lpips_weights) if args.lpips else None  # before the prior, which is read longer
-    prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
+    prior = load_prior(args.prior, device=args.device, options=args.prior_options)
     choose_threads(prior)
     for width, height in {case.size for case in cases}:
         working_size(height, width, args.resolution or prior.image_size, prior.size_multiple)

@@ -66,7 +66,7 @@ def run_image(args: ImageArgs) -> int:
     checked.announce()
     if args.prior is None:
         print_status(EMBEDDED_NOTE)
-    prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
+    prior = load_prior(args.prior, device=args.device, options=args.prior_options)
     choose_threads(prior)
     short = args.resolution or prior.image_size
     usual, _ = working_size(1, 1, short, prior.size_multiple)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cpds.apps.cli.args import EditArgs
-from cpds.apps.cli.resuming import FREE, anew, require_same
+from cpds.apps.cli.resuming import FREE, OF_PRIOR, anew, require_same
 from cpds.config import require
 from cpds.stored import CONFIG, PLAN, Stored, request, stored
 from cpds.terminal import print_status
@@ -128,7 +128,7 @@ def unfinished(before: Stored, args: EditArgs, given: Path) -> list[Job]:
     assert args.resume is not None
     edits = before.edits or (("", args.target_prompt[0], ""),)
     jobs = [Job(given / source, target, args.resume / folder) for source, target, folder in edits]
-    same = {k: getattr(before.args, k) for k in FREE - {"prior", "torch_dtype"} if hasattr(args, k)}
+    same = {k: getattr(before.args, k) for k in FREE - OF_PRIOR if hasattr(args, k)}
     if replace(args, **same) == before.args:  # else whether they fit what was finished is seen when all is loaded
         steps = args.edit.num_inference_steps
         done = [job for job in jobs if RunFolder(job.folder).finished_steps >= steps]

@@ -18,6 +18,7 @@ import cpds
 from cpds.apps.cli.eval import EvalArgs, run_eval
 from cpds.apps.cli.image import ImageArgs, run_image
 from cpds.apps.cli.presets import Beginning, PresetsArgs, chosen_preset, first_edit, run_presets
+from cpds.apps.cli.priors import PriorsArgs, run_priors
 from cpds.apps.cli.splats import SplatArgs, run_splats
 from cpds.apps.cli.svg import SvgArgs, run_svg
 from cpds.errors import InputError
@@ -32,6 +33,7 @@ COMMANDS: dict[str, tuple[type, Run]] = {
     "splats": (SplatArgs, lambda args, _: run_splats(args)),
     "eval": (EvalArgs, run_eval),
     "presets": (PresetsArgs, lambda _args, _: run_presets()),
+    "priors": (PriorsArgs, lambda _args, _: run_priors()),
 }
 ALIASES = {"trg_prompt": "target_prompt"}
 
@@ -136,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as err:
         if type(err).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
             raise
-        print_status("cpds: error: out of GPU memory: lower --resolution (or --batch), or take --torch_dtype fp16")
+        print_status("cpds: error: out of GPU memory: lower --resolution (or --batch), or take --low_memory")
         return 2
 
 

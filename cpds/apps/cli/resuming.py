@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from cpds.config import require
+from cpds.priors.options import PriorOptions
 from cpds.stored import PLACES, differences, encode
 
 # what may change when a run is resumed, beside paths and more steps: the rest of the settings decides the pixels. What
-# the paths, the prior and the precision stand for is compared by its digest once it is loaded.
-FREE = {"prior", "device", "torch_dtype", "checkpoint_every", "svg_every", "ply_every", "dry_run"}
+# the paths, the prior and its options stand for is compared by its digest once it is loaded.
+OF_PRIOR = {"prior", *(f.name for f in fields(PriorOptions))}
+FREE = {*OF_PRIOR, "device", "checkpoint_every", "svg_every", "ply_every", "dry_run"}
 
 
 def free_fields(old: Any, new: Any) -> set[str]:

@@ -60,7 +60,7 @@ def run_splats(args: SplatArgs) -> int:
     masks = [] if args.masks is None else find_masks(args.masks, cameras)
     if args.prior is None:
         print_status(EMBEDDED_NOTE)
-    prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
+    prior = load_prior(args.prior, device=args.device, options=args.prior_options)
     choose_threads(prior)
 
     def opened(job: Job) -> Opened:

@@ -88,7 +88,7 @@ def run_svg(args: SvgArgs) -> int:
         raise InputError(f"no SVG of {args.svg_path} can be edited: {'; '.join(list(skipped.values())[:3])}")
     if args.prior is None:
         print_status(EMBEDDED_NOTE)
-    prior = load_prior(args.prior, device=args.device, dtype=args.torch_dtype)
+    prior = load_prior(args.prior, device=args.device, options=args.prior_options)
     choose_threads(prior)
     short = args.scene.resolution or prior.image_size
     sizes = {p: working_size(d.height, d.width, short, prior.size_multiple) for p, d in documents.items()}

@@ -1,0 +1,85 @@
+"""How a prior is loaded: precision, memory and speed, by the names that diffusers has for them. No torch here."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from cpds.config import require, require_choices
+
+BACKENDS = {"bnb": "bitsandbytes", "torchao": "torchao"}  # what a quantization's name begins with, and its package
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorOptions:
+    """What of a prior is kept where, and in which precision. None of it is needed for a prior that fits."""
+
+    torch_dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """Precision of the prior. auto: fp32 on the CPU; on CUDA fp16 for UNets, bf16 for transformers, which overflow."""
+    low_memory: bool = False
+    """For a prior that does not fit: offload group (where there is CUDA, unless offload says model), VAE tiling and
+    slicing, half precision on the CPU too (bf16) unless torch_dtype is set, and no text encoders kept."""
+    offload: Literal["none", "model", "group"] = "none"
+    """What waits in the CPU's memory until it runs: nothing; whole models (fast, saves what does not run at the time);
+    or single layers of the denoising network (slower, saves most)."""
+    vae_tiling: bool = False
+    """Encode and decode large images tile by tile."""
+    vae_slicing: bool = False
+    """Encode and decode the images of a batch one by one."""
+    attention_backend: str | None = None
+    """diffusers' name of the attention kernel of the denoising network: native, flash, sage, xformers, ..."""
+    compile: bool = False
+    """torch.compile of the denoising network's repeated blocks, those aside whose features are tapped."""
+    quantize: Literal["none", "bnb_4bit", "bnb_8bit", "torchao_int4", "torchao_int8", "torchao_fp8"] = "none"
+    """Weights of the denoising network in fewer bits, by bitsandbytes (bnb) or torchao."""
+    transformer: str | None = None
+    """A file (.safetensors or .gguf) whose denoising network, a UNet too, takes the place of the prior's own."""
+    tiny_vae: str | None = None
+    """Tiny autoencoder (madebyollin/taesd, taesdxl, taesd3, taef1, or a folder) that encodes images instead of the
+    prior's own: renders then cost little. Results are decoded by the prior's own."""
+    prior_config: str | None = None
+    """Where a prior that is a single file takes configs, tokenizers and lacking parts from: a folder in diffusers'
+    layout or a hub name. Default: the model of its kind that diffusers knows."""
+    keep_text_encoders: bool = False
+    """Keep text encoders in memory for prompts that change while an edit runs. (Small ones always stay.)"""
+    few_step: bool | None = None
+    """Whether the prior was distilled to few steps, so that guidance must be 1. Default: seen from its configs and
+    name (turbo, schnell, lightning, hyper, lcm)."""
+
+    def __post_init__(self) -> None:
+        require_choices(self)
+        for name in ("attention_backend", "transformer", "tiny_vae", "prior_config"):
+            require(getattr(self, name) != "", f"{name} is empty: leave it out, or say which")
+
+    def resolved(self, device: str) -> "PriorOptions":
+        """With what low_memory stands for on a device of this type (cpu, cuda, mps), and offload checked.
+
+        InputError for an offload that the device cannot have.
+        """
+        require(
+            self.offload == "none" or device != "cpu",
+            f"offload {self.offload} moves weights between a GPU and the CPU, and the device is {device}: take a GPU, "
+            "or offload none",
+        )
+        require(
+            not self.quantize.startswith("bnb") or device == "cuda",
+            f"quantize {self.quantize} needs a CUDA device, and the device is {device}: take torchao_int8, or none",
+        )
+        if not self.low_memory:
+            return self
+        return replace(
+            self,
+            offload="group" if self.offload == "none" and device == "cuda" else self.offload,
+            torch_dtype="bf16" if self.torch_dtype == "auto" and device == "cpu" else self.torch_dtype,
+            vae_tiling=True,
+            vae_slicing=True,
+            keep_text_encoders=False,
+        )
+
+    @property
+    def changed(self) -> str:
+        """What of it decides results, in words, for a run to remember."""
+        named = {"quantize": self.quantize, "transformer": self.transformer, "tiny_vae": self.tiny_vae}
+        tiles = " vae_tiling" if self.vae_tiling else ""
+        return "".join(f" {k}={v}" for k, v in named.items() if v not in (None, "none")) + tiles
+
+
+PLAIN = PriorOptions()

@@ -1,0 +1,86 @@
+"""Priors that are not guided by mixing: what is asked of them, and settings that they refuse."""
+
+from typing import Any
+
+import pytest
+import torch
+from conftest import randn
+from test_cpds_priors_flow import GaussianFlow
+from torch import Tensor
+
+from cpds.config import GuidanceConfig
+from cpds.errors import InputError
+from cpds.guidance import Guidance
+from cpds.priors.base import Conditioning, Prediction
+from cpds.sdedit import guided
+
+SHAPE = (1, 4, 3, 5)
+
+
+class Embedded(GaussianFlow):
+    """One whose network takes the scale: it is in the prediction as it stands, and kept."""
+
+    def __init__(self, guidance: str) -> None:
+        super().__init__(guidance=guidance)
+        self.scales: list[float] = []
+
+    def denoise(self, x_t: Tensor, t: Tensor, conditioning: Conditioning, *, tap: bool = False) -> Prediction:
+        scale = conditioning.tensors.get("guidance")
+        self.scales += [] if scale is None else scale.tolist()
+        found = super().denoise(x_t, t, conditioning).eps
+        return Prediction(found if scale is None else found * scale.view(-1, 1, 1, 1))
+
+
+def step(prior: GaussianFlow, **settings: Any) -> tuple[Tensor, float]:
+    guidance = Guidance(prior, "a cat", "a dog", GuidanceConfig(**{"method": "dds", **settings}), steps=2)
+    result = guidance.step(randn(5, *SHAPE), randn(6, *SHAPE), 0, torch.Generator().manual_seed(0))
+    return result.gradient, result.metrics["samples"]
+
+
+def test_embedded_guidance_goes_into_the_network_and_halves_the_cost() -> None:
+    prior = Embedded("embedded")
+    got, samples = step(prior, guidance_scale=5.5, source_guidance_scale=1.5)
+    assert (samples, sorted(prior.scales)) == (2, [1.5, 5.5])
+    plain = Embedded("classifier-free")
+    at_one, _ = step(plain, guidance_scale=1.0)
+    assert not torch.allclose(got, at_one)
+
+
+def test_true_guidance_comes_on_top() -> None:
+    prior = Embedded("embedded")
+    _, samples = step(prior, guidance_scale=5.5, source_guidance_scale=1.5, true_guidance_scale=2.0)
+    assert (samples, sorted(prior.scales)) == (4, [1.5, 1.5, 5.5, 5.5])
+    mixed = Embedded("classifier-free")  # with the same factor in the network: mixed by 2 on both sides
+    torch.testing.assert_close(
+        step(Embedded("embedded"), guidance_scale=1.0, true_guidance_scale=2.0)[0], step(mixed, guidance_scale=2.0)[0]
+    )
+
+
+@pytest.mark.parametrize(("method", "samples"), [("dds", 2), ("pds", 2), ("csd", 3), ("flowalign", 3), ("sds", 1)])
+def test_a_prior_of_few_steps_is_asked_without_a_null_prompt(method: str, samples: int) -> None:
+    got, taken = step(Embedded("none"), method=method, guidance_scale=1.0)
+    assert taken == samples
+    at_one, _ = step(Embedded("classifier-free"), method=method, guidance_scale=1.0)
+    torch.testing.assert_close(got, at_one, rtol=1e-4, atol=1e-4)
+
+
+def test_a_sampler_gives_the_scale_to_the_network() -> None:
+    prior = Embedded("embedded")
+    text, null = prior.embed(["a dog"]), prior.embed([""])
+    guided(prior, randn(1, 2, *SHAPE[1:]), torch.tensor(300), text, null, 3.5)
+    assert prior.scales == [3.5, 3.5]
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        ("none", {}, r"distilled to few steps and takes no guidance: set guidance_scale .* to 1, not 7.5"),
+        ("none", {"guidance_scale": 1.0, "source_guidance_scale": 2.0}, r"to 1, not 1, 2"),
+        ("none", {"guidance_scale": 1.0, "negative_prompt": "pig"}, r"'pig' would not be read.*anything: leave it out"),
+        ("embedded", {"negative_prompt": "pig"}, r"set true_guidance_scale above 1 too, or leave it out"),
+        ("classifier-free", {"true_guidance_scale": 2.0}, r"leave it at 1 and set guidance_scale"),
+    ],
+)
+def test_guidance_that_a_prior_cannot_follow(kind: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        step(Embedded(kind), **settings)

@@ -1,0 +1,247 @@
+"""Every family of priors against its own diffusers pipeline: the same prompt, latents and denoising step."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from conftest import randn
+from PIL import Image
+from tiny_priors import BUILDERS, Family
+from torch import Tensor
+
+from cpds.apps.cli.main import main
+from cpds.config import EditConfig, Method
+from cpds.editor import edit
+from cpds.images import open_image, resized
+from cpds.presets import PRESETS
+from cpds.priors.base import Conditioning
+from cpds.priors.load import load_prior
+from cpds.priors.options import PriorOptions
+from representations.latent import LatentImage, LatentImageConfig
+
+NAMES = list(BUILDERS)
+FLOWS = ["sd3", "sd3-without-t5", "flux-dev", "flux-schnell", "flux2", "z-image"]
+LARGE = [name for name in NAMES if name not in ("sd", "turbo")]
+HEIGHT, WIDTH = 32, 48
+SCALE = 3.5  # of FLUX.1 dev's own guidance
+UNGUIDED = {"flux-dev": SCALE, "z-image": 0.0}  # the pipelines' guidance_scale at which they mix nothing; else 1
+Get = Callable[[str], Family]
+
+
+@pytest.fixture(params=NAMES)
+def family(request: pytest.FixtureRequest, families: Get) -> Family:
+    return families(request.param)
+
+
+def noisy(family: Family, count: int = 1) -> Tensor:
+    """Latents (count, c, h, w) of an image of HEIGHT x WIDTH px, pure noise."""
+    shape = family.prior.encode(torch.zeros(1, 3, HEIGHT, WIDTH)).shape
+    return randn(7, count, *shape[1:])
+
+
+def packed(family: Family, x: Tensor) -> Tensor:
+    """Latents as the pipeline takes them."""
+    return family.pipeline._pack_latents(x, *x.shape) if family.name.startswith("flux-") else x
+
+
+def unpacked(family: Family, found: Tensor) -> Tensor:
+    """The latents that a pipeline gives for output_type latent, as we have them."""
+    if family.name.startswith("flux-"):
+        return family.pipeline._unpack_latents(found, HEIGHT, WIDTH, family.prior.vae_factor)
+    return family.prior.normalized(found) if family.name == "flux2" else found
+
+
+def timestep(family: Family) -> Tensor:
+    """The one that the pipeline's last call has asked its network at, found by its noise level."""
+    scheduler, schedule = family.pipeline.scheduler, family.prior.schedule
+    if schedule.shift is None:
+        return scheduler.timesteps[:1].long()
+    s, shift = scheduler.sigmas[:1].double(), schedule.shift
+    return len(schedule) * s / (shift - (shift - 1) * s) - 1
+
+
+def conditioned(family: Family, prompts: list[str]) -> Conditioning:
+    text = family.prior.embed(prompts)
+    return text.at_scale(SCALE) if family.name == "flux-dev" else text
+
+
+@pytest.mark.parametrize("prompt", ["a cat", "a longer text about two dogs"])
+def test_denoise_is_the_pipelines_own_step(family: Family, prompt: str) -> None:
+    """At a sigma between the scheduler's: v = (x - x_0) / sigma of its one step down to none."""
+    x, prior = noisy(family), family.prior
+    settings: dict[str, Any] = {"sigmas": [0.4321]} if family.name in FLOWS else {}
+    if family.name == "turbo":
+        return  # the networks of sd, whose Euler steps are in units of their own
+    if family.name == "flux-schnell":
+        settings["max_sequence_length"] = 256
+    if family.name == "pixart":
+        settings["use_resolution_binning"] = False
+    found = family.pipeline(
+        prompt=prompt,
+        height=HEIGHT,
+        width=WIDTH,
+        num_inference_steps=1,
+        guidance_scale=UNGUIDED.get(family.name, 1.0),
+        latents=packed(family, x),
+        output_type="latent",
+        **settings,
+    )[0]
+    t = timestep(family)
+    if family.name in FLOWS:
+        assert float(t) != round(float(t))
+    eps = prior.denoise(x, t, conditioned(family, [prompt])).eps
+    clean = prior.schedule.denoised(x, eps, t)
+    torch.testing.assert_close(unpacked(family, found), clean, rtol=2e-4, atol=2e-4)
+
+
+def test_latents_are_the_pipelines(family: Family) -> None:
+    images = torch.rand(2, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0))
+    prior, pipeline = family.prior, family.pipeline
+    with torch.no_grad():
+        z = prior.encode(images)
+        if family.name == "flux2":
+            expected = pipeline._encode_vae_image(2 * images - 1, torch.Generator())
+        else:
+            mode, config = pipeline.vae.encode(2 * images - 1).latent_dist.mode(), pipeline.vae.config
+            expected = (mode - (config.shift_factor or 0)) * config.scaling_factor
+        torch.testing.assert_close(z, expected)
+        raw = pipeline.vae.encode(2 * images - 1).latent_dist.mode()
+        torch.testing.assert_close(prior.decode(z), (pipeline.vae.decode(raw).sample / 2 + 0.5).clamp(0, 1))
+
+
+def encoded(family: Family, prompt: str) -> dict[str, Tensor]:
+    """By the pipeline's public encode_prompt."""
+    pipeline = family.pipeline
+    with torch.no_grad():
+        if family.name in ("sd", "turbo"):
+            return {"embeds": pipeline.encode_prompt(prompt, torch.device("cpu"), 1, False)[0]}
+        if family.name == "sdxl":  # whose unconditional prompt is what it guides away from without a negative one
+            texts = pipeline.encode_prompt(prompt or "a cat", do_classifier_free_guidance=True)
+            return dict(
+                zip(("embeds", "pooled"), (texts[0], texts[2]) if prompt else (texts[1], texts[3]), strict=True)
+            )
+        if family.name.startswith("sd3"):
+            texts = pipeline.encode_prompt(prompt, prompt, prompt)
+            return {"embeds": texts[0], "pooled": texts[2]}
+        if family.name.startswith("flux-"):
+            longest = 512 if family.name == "flux-dev" else 256
+            texts = pipeline.encode_prompt(prompt, prompt, max_sequence_length=longest)
+            return {"embeds": texts[0], "pooled": texts[1]}
+        if family.name == "flux2":
+            return dict(zip(("embeds", "ids"), pipeline.encode_prompt(prompt), strict=True))
+        if family.name == "pixart":
+            return dict(zip(("embeds", "mask"), pipeline.encode_prompt(prompt)[:2], strict=True))
+        (embeds,) = pipeline.encode_prompt(prompt)[0]
+        return {"embeds": embeds[None], "length": torch.tensor([len(embeds)])}
+
+
+@pytest.mark.parametrize("prompt", ["a cat", ""])
+def test_embed_is_the_pipelines_encode_prompt(family: Family, prompt: str) -> None:
+    got = family.prior.embed([prompt, "a pig"]).split([1, 1])[0]
+    expected = encoded(family, prompt)
+    assert got.tensors.keys() == expected.keys()
+    for name, x in expected.items():
+        mine = got[name][:, : x.shape[1]] if family.name == "z-image" and name == "embeds" else got[name]
+        torch.testing.assert_close(mine, x)
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_text_encoders_come_for_new_prompts_alone(families: Get, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    family = families(name)
+    prior: Any = load_prior(family.folder, device="cpu")
+    assert all(getattr(prior.pipeline, part) is None for part in prior._source.text_encoders)
+    first = prior.embed(["a cat", ""])
+    with monkeypatch.context() as patch:
+        patch.setattr(type(prior._source), "open", lambda *_, **__: pytest.fail("opened again"))
+        again = prior.embed(["", "a cat", "a cat"])
+    for key, x in first.tensors.items():
+        assert torch.equal(again[key], x[[1, 0, 0]])
+    kept: Any = load_prior(family.folder, device="cpu", options=PriorOptions(keep_text_encoders=True))
+    assert kept.pipeline.text_encoder is not None
+    assert all(torch.equal(kept.embed(["a cat", ""])[key], x) for key, x in first.tensors.items())
+
+
+@pytest.mark.parametrize("tap", [False, True])
+def test_a_batch_is_its_rows(family: Family, tap: bool) -> None:
+    prompts, x = ["a cat", "a dog on a ball", ""], noisy(family, 3)
+    t = torch.tensor([900, 500, 20])
+    t = t if family.prior.schedule.shift is None else t + torch.tensor([0.25, 0.5, 0.125])
+    every = family.prior.denoise(x, t, conditioned(family, prompts), tap=tap)
+    for i, prompt in enumerate(prompts):
+        one = family.prior.denoise(x[i : i + 1], t[i : i + 1], conditioned(family, [prompt]), tap=tap)
+        torch.testing.assert_close(every.eps[i : i + 1], one.eps, rtol=1e-4, atol=1e-4)
+        for a, b in zip(every.features, one.features, strict=True):
+            torch.testing.assert_close(a[i : i + 1], b, rtol=1e-4, atol=1e-4)
+
+
+def test_reloading_gives_the_same_bits(family: Family) -> None:
+    again, x, t = load_prior(family.folder, device="cpu"), noisy(family), torch.tensor([400])
+    assert again.fingerprint == family.prior.fingerprint
+    assert torch.equal(
+        again.denoise(x, t, again.embed(["a cat"])).eps, family.prior.denoise(x, t, family.prior.embed(["a cat"])).eps
+    )
+
+
+def test_gradients_reach_the_latents_through_the_taps_alone(family: Family) -> None:
+    x = noisy(family).requires_grad_()
+    found = family.prior.denoise(x, torch.tensor([400]), conditioned(family, ["a cat"]), tap=True)
+    assert not found.eps.requires_grad
+    assert torch.is_grad_enabled()
+    assert found.features
+    for feature in found.features:
+        assert feature.shape[1] <= family.prior.feature_width
+        (gradient,) = torch.autograd.grad(feature.square().sum(), x, retain_graph=True)
+        assert float(gradient.abs().min()) >= 0 < float(gradient.abs().max())
+    assert not family.prior.denoise(x, torch.tensor([400]), conditioned(family, ["a cat"])).eps.requires_grad
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_tapped_tokens_are_the_images(families: Get, name: str) -> None:
+    """Row by row; behind the text's in FLUX's single blocks, before text and padding in Z-Image's."""
+    family, outputs = families(name), []
+    prior: Any = family.prior
+    hooks = [tap.attention.register_forward_hook(lambda _m, _a, out: outputs.append(out)) for tap in prior._taps]
+    x, text = noisy(family), conditioned(family, ["a cat"])
+    found = prior.denoise(x, torch.tensor([400]), text, tap=True)
+    for hook in hooks:
+        hook.remove()
+    rows, columns = x.shape[2] // prior.patch, x.shape[3] // prior.patch
+    assert len(found.features) == len(outputs) == 2  # of four blocks
+    for feature, output in zip(found.features, outputs, strict=True):
+        tokens = output[0] if isinstance(output, tuple) else output
+        behind = text["embeds"].shape[1] if tokens.shape[1] > rows * columns and name.startswith("flux") else 0
+        assert tuple(feature.shape[2:]) == (rows, columns)
+        for i, j in ((0, 0), (1, 0), (rows - 1, columns - 1)):
+            assert torch.equal(feature[0, :, i, j], tokens[0, behind + i * columns + j])
+
+
+GUIDANCE = {"turbo": 1.0, "flux-schnell": 1.0, "flux-dev": 5.5}
+
+
+def test_every_method_edits_with_every_family(family: Family, image_file: Path) -> None:
+    image, config = resized(open_image(image_file), (HEIGHT, WIDTH)), LatentImageConfig(resolution=HEIGHT)
+    for method in get_args(Method):
+        omega = GUIDANCE.get(family.name, 3.0)
+        settings = replace(PRESETS["cpds"].guidance, method=method, guidance_scale=omega, n_patches=8, t_min=0.3)
+        settings = replace(settings, source_guidance_scale=1.0, localize=method == "lusd")
+        shown = [LatentImage(image, family.prior, config) for _ in range(2 if method == "cpds" else 1)]
+        for one in shown:  # the second time for the same bits
+            edit(one, family.prior, "a cat", "a dog", EditConfig(settings, 2 if method == "cpds" else 1, lr=0.1))
+        assert torch.equal(shown[0].z, shown[-1].z)
+        assert bool(shown[0].z.isfinite().all())
+        assert not torch.equal(shown[0].z, shown[0].source_latents()), method
+
+
+def test_a_family_edits_from_the_command_line(family: Family, tmp_path: Path, image_file: Path) -> None:
+    guidance = f"--guidance_scale {GUIDANCE.get(family.name, 3.0)} --source_guidance_scale 1 --polish 0.2"
+    argv = ["image", "--img_path", image_file, "--prompt", "a cat", "--trg_prompt", "a dog", "--prior", family.folder]
+    argv += f"--num_inference_steps 2 --n_patches 8 --resolution 32 --device cpu {guidance} --low_memory".split()
+    assert main([str(word) for word in [*argv, "--save_path", tmp_path / "out"]]) == 0
+    with Image.open(tmp_path / "out/result.png") as result:
+        assert result.size == (40, 28)
+    fingerprint = json.loads((tmp_path / "out/config.json").read_text())
+    assert "bfloat16 vae_tiling" in json.dumps(fingerprint)
