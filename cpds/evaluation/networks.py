@@ -181,7 +181,7 @@ def from_hub(kind: str, name: str, field: str) -> Any:
     """A transformers model or tokenizer by hub name or local folder. InputError, naming `field`, if it is missing."""
     import transformers
 
-    from cpds.priors.unet import quieten
+    from cpds.priors.source import quieten
 
     quieten()
     offline = os.path.isdir(name) or only_cached(name, "config.json", f"{field} {name!r}")
