@@ -48,8 +48,13 @@ class SvgConfig:
     """Shorter side while editing, in px. Default: what the prior was trained on."""
     smoothness: float = 32.0
     """Length along an outline, in px of a 512-px canvas, over which points move alike: details stay whole."""
-    uncross: float = 2.0
-    """Canvas px by which a curve's handles are shortened after each step while they cross."""
+    detail_size: float = 0.5
+    """Size, as a fraction of the canvas, from which on a shape takes whole steps; smaller ones take less, and bend
+    less than they move. 0: all take whole steps."""
+    coarse_steps: int = 0
+    """Steps at the beginning in which shapes move, turn and stretch but do not bend."""
+    simple: bool = True
+    """Keep outlines as simple as they are: no new crossings, spikes or slivers, and smooth joints stay smooth."""
 
     def __post_init__(self) -> None:
         require_choices(self)
@@ -59,7 +64,8 @@ class SvgConfig:
         spelled: tuple[Choice, ...] = tuple("colors" if choice == "colours" else choice for choice in self.optimize)
         object.__setattr__(self, "optimize", spelled)
         require(0 <= self.smoothness < math.inf, f"smoothness must be >= 0 and finite, got {self.smoothness}")
-        require(0 <= self.uncross < math.inf, f"uncross must be >= 0 and finite, got {self.uncross}")
+        require(0 <= self.detail_size < math.inf, f"detail_size must be >= 0 and finite, got {self.detail_size}")
+        require(self.coarse_steps >= 0, f"coarse_steps must be >= 0, got {self.coarse_steps}")
         valid = all(0 <= c <= 1 for c in self.background or ())
         require(valid, f"background must be three numbers in 0 ... 1, got {self.background}")
         require(self.resolution is None or self.resolution >= 16, f"resolution must be >= 16 px, got {self.resolution}")

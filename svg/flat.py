@@ -17,9 +17,8 @@ from torch import Tensor
 from svg.bindings import bindings
 from svg.config import GroupName
 from svg.document import Document
-from svg.model import Geometry, Parameter
-
-CANVAS = 512.0  # px of the longer side, the unit of points and widths
+from svg.model import Parameter
+from svg.parts import CANVAS, Outline
 
 Flat = Float[Tensor, " _n"]
 
@@ -61,19 +60,20 @@ class FlatParameters:
     def project(self) -> None:
         """Put the tensors back into their ranges, and what is held to where it began."""
         for g, x in self.tensors.items():
-            x.clamp_(self._low[g], self._high[g])
-            if self._free is not None:
-                x.copy_(torch.where(self._free[g] > 0, x, self.start[g]))
+            x.copy_(self.held(g, x.clamp(self._low[g], self._high[g])))
 
-    def paths(self) -> list[tuple[Geometry, int, Float[Tensor, "n 2"]]]:
-        """Each path among the points, where its numbers begin in their tensor, and its points."""
+    def outlines(self) -> list[Outline]:
+        """Each outline among the points."""
         found, at = [], 0
         for p in self.members["points"]:
-            geometry = self._bindings[p.key].geometry
-            if geometry is not None and geometry.kind == "path":
-                found.append((geometry, at, self._in_units(p).cpu()))
+            if draw := self._bindings[p.key].draw:
+                found.append(Outline(draw, at, self._in_units(p).flatten().cpu()))
             at += p.value.size
         return found
+
+    def held(self, group: GroupName, x: Tensor) -> Tensor:
+        """`x` with what a mask holds where it began."""
+        return x if self._free is None else torch.where(self._free[group] > 0, x, self.start[group])
 
     def _gathered(self, numbers: Callable[[Parameter], Tensor]) -> dict[GroupName, Flat]:
         found: dict[GroupName, Flat] = {}

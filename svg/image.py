@@ -16,9 +16,10 @@ from cpds.representation import ImageSpec, ParamGroup
 from cpds.runs import write_atomic
 from cpds.types import Images
 from svg.config import SvgConfig
-from svg.constraints import OutlineConstraints
 from svg.document import Document
-from svg.flat import CANVAS, FlatParameters
+from svg.flat import FlatParameters
+from svg.parts import CANVAS
+from svg.point_steps import PointSteps
 from svg.raster.page import over
 from svg.rasterizer import Rasterizer, make_rasterizer
 from svg.selection import chosen
@@ -55,7 +56,8 @@ class SvgImage:
         self._background = torch.tensor(self.background, device=spec.device)[:, None, None]
         self._mask = None if mask is None else mask.to(spec.device)
         self._numbers = FlatParameters(document, chosen(document, self.config), spec.device)
-        self._outlines = OutlineConstraints(self._numbers.paths(), spec.device)
+        self._steps = PointSteps(self._numbers, self.config)
+        self._step = 0
         if self._mask is not None:
             self._numbers.hold_outside(self._mask)
 
@@ -97,7 +99,7 @@ class SvgImage:
 
     def sample_view(self, step: int, generator: torch.Generator) -> None:
         """The page is all there is to look at."""
-        return
+        self._step = step
 
     def render(self, view: None) -> Images:
         """The page on its background at the working size, differentiable in what may change."""
@@ -114,19 +116,14 @@ class SvgImage:
 
     def param_groups(self) -> list[ParamGroup]:
         """Points, fills, strokes, widths, opacities and gradients; those that may not change are empty."""
-        filters = {"points": self._smoothed} if self.config.smoothness else {}
+        filters = {"points": self._taken}
         return [ParamGroup(g, [x], LRS.get(g, LR), filters.get(g)) for g, x in self._numbers.tensors.items()]
 
-    def _smoothed(self, before: Tensor, after: Tensor) -> Tensor:
-        return self._outlines.smooth(before, after, self.config.smoothness)
+    def _taken(self, before: Tensor, after: Tensor) -> Tensor:
+        return self._steps.taken(before, after, self._step)
 
-    @torch.no_grad()
     def project(self) -> None:
-        """Untangle curves if that is asked for, close outlines that were closed, keep every number in its range."""
-        points = self._numbers.tensors["points"]
-        if self.config.uncross:
-            self._outlines.uncross(points, self.config.uncross)
-        self._outlines.close(points, self._numbers.start["points"])
+        """Keep every number in its range."""
         self._numbers.project()
 
     @torch.no_grad()
