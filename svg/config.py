@@ -6,10 +6,11 @@ from typing import Literal, get_args
 
 from cpds.config import require, require_choices
 
-GroupName = Literal["points", "fills", "strokes", "widths", "opacities", "gradients"]
-GROUPS: tuple[GroupName, ...] = get_args(GroupName)
+GroupName = Literal["points", "fills", "strokes", "widths", "opacities", "gradients", "fades"]
+GROUPS: tuple[GroupName, ...] = ("points", "fills", "strokes", "widths", "opacities", "gradients")  # to choose from
 COLORS: tuple[GroupName, ...] = ("fills", "strokes", "gradients")
 Choice = Literal["points", "fills", "strokes", "widths", "opacities", "gradients", "colors", "colours", "all"]
+MAX_ADDED = 100
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,11 @@ class SvgConfig:
     simple: bool = True
     """Keep outlines as simple as they are: no new crossings, spikes or slivers, and smooth joints stay smooth."""
 
+    may_remove: bool = False
+    """Shapes that the edit has no use for may fade out; what is invisible is not written, a comment stands for it."""
+    may_add: int = 0
+    """At most this many paths may be added where the target asks for them; data-cpds="added" marks them."""
+
     def __post_init__(self) -> None:
         require_choices(self)
         for choice in self.optimize:
@@ -65,6 +71,7 @@ class SvgConfig:
         object.__setattr__(self, "optimize", spelled)
         require(0 <= self.smoothness < math.inf, f"smoothness must be >= 0 and finite, got {self.smoothness}")
         require(0 <= self.detail_size < math.inf, f"detail_size must be >= 0 and finite, got {self.detail_size}")
+        require(0 <= self.may_add <= MAX_ADDED, f"may_add must be in 0 ... {MAX_ADDED}, got {self.may_add}")
         require(self.coarse_steps >= 0, f"coarse_steps must be >= 0, got {self.coarse_steps}")
         valid = all(0 <= c <= 1 for c in self.background or ())
         require(valid, f"background must be three numbers in 0 ... 1, got {self.background}")
@@ -76,7 +83,8 @@ class SvgConfig:
         chosen = set(self.optimize or STYLES[self.style].optimize)
         chosen |= set(GROUPS) if "all" in chosen else set()
         chosen |= set(COLORS) if "colors" in chosen else set()
-        return tuple(g for g in GROUPS if g in chosen)
+        fades: tuple[GroupName, ...] = ("fades",) if self.may_remove or self.may_add else ()
+        return tuple(g for g in GROUPS if g in chosen) + fades
 
     @property
     def suffix(self) -> str:

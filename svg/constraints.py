@@ -80,16 +80,17 @@ class OutlineConstraints:
             smoothed[self.point + axis] += u[:, axis] - d[:, axis]
         return smoothed
 
-    def keep_joints(self, flat: Float[Tensor, " n"]) -> None:
-        """Turn the handles of joints that were smooth back into one line, in place; their lengths stay."""
+    def keep_joints(self, before: Float[Tensor, " n"], flat: Float[Tensor, " n"]) -> None:
+        """Turn the handles of smooth joints that have moved since `before` back into one line; their lengths stay."""
         p = torch.stack([flat[self.joints], flat[self.joints + 1]], -1)  # (j, 3, 2): handle, anchor, handle
         into, out = p[:, 1] - p[:, 0], p[:, 2] - p[:, 1]
         sides = torch.where(self.turns.all(1, keepdim=True), True, ~self.turns)  # a line's direction is not changed
         along = sides[:, :1] * into + sides[:, 1:] * out
         along = along / along.norm(dim=1, keepdim=True).clamp(min=1e-9)
+        moved = ((flat != before)[self.joints] | (flat != before)[self.joints + 1]).any(1)
         for k, side, sign in ((0, into, -1), (2, out, 1)):
             new = p[:, 1] + sign * side.norm(dim=1, keepdim=True) * along
-            turned = self.turns[:, k // 2]
+            turned = self.turns[:, k // 2] & moved
             for axis in (0, 1):
                 flat[self.joints[turned, k] + axis] = new[turned, axis]
 

@@ -7,6 +7,7 @@ measured in). A tensor that has not moved gives the document's numbers back to t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -17,7 +18,8 @@ from torch import Tensor
 from svg.bindings import bindings
 from svg.config import GroupName
 from svg.document import Document
-from svg.model import Parameter
+from svg.model import IDENTITY, Parameter
+from svg.parse.clips import outline_box
 from svg.parts import CANVAS, Outline
 
 Flat = Float[Tensor, " _n"]
@@ -51,6 +53,14 @@ class FlatParameters:
                 found[p.key] = base + delta.to(base).view(base.shape) / self._scale(p)
         return found
 
+    @torch.no_grad()
+    def set(self, key: str, value: np.ndarray) -> None:
+        """Put a number that may change to a value in the document's units."""
+        for g, members in self.members.items():
+            for p, part in zip(members, self.tensors[g].split([p.value.size for p in members]), strict=True):
+                if p.key == key:
+                    part.copy_(torch.from_numpy(value).flatten() * self._scale(p))
+
     def hold_outside(self, mask: Float[Tensor, "1 1 H W"]) -> None:
         """From now on only what lies within a mask over the page may change: points; other numbers with their shape."""
         pixels = mask[0, 0].cpu().numpy() > 0.5
@@ -70,6 +80,17 @@ class FlatParameters:
                 found.append(Outline(draw, at, self._in_units(p).flatten().cpu()))
             at += p.value.size
         return found
+
+    def sizes(self, group: GroupName) -> Flat:
+        """For each number the longer side of the shape that it is drawn with first, as a fraction of the canvas."""
+
+        def size(p: Parameter) -> Tensor:
+            draw = self._bindings[p.key].draw
+            box = outline_box(draw, IDENTITY, self.document.parameters) if draw else (0.0, 0.0, *[math.inf] * 2)
+            side = max(box[2] - box[0], box[3] - box[1]) * self.unit / CANVAS
+            return torch.full((p.value.size,), side, device=self.device)
+
+        return torch.cat([size(p) for p in self.members[group]]) if self.members[group] else self.start[group]
 
     def held(self, group: GroupName, x: Tensor) -> Tensor:
         """`x` with what a mask holds where it began."""

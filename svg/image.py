@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -15,9 +17,13 @@ from cpds.rendered import fingerprint
 from cpds.representation import ImageSpec, ParamGroup
 from cpds.runs import write_atomic
 from cpds.types import Images
-from svg.config import SvgConfig
+from svg.additions import addition_steps, wanted_region
+from svg.coming_and_going import CURVES, added, closed_curve, fade_key, prepared
+from svg.config import COLORS, GroupName, SvgConfig
 from svg.document import Document
 from svg.flat import FlatParameters
+from svg.model import Draw, Solid
+from svg.parse.writer import INVISIBLE, is_added
 from svg.parts import CANVAS
 from svg.point_steps import PointSteps
 from svg.raster.page import over
@@ -26,6 +32,7 @@ from svg.selection import chosen
 
 LRS = {"points": 3.0, "widths": 1.0}  # px of the canvas of svg.flat
 LR = 0.02  # of what is a fraction
+PUSH = 0.008  # of each step, by which a shape becomes wholly visible or wholly invisible
 
 
 class SvgImage:
@@ -46,8 +53,9 @@ class SvgImage:
         mask: Float[Tensor, "1 1 H W"] | None = None,
         rasterizer: Rasterizer | None = None,
     ) -> None:
-        """rasterizer: the document's own, where it has been made already (svg.rasterizer.make_rasterizer)."""
-        self.document, self.config = document, config or SvgConfig()
+        """rasterizer: that of the prepared document, where it has been made already (svg.rasterizer.make_rasterizer)."""
+        self.config = config or SvgConfig()
+        self.document = document = prepared(document, self.config)
         self.rasterizer = rasterizer or make_rasterizer(document)
         short = self.config.resolution or spec.image_size
         self.size = working_size(document.height, document.width, short, spec.size_multiple)
@@ -57,6 +65,7 @@ class SvgImage:
         self._mask = None if mask is None else mask.to(spec.device)
         self._numbers = FlatParameters(document, chosen(document, self.config), spec.device)
         self._steps = PointSteps(self._numbers, self.config)
+        self._damped_colors = {g: self._damped(g) for g in COLORS} if self.config.detail_size else {}
         self._step = 0
         if self._mask is not None:
             self._numbers.hold_outside(self._mask)
@@ -82,6 +91,16 @@ class SvgImage:
         """Write the edited document, packed if the path ends in .svgz."""
         packed = Path(path).suffix.lower() == ".svgz"
         write_atomic(Path(path), gzip.compress(self.svg(), mtime=0) if packed else self.svg())
+
+    def changes(self) -> str:
+        """What has been removed and added, in words."""
+        shown = self._numbers.tensors["fades"].tolist()
+        new = [is_added(p) for p in self._numbers.members["fades"]]
+        gone, more = (
+            sum((value <= INVISIBLE) == hidden for value, own in zip(shown, new, strict=True) if own == is_new)
+            for is_new, hidden in ((False, True), (True, False))
+        )
+        return f"{gone} of {new.count(False)} small shapes removed, {more} of {new.count(True)} paths added"
 
     def values(self) -> dict[str, Tensor]:
         """Every number that is drawn, by key, in the document's units; differentiable in what may change."""
@@ -116,11 +135,55 @@ class SvgImage:
 
     def param_groups(self) -> list[ParamGroup]:
         """Points, fills, strokes, widths, opacities and gradients; those that may not change are empty."""
-        filters = {"points": self._taken}
-        return [ParamGroup(g, [x], LRS.get(g, LR), filters.get(g)) for g, x in self._numbers.tensors.items()]
+        filters = {"points": self._taken, "fades": self._faded, **self._damped_colors}
+        return [ParamGroup(g, [x], LRS.get(g, LR), filters.get(g)) for g, x in self._numbers.tensors.items()
+                if g != "fades" or len(x)]
+
+    def revise(self, step: int, steps: int, propose: Callable[[None], Images]) -> None:
+        """Add a path, at the steps that are meant for that, where what the prior proposes differs most."""
+        if step not in addition_steps(self.config.may_add, steps):
+            return
+        hidden = [d for d in added(self.document) if not self._visible(d)]
+        if hidden:
+            self._add(hidden[0], propose(None)[0])
+
+    def _visible(self, draw: Draw) -> bool:
+        return float(self.values()[fade_key(draw)]) > INVISIBLE
+
+    @torch.no_grad()
+    def _add(self, draw: Draw, proposed: Tensor) -> None:
+        """Make an invisible path visible where it brings the page nearer to what is proposed."""
+        now = self.render(None)[0]
+        region = wanted_region(now.cpu(), proposed.float().clamp(0, 1).cpu(), CURVES)
+        if region is None:
+            return
+        inverse, page = self.document.matrix.inverse(), (self.document.width, self.document.height)
+        anchors = np.stack(inverse.apply(*(region.anchors * page).T), 1)
+        before = {g: x.clone() for g, x in self._numbers.tensors.items()}
+        self._numbers.set(draw.geometry.key, closed_curve(anchors))
+        if isinstance(draw.fill, Solid):
+            self._numbers.set(draw.fill.key, region.color)
+        self._numbers.set(fade_key(draw), np.array(1.0))
+        self._numbers.project()
+        better = (self.render(None)[0] - proposed).square().mean() < (now - proposed).square().mean()
+        if not bool(better):
+            for g, x in self._numbers.tensors.items():
+                x.copy_(before[g])
 
     def _taken(self, before: Tensor, after: Tensor) -> Tensor:
         return self._steps.taken(before, after, self._step)
+
+    def _damped(self, group: GroupName) -> Callable[[Tensor, Tensor], Tensor]:
+        """A step of numbers times the root of their shapes' sizes by `detail_size`, 1 at most."""
+        share = (self._numbers.sizes(group) / self.config.detail_size).clamp(max=1).sqrt()
+        return lambda before, after: torch.lerp(before, after, share)
+
+    def _faded(self, before: Tensor, after: Tensor) -> Tensor:
+        """On the way to 0 or 1; what is invisible stays so."""
+        if not self.config.may_remove:
+            return before
+        pushed = after + PUSH * torch.where(after > 0.5, 1.0, -1.0)
+        return torch.where((before <= INVISIBLE) | (pushed <= INVISIBLE), 0.0, pushed)
 
     def project(self) -> None:
         """Keep every number in its range."""

@@ -38,7 +38,7 @@ class PointSteps:
             after = self.details.damped(before, after, step >= config.coarse_steps)
         after = after.clone()
         if config.simple:
-            self.outlines.keep_joints(after)
+            self.outlines.keep_joints(before, after)
         self.outlines.close(after, self.start)
         after = self.numbers.held("points", after)
         return self.simple.shortened(before, after) if config.simple else after

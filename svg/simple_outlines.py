@@ -81,7 +81,7 @@ class Polylines:
         compactness = self._area(s) / self._sum(length).square().clamp(min=1e-9)
         return Shapeliness(crossing, self._sum(spike.long()), compactness)
 
-    def _sum(self, x: Tensor) -> Float[Tensor, " p"]:
+    def _sum(self, x: Tensor) -> Tensor:
         return x.new_zeros(len(self.parts)).index_add(0, self.part, x)
 
     def _area(self, s: Float[Tensor, "s 2 2"]) -> Float[Tensor, " p"]:

@@ -250,7 +250,11 @@ CASES: dict[str, Callable[[Edit, Path], None]] = {
     "background": differs(background=[0, 0.5, 0]),
     "resolution": differs(resolution=48),
     "smoothness": differs(smoothness=0),
-    "uncross": refused_with(uncross=-1),  # what it does to a tangle: test_svg_scene.py
+    "detail_size": differs(detail_size=0),
+    "coarse_steps": differs(coarse_steps=2),
+    "simple": refused_with(simple="perhaps"),  # what it does: test_svg_simple_outlines.py
+    "may_remove": differs(may_remove=True),
+    "may_add": refused_with(may_add=-1),  # what it does: test_svg_additions.py
 }
 
 

@@ -206,7 +206,11 @@ def test_every_setting_is_read(document: Document, prior: UNetPrior, name: str) 
         "background": (0.0, 0.5, 0.0),
         "resolution": 64,
         "smoothness": 0.0,
-        "uncross": 0.0,
+        "detail_size": 0.0,
+        "coarse_steps": 2,
+        "simple": False,
+        "may_remove": True,
+        "may_add": 1,
     }
     results = []
     for config in (SvgConfig(), SvgConfig(**{name: changes[name]})):
