@@ -133,7 +133,7 @@ class Masked(Protocol[Shown]):
 
 
 @runtime_checkable
-class Revisable(Protocol[Shown]):
+class Revisable(Protocol):
     """A representation that may do more after a step than its optimizer does, given a proposal of the prior."""
 
     def revise(self, step: int, steps: int, propose: Callable[[Any], Images]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -52,7 +53,8 @@ def fade_key(draw: Draw) -> str:
 
 def _removable(document: Document) -> Iterator[Draw]:
     """Shapes that are not large, and of which nothing is drawn that does not fade with them."""
-    with_markers = {id(group.children[0]) for group in nodes(document.root) if _has_marker(group)}
+    groups = [node.children for node in nodes(document.root) if isinstance(node, Group)]
+    with_markers = {id(a) for group in groups for a, b in pairwise(group) if _is_marker(b)}
     for draw in draws(document.root):
         left, top, right, bottom = outline_box(draw, Affine2D(), document.parameters)
         large = max(right - left, bottom - top) > REMOVABLE * max(document.width, document.height)
@@ -60,8 +62,8 @@ def _removable(document: Document) -> Iterator[Draw]:
             yield draw
 
 
-def _has_marker(node: Node) -> bool:
-    return isinstance(node, Group) and any(isinstance(n, StaticPart) and n.name == "marker" for n in node.children)
+def _is_marker(node: Node) -> bool:
+    return isinstance(node, StaticPart) and node.name == "marker"
 
 
 def _fading(document: Document, visible: dict[str, float]) -> Document:

@@ -84,7 +84,7 @@ class SvgConfig:
         chosen |= set(GROUPS) if "all" in chosen else set()
         chosen |= set(COLORS) if "colors" in chosen else set()
         fades: tuple[GroupName, ...] = ("fades",) if self.may_remove or self.may_add else ()
-        return tuple(g for g in GROUPS if g in chosen) + fades
+        return (*(g for g in GROUPS if g in chosen), *fades)
 
     @property
     def suffix(self) -> str:

@@ -53,7 +53,7 @@ class SvgImage:
         mask: Float[Tensor, "1 1 H W"] | None = None,
         rasterizer: Rasterizer | None = None,
     ) -> None:
-        """rasterizer: that of the prepared document, where it has been made already (svg.rasterizer.make_rasterizer)."""
+        """rasterizer: that of the prepared document (svg.coming_and_going), where it has been made already."""
         self.config = config or SvgConfig()
         self.document = document = prepared(document, self.config)
         self.rasterizer = rasterizer or make_rasterizer(document)
@@ -136,8 +136,11 @@ class SvgImage:
     def param_groups(self) -> list[ParamGroup]:
         """Points, fills, strokes, widths, opacities and gradients; those that may not change are empty."""
         filters = {"points": self._taken, "fades": self._faded, **self._damped_colors}
-        return [ParamGroup(g, [x], LRS.get(g, LR), filters.get(g)) for g, x in self._numbers.tensors.items()
-                if g != "fades" or len(x)]
+        return [
+            ParamGroup(g, [x], LRS.get(g, LR), filters.get(g))
+            for g, x in self._numbers.tensors.items()
+            if g != "fades" or len(x)
+        ]
 
     def revise(self, step: int, steps: int, propose: Callable[[None], Images]) -> None:
         """Add a path, at the steps that are meant for that, where what the prior proposes differs most."""
@@ -148,7 +151,7 @@ class SvgImage:
             self._add(hidden[0], propose(None)[0])
 
     def _visible(self, draw: Draw) -> bool:
-        return float(self.values()[fade_key(draw)]) > INVISIBLE
+        return float(self.values()[fade_key(draw)].detach()) > INVISIBLE
 
     @torch.no_grad()
     def _add(self, draw: Draw, proposed: Tensor) -> None:

@@ -86,8 +86,10 @@ class Parts:
             each = outlines.contours(geometry)
             ids = [list(dict.fromkeys(i for curve in loop for i in curve[:4])) for loop, _ in each]
             groups = connected(np.array([_box(place[i]) for i in ids]).reshape(-1, 2, 2), 0.0)
-            owners = {g: add(_box(place[np.concatenate([ids[k] for k in np.flatnonzero(groups == g)])]))
-                      for g in dict.fromkeys(groups.tolist())}
+            owners = {
+                g: add(_box(place[np.concatenate([ids[k] for k in np.flatnonzero(groups == g)])]))
+                for g in dict.fromkeys(groups.tolist())
+            }
             row: dict[int, int] = {}
             for (loop, _), mine, g in zip(each, ids, groups.tolist(), strict=True):
                 for i in mine:
@@ -110,7 +112,7 @@ class Parts:
         self.filled = torch.tensor(filled, dtype=torch.bool, device=device)
         box = np.array(boxes).reshape(-1, 2, 2)
         cluster, extents = _clusters(box)
-        side = (box[:, 1] - box[:, 0])
+        side = box[:, 1] - box[:, 0]
         self.size = torch.tensor(side.max(1, initial=0) / CANVAS, device=device).float()
         self.area = torch.tensor(side.clip(1).prod(1), device=device).float()
         self.cluster = torch.tensor(cluster, device=device).long()
@@ -137,20 +139,18 @@ class Parts:
 
 
 def connected(boxes: np.ndarray, share: float) -> np.ndarray:
-    """The least index of all boxes (n, 2, 2) that each hangs together with, by overlaps of more than `share`."""
+    """A number for each of the boxes (n, 2, 2) that those share which hang together, by overlaps of more than `share`.
+
+    It is the index of one of them.
+    """
     label = np.arange(len(boxes))
-    if len(boxes) < 2:
-        return label
-    low = np.maximum(boxes[:, None, 0], boxes[None, :, 0])
-    high = np.minimum(boxes[:, None, 1], boxes[None, :, 1])
-    area = (boxes[:, 1] - boxes[:, 0]).clip(1e-3).prod(1)
-    shared = (high - low).clip(0).prod(2)
-    near = (shared > share * np.minimum(area[:, None], area[None])) | np.eye(len(boxes), dtype=bool)
-    while True:
-        found = np.where(near, label[None], len(boxes)).min(1)
-        if (found == label).all():
-            return label
-        label = found
+    low, high = boxes[:, 0], boxes[:, 1]
+    area = (high - low).prod(1)
+    for i in label.copy():
+        shared = (np.minimum(high, high[i]) - np.maximum(low, low[i])).clip(0).prod(1)
+        near = label[shared > share * np.minimum(area, area[i])]
+        label[np.isin(label, near)] = label[i]
+    return label
 
 
 def _clusters(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

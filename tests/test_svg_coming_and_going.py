@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lxml import etree
+from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
 from svg_oracles import DATA
 from torch import Tensor
 
@@ -15,11 +15,10 @@ from cpds.config import EditConfig, GuidanceConfig
 from cpds.editor import edit
 from cpds.priors.unet import UNetPrior
 from cpds.session import edit_in_folder
-from svg.coming_and_going import added, closed_curve, fade_key, prepared
+from svg.coming_and_going import closed_curve, prepared
 from svg.config import SvgConfig
 from svg.document import Document
 from svg.image import SvgImage
-from svg.model import draws
 
 BOTH = SvgConfig(may_remove=True, may_add=2)
 PAGE = b"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="-10 0 40 20" width="80" height="40">
@@ -48,7 +47,11 @@ def test_a_document_that_may_change_so_is_written_as_it_was(prior: UNetPrior) ->
 
 def test_what_is_invisible_is_removed_and_a_comment_stands_for_it(prior: UNetPrior) -> None:
     image = SvgImage(Document.parse(PAGE), prior, SvgConfig(may_remove=True))
-    assert {p.owner.get("id") for p in image.document.parameters.values() if p.group == "fades"} == {"eye", "nose", "tail"}
+    assert {p.owner.get("id") for p in image.document.parameters.values() if p.group == "fades"} == {
+        "eye",
+        "nose",
+        "tail",
+    }
     found = image.document.write(faded(image, eye=0.01, nose=0.6, tail=0.0))
     assert b'<g transform="scale(2)"><!-- cpds: removed circle id="eye" --></g>' in found
     assert b'opacity="0.3"' in found  # half of 0.6
@@ -106,7 +109,12 @@ def test_added_paths_may_move_whatever_was_asked_for(prior: UNetPrior) -> None:
     config = SvgConfig(optimize=("strokes",), only=("nose",), may_add=1)
     image = SvgImage(Document.parse(PAGE), prior, config)
     groups = {g.name: g.tensors[0] for g in image.param_groups()}
-    assert {name: len(x) for name, x in groups.items() if len(x)} == {"points": 50, "fills": 3, "strokes": 3, "fades": 1}
+    assert {name: len(x) for name, x in groups.items() if len(x)} == {
+        "points": 50,
+        "fills": 3,
+        "strokes": 3,
+        "fades": 1,
+    }
 
 
 def test_a_closed_curve_through_points_of_a_circle_is_nearly_one() -> None:

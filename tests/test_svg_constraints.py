@@ -66,7 +66,9 @@ def test_smoothing_solves_its_equation() -> None:
 
 def test_smooth_joints_stay_smooth_and_corners_are_free() -> None:
     """A cubic, a cubic that goes on smoothly, a corner, and a line that a cubic leaves in its direction."""
-    points = torch.tensor([[0.0, 0], [0, 10], [10, 20], [20, 20], [40, 20], [50, 9], [50, 0], [90, 40], [95, 45], [99, 60], [90, 70]])
+    points = torch.tensor(
+        [[0.0, 0], [0, 10], [10, 20], [20, 20], [40, 20], [50, 9], [50, 0], [90, 40], [95, 45], [99, 60], [90, 70]]
+    )
     made, start = outline("MCCLC", points)
     assert made.joints.tolist() == [[4, 6, 8], [12, 14, 16]]
     moved = start + 3 * randn(1, len(start))

@@ -43,7 +43,9 @@ def flattened(commands: str, p: Tensor) -> list[list[tuple[Tensor, Tensor]]]:
             pen = first = next(rest)
             found.append([])
             continue
-        points = [pen, *(next(rest) for _ in range({"L": 1, "Q": 2, "C": 3, "Z": 0}[c]))] + ([first] if c == "Z" else [])
+        points = [pen, *(next(rest) for _ in range({"L": 1, "Q": 2, "C": 3, "Z": 0}[c]))] + (
+            [first] if c == "Z" else []
+        )
         parts = 1 if c in "LZ" else CURVE
         stops = [at(points, k / parts) for k in range(parts + 1)]
         found[-1] += [(a, b) for a, b in itertools.pairwise(stops) if float((a - b).norm()) > 1e-3]
