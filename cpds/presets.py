@@ -139,7 +139,7 @@ def on_renderer(preset: EditConfig) -> EditConfig:
 def on_svg(preset: EditConfig) -> EditConfig:
     """A preset's method for drawings: where the prompts ask for nothing else, nothing moves."""
     rendered = on_renderer(preset)
-    return replace(rendered, guidance=replace(rendered.guidance, min_direction=1e-3))
+    return replace(rendered, guidance=replace(rendered.guidance, min_direction=1e-3), num_inference_steps=100)
 
 
 def on_splats(preset: EditConfig) -> EditConfig:

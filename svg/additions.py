@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d
 
 Image = Float[Tensor, "3 H W"]
-DIFFERENT = 0.12  # mean absolute difference of colors from which on a pixel asks for something
+DIFFERENT = 0.2  # mean absolute difference of colors from which on a pixel asks for something
 LEAST = 0.003  # of the page's area that a region must have
 FIRST, LAST = 0.3, 0.7  # of the run, between which paths are added: later ones would not be fitted
 

@@ -17,8 +17,8 @@ class Details:
 
     A step u of a part's points is the sum of four, of which a share is taken, s being sizes by `full_size`, 1 at most:
 
-        the mean step of its cluster               sqrt(s of the cluster)
-        its own mean step beside that              s of the part; that of a part alone is its cluster's
+        the mean step of its neighbors and its own sqrt(s of the largest of them)
+        its own mean step beside that              s of the part; one without neighbors has none
         a linear map of the part about its center  s of the part
         the rest, which bends it                   s of its thickness, 4 area / perimeter
 
@@ -31,18 +31,17 @@ class Details:
         area, perimeter = polylines.area_perimeter(flat)
         thickness = 4 * area / perimeter.clamp(min=1e-9) / CANVAS
         thickness = torch.where(parts.filled & (perimeter > 0), torch.minimum(thickness, parts.size), parts.size)
-        self.own, self.thin, self.whole = (
-            (x / full_size).clamp(max=1) for x in (parts.size, thickness, parts.cluster_size)
-        )
-        self.whole = self.whole.sqrt()
+        largest = parts.size.scatter_reduce(0, parts.of, parts.size[parts.near], "amax")
+        self.own, self.thin = ((x / full_size).clamp(max=1) for x in (parts.size, thickness))
+        self.whole = (largest / full_size).clamp(max=1).sqrt()
 
     def damped(self, before: Float[Tensor, " n"], after: Float[Tensor, " n"], bend: bool = True) -> Float[Tensor, " n"]:
         """What is taken of a step; without `bend` nothing of what bends a part."""
         parts, part = self.parts, self.parts.part
         x, u = parts.on_page(before), parts.on_page(after) - parts.on_page(before)
         mean = parts.mean(u)
-        cluster = self._cluster_mean(mean)[parts.cluster]
-        moved = self.whole[parts.cluster][:, None] * cluster + self.own[:, None] * (mean - cluster)
+        common = torch.zeros_like(mean).index_add(0, parts.of, parts.weight[:, None] * mean[parts.near])
+        moved = self.whole[:, None] * common + self.own[:, None] * (mean - common)
         x, u = x - parts.mean(x)[part], u - mean[part]
         ux, xx = (parts.mean(torch.einsum("ni,nj->nij", a, x).flatten(1)).view(-1, 2, 2) for a in (u, x))
         A = ux @ torch.linalg.inv(xx + RIDGE**2 / 12 * torch.eye(2, device=x.device))
@@ -56,11 +55,3 @@ class Details:
         share = self.own[parts.number_part]
         found[parts.number] = torch.lerp(before[parts.number], after[parts.number], share)
         return found
-
-    def _cluster_mean(self, mean: Float[Tensor, "p 2"]) -> Float[Tensor, "c 2"]:
-        """The clusters' mean steps; parts weigh by their areas."""
-        parts = self.parts
-        total = mean.new_zeros(len(parts.cluster_size), 3)
-        weighed = torch.cat([mean, torch.ones_like(mean[:, :1])], 1) * parts.area[:, None]
-        total = total.index_add(0, parts.cluster, weighed)
-        return total[:, :2] / total[:, 2:]

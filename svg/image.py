@@ -30,8 +30,8 @@ from svg.raster.page import over
 from svg.rasterizer import Rasterizer, make_rasterizer
 from svg.selection import chosen
 
-LRS = {"points": 3.0, "widths": 1.0}  # px of the canvas of svg.flat
-LR = 0.02  # of what is a fraction
+LRS = {"points": 4.5, "widths": 1.5}  # px of the canvas (svg.parts), of shapes of full size
+LR = 0.03  # of what is a fraction
 PUSH = 0.008  # of each step, by which a shape becomes wholly visible or wholly invisible
 
 

@@ -1,13 +1,13 @@
 """The parts of a drawing, for which a step is damped by size: what of each path holds together, and what lies on what.
 
-A part is a basic shape, or those contours of a path whose boxes overlap (an outline and its holes). Parts that lie on
-each other and are small together form a cluster: an eye of several shapes.
+A part is a basic shape, or those contours of a path whose boxes overlap (an outline and its holes). Small parts have
+neighbors that they move with: the shapes of an eye, the bars of a grille.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -18,8 +18,8 @@ from svg.model import Draw, Geometry
 from svg.raster import outlines
 
 CANVAS = 512.0  # px of the longer side, the unit of points and widths
-CLUSTER = 0.35  # of the canvas: larger parts stand alone
-OVERLAP = 0.3  # of the smaller one's box, from which on parts lie on each other
+SMALL = 0.35  # of the canvas: larger parts have no neighbors
+REACH = 0.05  # of the canvas: gap between neighbors
 CURVE = 6  # segments of a flattened curve
 DUST = 0.1  # canvas px between ends that are one point
 
@@ -51,72 +51,33 @@ class Parts:
     matrix: Float[Tensor, "p 2 2"]  # from the flat tensor's directions to the page's
     filled: Bool[Tensor, " p"]
     size: Float[Tensor, " p"]  # longer side of the box, of the canvas
-    cluster: Int[Tensor, " p"]
-    cluster_size: Float[Tensor, " c"]
-    area: Float[Tensor, " p"]  # of the box: what a part weighs in its cluster
+    of: Int[Tensor, " q"]  # a part …
+    near: Int[Tensor, " q"]  # … one of its neighbors, itself among them …
+    weight: Float[Tensor, " q"]  # … and how much that counts; they sum to 1
 
     def __init__(self, found: Sequence[Outline], page_unit: float, device: torch.device) -> None:
         """page_unit: canvas px per page px."""
-        points, part, numbers, number_part, curves = [], [], [], [], []
-        matrices, filled, boxes = [], [], []
-        contours = 0
+        rows = _Rows()
         for outline in found:
-            geometry, m, x = outline.geometry, outline.draw.matrix, outline.numbers.double().numpy()
-            scale = np.sqrt(abs(m.det))
-            linear = np.array([[m.a, m.c], [m.b, m.d]]) / scale
-            offset = np.array([m.e, m.f]) * page_unit
+            rows.take(outline, page_unit)
 
-            def add(box: np.ndarray, linear: np.ndarray = linear, draw: Draw = outline.draw) -> int:
-                matrices.append(linear)
-                filled.append(draw.fill is not None)
-                boxes.append(box)
-                return len(boxes) - 1
+        def table(numbers: Sequence[object], width: int = 0) -> Tensor:
+            made = torch.tensor(numbers, device=device).long()
+            return made.reshape(-1, width) if width else made
 
-            if geometry.kind not in ("path", "line"):
-                half = {"circle": x[[-1, -1]], "ellipse": x[2:4], "rect": x[2:4] / 2}[geometry.kind]
-                center = x[:2] + (half if geometry.kind == "rect" else 0)
-                corners = center + half * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])
-                own = add(_box(corners @ linear.T + offset))
-                points.append(outline.start)
-                part.append(own)
-                numbers += range(outline.start + 2, outline.start + len(x))
-                number_part += [own] * (len(x) - 2)
-                continue
-            place = x.reshape(-1, 2) @ linear.T + offset
-            each = outlines.contours(geometry)
-            ids = [list(dict.fromkeys(i for curve in loop for i in curve[:4])) for loop, _ in each]
-            groups = connected(np.array([_box(place[i]) for i in ids]).reshape(-1, 2, 2), 0.0)
-            owners = {
-                g: add(_box(place[np.concatenate([ids[k] for k in np.flatnonzero(groups == g)])]))
-                for g in dict.fromkeys(groups.tolist())
-            }
-            row: dict[int, int] = {}
-            for (loop, _), mine, g in zip(each, ids, groups.tolist(), strict=True):
-                for i in mine:
-                    if i not in row:
-                        row[i] = len(points)
-                        points.append(outline.start + 2 * i)
-                        part.append(owners[g])
-                for *ends, degree in loop:
-                    real = degree > 1 or np.abs(place[ends[0]] - place[ends[3]]).max() > DUST
-                    if real:
-                        curves.append((*(row[i] for i in ends), degree, contours, owners[g]))
-                contours += 1
-        table = torch.tensor(curves, device=device).long().reshape(-1, 7)
-        self.curve, (self.degree, self.contour, self.curve_part) = table[:, :4], table[:, 4:].unbind(1)
-        self.point, self.part, self.number, self.number_part = (
-            torch.tensor(x, device=device).long() for x in (points, part, numbers, number_part)
-        )
-        self.matrix = torch.tensor(np.array(matrices).reshape(-1, 2, 2), device=device).float()
+        curves = table(rows.curves, 7)
+        self.curve, (self.degree, self.contour, self.curve_part) = curves[:, :4], curves[:, 4:].unbind(1)
+        self.point, self.part = table(rows.point), table(rows.part)
+        self.number, self.number_part = table(rows.number), table(rows.number_part)
+        self.matrix = torch.from_numpy(np.array(rows.matrices).reshape(-1, 2, 2)).float().to(device)
         self.inverse = torch.linalg.inv(self.matrix)
-        self.filled = torch.tensor(filled, dtype=torch.bool, device=device)
-        box = np.array(boxes).reshape(-1, 2, 2)
-        cluster, extents = _clusters(box)
-        side = box[:, 1] - box[:, 0]
-        self.size = torch.tensor(side.max(1, initial=0) / CANVAS, device=device).float()
-        self.area = torch.tensor(side.clip(1).prod(1), device=device).float()
-        self.cluster = torch.tensor(cluster, device=device).long()
-        self.cluster_size = torch.tensor(extents / CANVAS, device=device).float()
+        self.filled = torch.tensor(rows.filled, dtype=torch.bool, device=device)
+        boxes = np.array(rows.boxes).reshape(-1, 2, 2)
+        side = boxes[:, 1] - boxes[:, 0]
+        self.size = torch.from_numpy(side.max(1, initial=0) / CANVAS).float().to(device)
+        of, near, weight = neighbors(boxes)
+        self.of, self.near = table(of.tolist()), table(near.tolist())
+        self.weight = torch.from_numpy(weight).float().to(device)
 
     def __len__(self) -> int:
         return len(self.size)
@@ -138,6 +99,63 @@ class Parts:
         return x.new_zeros(len(self), x.shape[1]).index_add(0, self.part, x) / count.clamp(min=1)[:, None]
 
 
+@dataclass
+class _Rows:
+    """The tables while they are filled, outline by outline."""
+
+    point: list[int] = field(default_factory=list)
+    part: list[int] = field(default_factory=list)
+    number: list[int] = field(default_factory=list)
+    number_part: list[int] = field(default_factory=list)
+    curves: list[tuple[int, ...]] = field(default_factory=list)
+    matrices: list[np.ndarray] = field(default_factory=list)
+    filled: list[bool] = field(default_factory=list)
+    boxes: list[np.ndarray] = field(default_factory=list)
+    contours: int = 0
+
+    def take(self, outline: Outline, page_unit: float) -> None:
+        """Add an outline's parts."""
+        m, x = outline.draw.matrix, outline.numbers.double().numpy()
+        linear = np.array([[m.a, m.c], [m.b, m.d]]) / np.sqrt(abs(m.det))
+        offset = np.array([m.e, m.f]) * page_unit
+        if outline.geometry.kind in ("path", "line"):
+            self._take_path(outline, x.reshape(-1, 2) @ linear.T + offset, linear)
+            return
+        kind = outline.geometry.kind
+        half = {"circle": x[[-1, -1]], "ellipse": x[2:4], "rect": x[2:4] / 2}[kind]
+        corners = x[:2] + half * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]]) + (half if kind == "rect" else 0)
+        part = self._part(outline, corners @ linear.T + offset, linear)
+        self.point.append(outline.start)
+        self.part.append(part)
+        self.number += range(outline.start + 2, outline.start + len(x))
+        self.number_part += [part] * (len(x) - 2)
+
+    def _part(self, outline: Outline, points: np.ndarray, linear: np.ndarray) -> int:
+        self.boxes.append(_box(points))
+        self.matrices.append(linear)
+        self.filled.append(outline.draw.fill is not None)
+        return len(self.boxes) - 1
+
+    def _take_path(self, outline: Outline, place: np.ndarray, linear: np.ndarray) -> None:
+        """`place`: its points on the page, in canvas px."""
+        contours = outlines.contours(outline.geometry)
+        ids = [list(dict.fromkeys(i for curve in curves for i in curve[:4])) for curves, _ in contours]
+        group = connected(np.array([_box(place[own]) for own in ids]).reshape(-1, 2, 2), 0.0).tolist()
+        members = {g: [i for own, h in zip(ids, group, strict=True) if h == g for i in own] for g in group}
+        part = {g: self._part(outline, place[own], linear) for g, own in members.items()}
+        row: dict[int, int] = {}
+        for (curves, _), own, g in zip(contours, ids, group, strict=True):
+            for i in own:
+                if i not in row:  # a contour may begin where the one before did
+                    row[i] = len(self.point)
+                    self.point.append(outline.start + 2 * i)
+                    self.part.append(part[g])
+            for *ends, degree in curves:
+                if degree > 1 or np.abs(place[ends[0]] - place[ends[3]]).max() > DUST:
+                    self.curves.append((*(row[i] for i in ends), degree, self.contours, part[g]))
+            self.contours += 1
+
+
 def connected(boxes: np.ndarray, share: float) -> np.ndarray:
     """A number for each of the boxes (n, 2, 2) that those share which hang together, by overlaps of more than `share`.
 
@@ -153,14 +171,24 @@ def connected(boxes: np.ndarray, share: float) -> np.ndarray:
     return label
 
 
-def _clusters(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The cluster of each part, counted from 0, and their sizes."""
-    small = np.flatnonzero((boxes[:, 1] - boxes[:, 0]).max(1, initial=0) < CLUSTER * CANVAS)
-    label = np.arange(len(boxes))
-    label[small] = small[connected(boxes[small], OVERLAP)]
-    names, cluster = np.unique(label, return_inverse=True)
-    extents = [np.ptp(boxes[cluster == c].reshape(-1, 2), axis=0).max() for c in range(len(names))]
-    return cluster, np.array(extents)
+def neighbors(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs of parts that move alike, each with itself, and how much the second counts for the first.
+
+    Small parts do, the more the nearer their boxes and the larger the other: exp(-(gap / REACH)² / 2) times its area.
+    """
+    side = boxes[:, 1] - boxes[:, 0]
+    area, small = side.clip(1).prod(1), side.max(1, initial=0) < SMALL * CANVAS
+    rows, columns, weights = [], [], []
+    for i in range(len(boxes)):
+        gap = np.maximum(boxes[:, 0] - boxes[i, 1], boxes[i, 0] - boxes[:, 1]).clip(0)
+        near = np.exp(-(gap**2).sum(1) / (2 * (REACH * CANVAS) ** 2)) * (small & small[i])
+        near[i] = 1
+        chosen = np.flatnonzero(near > 0.1)
+        weight = near[chosen] * area[chosen]
+        rows.append(np.full(len(chosen), i))
+        columns.append(chosen)
+        weights.append(weight / weight.sum())
+    return (*(np.concatenate([*x, np.zeros(0, int)]) for x in (rows, columns)), np.concatenate([*weights, np.zeros(0)]))
 
 
 def _box(points: np.ndarray) -> np.ndarray:
