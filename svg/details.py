@@ -19,7 +19,7 @@ class Details:
 
         the mean step of its neighbors and its own sqrt(s of the largest of them)
         its own mean step beside that              s of the part; one without neighbors has none
-        a linear map of the part about its center  s of the part
+        a linear map about its center, that of its neighbors and its own  s of the part
         the rest, which bends it                   s of its thickness, 4 area / perimeter
 
     so that an eye of several shapes stays one and a whisker does not fray.
@@ -40,12 +40,12 @@ class Details:
         parts, part = self.parts, self.parts.part
         x, u = parts.on_page(before), parts.on_page(after) - parts.on_page(before)
         mean = parts.mean(u)
-        common = torch.zeros_like(mean).index_add(0, parts.of, parts.weight[:, None] * mean[parts.near])
+        common = parts.common(mean)
         moved = self.whole[:, None] * common + self.own[:, None] * (mean - common)
         x, u = x - parts.mean(x)[part], u - mean[part]
         ux, xx = (parts.mean(torch.einsum("ni,nj->nij", a, x).flatten(1)).view(-1, 2, 2) for a in (u, x))
         A = ux @ torch.linalg.inv(xx + RIDGE**2 / 12 * torch.eye(2, device=x.device))
-        linear = torch.einsum("nij,nj->ni", A[part], x)
+        linear = torch.einsum("nij,nj->ni", parts.common(A)[part], x)
         thin = self.thin if bend else torch.zeros_like(self.thin)
         taken = moved[part] + self.own[part, None] * linear + thin[part, None] * (u - linear)
         found = after.clone()

@@ -93,6 +93,11 @@ class Parts:
         for axis in (0, 1):
             flat[self.point + axis] += own[:, axis]
 
+    def common(self, x: Float[Tensor, "p *d"]) -> Float[Tensor, "p *d"]:
+        """Of each part the mean of its neighbors and itself, as they weigh."""
+        weighed = torch.einsum("q,q...->q...", self.weight, x[self.near])
+        return torch.zeros_like(x).index_add(0, self.of, weighed)
+
     def mean(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "p d"]:
         """Of each part's points."""
         count = x.new_zeros(len(self)).index_add(0, self.part, torch.ones_like(x[:, 0]))

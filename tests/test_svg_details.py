@@ -61,13 +61,17 @@ def test_a_step_is_split_as_it_is_said(bend: bool) -> None:
     u = (parts.on_page(flat + step) - parts.on_page(flat)).double().numpy()
     want, part = np.zeros_like(u), parts.part.numpy()
     size = parts.size.double().numpy()
+    maps = []
+    for p in range(len(parts)):
+        y, v = x[part == p] - x[part == p].mean(0), u[part == p] - u[part == p].mean(0)
+        ridge = np.sqrt(len(y) / 12) * 0.02 * 512 * np.eye(2)
+        maps.append(np.linalg.lstsq(np.concatenate([y, ridge]), np.concatenate([v, np.zeros((2, 2))]), rcond=None)[0])
     for p in range(len(parts)):
         mates, weights, largest = {1: ([1, 2], [0.8, 0.2], 1), 2: ([1, 2], [0.8, 0.2], 1)}.get(p, ([p], [1.0], p))
         whole = sum(w * u[part == q].mean(0) for w, q in zip(weights, mates, strict=True))
         own = min(1, size[p] / 0.5)
         y, v = x[part == p] - x[part == p].mean(0), u[part == p] - u[part == p].mean(0)
-        ridge = np.sqrt(len(y) / 12) * 0.02 * 512 * np.eye(2)
-        A = np.linalg.lstsq(np.concatenate([y, ridge]), np.concatenate([v, np.zeros((2, 2))]), rcond=None)[0]
+        A = sum(w * maps[q] for w, q in zip(weights, mates, strict=True))
         linear, thin = y @ A, float(details.thin[p]) * bend
         share = np.sqrt(min(1, size[largest] / 0.5))
         want[part == p] = share * whole + own * (u[part == p].mean(0) - whole + linear) + thin * (v - linear)
