@@ -10,6 +10,7 @@ from svg.parts import CANVAS, Parts
 from svg.simple_outlines import Polylines
 
 RIDGE = 0.02 * CANVAS  # canvas px: a part that is thinner than this is stretched across less than it might be
+LINE = 0.25  # of its size: what counts as the thickness of an outline without a fill, which cannot fray
 
 
 class Details:
@@ -17,10 +18,10 @@ class Details:
 
     A step u of a part's points is the sum of four, of which a share is taken, s being sizes by `full_size`, 1 at most:
 
-        the mean step of its neighbors and its own sqrt(s of the largest of them)
-        its own mean step beside that              s of the part; one without neighbors has none
-        a linear map about its center, that of its neighbors and its own  s of the part
-        the rest, which bends it                   s of its thickness, 4 area / perimeter
+        the mean step of its neighbors and its own  sqrt(s of the largest of them)
+        its own mean step beside that               s of the part; one without neighbors has none
+        a linear map about its center, averaged alike  s of the part
+        the rest, which bends it                    s of its thickness, 4 area / perimeter
 
     so that an eye of several shapes stays one and a whisker does not fray.
     """
@@ -30,7 +31,8 @@ class Details:
         self.parts = parts
         area, perimeter = polylines.area_perimeter(flat)
         thickness = 4 * area / perimeter.clamp(min=1e-9) / CANVAS
-        thickness = torch.where(parts.filled & (perimeter > 0), torch.minimum(thickness, parts.size), parts.size)
+        filled = torch.minimum(torch.where(perimeter > 0, thickness, parts.size), parts.size)
+        thickness = torch.where(parts.filled, filled, LINE * parts.size)
         largest = parts.size.scatter_reduce(0, parts.of, parts.size[parts.near], "amax")
         self.own, self.thin = ((x / full_size).clamp(max=1) for x in (parts.size, thickness))
         self.whole = (largest / full_size).clamp(max=1).sqrt()

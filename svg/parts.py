@@ -93,8 +93,8 @@ class Parts:
         for axis in (0, 1):
             flat[self.point + axis] += own[:, axis]
 
-    def common(self, x: Float[Tensor, "p *d"]) -> Float[Tensor, "p *d"]:
-        """Of each part the mean of its neighbors and itself, as they weigh."""
+    def common(self, x: Tensor) -> Tensor:
+        """Of rows (p, …), one for each part, the mean of its neighbors' and its own, as they weigh."""
         weighed = torch.einsum("q,q...->q...", self.weight, x[self.near])
         return torch.zeros_like(x).index_add(0, self.of, weighed)
 
