@@ -18,7 +18,7 @@ from svg.config import SvgConfig
 from svg.document import Document
 from svg.model import Draw, Group, Node, Parameter, StaticPart, draws, nodes
 from svg.parse.clips import outline_box
-from svg.parse.writer import FADE, is_added
+from svg.parse.writer import FADE
 
 REMOVABLE = 0.5  # of the page's longer side: larger shapes stay
 CURVES = 8  # of an added outline
@@ -32,18 +32,18 @@ def prepared(document: Document, config: SvgConfig) -> Document:
     """
     if not (config.may_remove or config.may_add) or any(p.property == FADE for p in document.parameters.values()):
         return document
+    extended = document
     if config.may_add:
         extended = Document.parse(document.with_paths([_circle(document)] * config.may_add), "the SVG")
-        document = replace(extended, packed=document.packed)
-    keys = {d.geometry.key: 0.0 for d in added(document)}
+    keys = {d.geometry.key: 0.0 for d in draws(extended.root) if d.geometry.key not in document.parameters}
     if config.may_remove:
-        keys = {d.geometry.key: 1.0 for d in _removable(document) if d.geometry.key not in keys} | keys
-    return _fading(document, keys)
+        keys |= {d.geometry.key: 1.0 for d in _removable(document)}
+    return _fading(replace(extended, packed=document.packed), keys)
 
 
-def added(document: Document) -> list[Draw]:
+def addable(document: Document) -> list[Draw]:
     """What may be added, in the order of the file."""
-    return [d for d in draws(document.root) if is_added(document.parameters[d.geometry.key])]
+    return [d for d in draws(document.root) if document.parameters[d.geometry.key].owner in document.addable]
 
 
 def fade_key(draw: Draw) -> str:

@@ -24,7 +24,7 @@ from svg.parse.parameters import ParameterTable
 from svg.parse.transforms import Box, fit, view_box
 from svg.parse.use_expansion import check_use_expansion
 from svg.parse.values import RGB, color, length
-from svg.parse.writer import Writer
+from svg.parse.writer import FADE, Writer
 from svg.parse.xml import Tree, read_tree, tag
 
 MIN_SIDE, MAX_SIDE = 1e-3, 1e6  # px
@@ -106,6 +106,11 @@ class Document:
         names the key of a value that is unknown, of another shape, infinite, or a constant's.
         """
         return self._writer.write(self.parameters, values)
+
+    @property
+    def addable(self) -> set[Any]:
+        """The elements that were put in to become visible where they are wanted (svg.coming_and_going)."""
+        return {p.owner for p in self.parameters.values() if p.property == FADE and p.value == 0}
 
     def with_paths(self, outlines: Sequence[str]) -> bytes:
         """The document with a path more, marked as added, for each of these values of d, at its end."""

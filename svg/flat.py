@@ -35,7 +35,7 @@ class FlatParameters:
         self.unit = CANVAS / max(document.width, document.height)  # canvas px per page px
         exact = torch.float32 if device.type == "mps" else torch.float64
         self.base = {k: torch.from_numpy(p.value).to(device, exact) for k, p in document.parameters.items()}
-        self._bindings = bindings(document.root)
+        self._bindings, self._addable = bindings(document.root), document.addable
         self.tensors = self._gathered(self._in_units)
         self.start = {g: x.clone() for g, x in self.tensors.items()}
         self._low, self._high = self._gathered(self._lowest), self._gathered(self._highest)
@@ -128,7 +128,7 @@ class FlatParameters:
     def _within(self, p: Parameter, pixels: np.ndarray) -> Tensor:
         """1 for numbers that may change: points that lie on `pixels`; other numbers if most of their outline does."""
         binding = self._bindings[p.key]
-        if binding.draw is None or binding.geometry is None:
+        if binding.draw is None or binding.geometry is None or p.owner in self._addable:
             return torch.ones(p.value.size, device=self.device)
         numbers, kind = self.document.parameters[binding.geometry.key].value, binding.geometry.kind
         points = numbers.reshape(-1, 2) if kind in ("path", "line") else numbers[None, :2]

@@ -6,10 +6,10 @@ import gzip
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from cpds.images import working_size
 from cpds.masks import edit_mask
@@ -17,22 +17,19 @@ from cpds.rendered import fingerprint
 from cpds.representation import ImageSpec, ParamGroup
 from cpds.runs import write_atomic
 from cpds.types import Images
-from svg.additions import addition_steps, wanted_region
-from svg.coming_and_going import CURVES, added, closed_curve, fade_key, prepared
+from svg.coming_and_going import prepared
 from svg.config import COLORS, GroupName, SvgConfig
 from svg.document import Document
 from svg.flat import FlatParameters
-from svg.model import Draw, Solid
-from svg.parse.writer import INVISIBLE, is_added
 from svg.parts import CANVAS
 from svg.point_steps import PointSteps
 from svg.raster.page import over
 from svg.rasterizer import Rasterizer, make_rasterizer
 from svg.selection import chosen
+from svg.visibility import Visibility
 
 LRS = {"points": 4.5, "widths": 1.5}  # px of the canvas (svg.parts), of shapes of full size
 LR = 0.03  # of what is a fraction
-PUSH = 0.008  # of each step, by which a shape becomes wholly visible or wholly invisible
 
 
 class SvgImage:
@@ -66,6 +63,7 @@ class SvgImage:
         self._numbers = FlatParameters(document, chosen(document, self.config), spec.device)
         self._steps = PointSteps(self._numbers, self.config)
         self._damped_colors = {g: self._damped(g) for g in COLORS} if self.config.detail_size else {}
+        self._visibility = Visibility(self._numbers, self.config)
         self._step = 0
         if self._mask is not None:
             self._numbers.hold_outside(self._mask)
@@ -94,13 +92,7 @@ class SvgImage:
 
     def changes(self) -> str:
         """What has been removed and added, in words."""
-        shown = self._numbers.tensors["fades"].tolist()
-        new = [is_added(p) for p in self._numbers.members["fades"]]
-        gone, more = (
-            sum((value <= INVISIBLE) == hidden for value, own in zip(shown, new, strict=True) if own == is_new)
-            for is_new, hidden in ((False, True), (True, False))
-        )
-        return f"{gone} of {new.count(False)} small shapes removed, {more} of {new.count(True)} paths added"
+        return self._visibility.changes()
 
     def values(self) -> dict[str, Tensor]:
         """Every number that is drawn, by key, in the document's units; differentiable in what may change."""
@@ -135,7 +127,7 @@ class SvgImage:
 
     def param_groups(self) -> list[ParamGroup]:
         """Points, fills, strokes, widths, opacities and gradients; those that may not change are empty."""
-        filters = {"points": self._taken, "fades": self._faded, **self._damped_colors}
+        filters = {"points": self._taken, "fades": self._visibility.taken, **self._damped_colors}
         return [
             ParamGroup(g, [x], LRS.get(g, LR), filters.get(g))
             for g, x in self._numbers.tensors.items()
@@ -144,34 +136,12 @@ class SvgImage:
 
     def revise(self, step: int, steps: int, propose: Callable[[None], Images]) -> None:
         """Add a path, at the steps that are meant for that, where what the prior proposes differs most."""
-        if step not in addition_steps(self.config.may_add, steps):
-            return
-        hidden = [d for d in added(self.document) if not self._visible(d)]
-        if hidden:
-            self._add(hidden[0], propose(None)[0])
-
-    def _visible(self, draw: Draw) -> bool:
-        return float(self.values()[fade_key(draw)].detach()) > INVISIBLE
-
-    @torch.no_grad()
-    def _add(self, draw: Draw, proposed: Tensor) -> None:
-        """Make an invisible path visible where it brings the page nearer to what is proposed."""
-        now = self.render(None)[0]
-        region = wanted_region(now.cpu(), proposed.float().clamp(0, 1).cpu(), CURVES)
-        if region is None:
-            return
-        inverse, page = self.document.matrix.inverse(), (self.document.width, self.document.height)
-        anchors = np.stack(inverse.apply(*(region.anchors * page).T), 1)
-        before = {g: x.clone() for g, x in self._numbers.tensors.items()}
-        self._numbers.set(draw.geometry.key, closed_curve(anchors))
-        if isinstance(draw.fill, Solid):
-            self._numbers.set(draw.fill.key, region.color)
-        self._numbers.set(fade_key(draw), np.array(1.0))
-        self._numbers.project()
-        better = (self.render(None)[0] - proposed).square().mean() < (now - proposed).square().mean()
-        if not bool(better):
-            for g, x in self._numbers.tensors.items():
-                x.copy_(before[g])
+        if draw := self._visibility.next_addition(step, steps):
+            with torch.no_grad():
+                now, proposed = self.render(None), propose(None)
+                if self._mask is not None:
+                    proposed = torch.lerp(now, proposed, interpolate(self._mask.to(now), now.shape[2:]))
+            self._visibility.add(draw, lambda: self.render(None), proposed)
 
     def _taken(self, before: Tensor, after: Tensor) -> Tensor:
         return self._steps.taken(before, after, self._step)
@@ -180,13 +150,6 @@ class SvgImage:
         """A step of numbers times the root of their shapes' sizes by `detail_size`, 1 at most."""
         share = (self._numbers.sizes(group) / self.config.detail_size).clamp(max=1).sqrt()
         return lambda before, after: torch.lerp(before, after, share)
-
-    def _faded(self, before: Tensor, after: Tensor) -> Tensor:
-        """On the way to 0 or 1; what is invisible stays so."""
-        if not self.config.may_remove:
-            return before
-        pushed = after + PUSH * torch.where(after > 0.5, 1.0, -1.0)
-        return torch.where((before <= INVISIBLE) | (pushed <= INVISIBLE), 0.0, pushed)
 
     def project(self) -> None:
         """Keep every number in its range."""

