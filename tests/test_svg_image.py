@@ -86,6 +86,16 @@ def test_an_edit_changes_numbers_and_nothing_else(document: Document, prior: UNe
         np.testing.assert_allclose(again[key].value, value.detach().numpy(), atol=3e-3)
 
 
+def test_an_edit_to_the_same_prompt_gives_the_very_document(document: Document, prior: UNetPrior) -> None:
+    """With the preset's contrastive loss too, whose gradient is not zero by itself."""
+    image, preset = SvgImage(document, prior), PRESETS["cpds-svg"]
+    assert preset.guidance.w_cut
+    edit(image, prior, "a cat", "a cat", replace(preset, num_inference_steps=3))
+    assert not moved(image)
+    edit(image, prior, "a cat", "a dog", replace(preset, num_inference_steps=3))
+    assert moved(image)
+
+
 def test_points_move_in_canvas_pixels_whatever_the_scale(prior: UNetPrior) -> None:
     """Two documents that look the same, one in units a hundred times larger, take the same steps on the page."""
     small = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><path d="M4 4C30 0 44 20 20 28Z"/></svg>'
