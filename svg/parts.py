@@ -193,7 +193,9 @@ def neighbors(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rows.append(np.full(len(chosen), i))
         columns.append(chosen)
         weights.append(weight / weight.sum())
-    return (*(np.concatenate([*x, np.zeros(0, int)]) for x in (rows, columns)), np.concatenate([*weights, np.zeros(0)]))
+    if not rows:
+        return np.zeros(0, int), np.zeros(0, int), np.zeros(0)
+    return np.concatenate(rows), np.concatenate(columns), np.concatenate(weights)
 
 
 def _box(points: np.ndarray) -> np.ndarray:
