@@ -309,7 +309,7 @@ def test_what_was_packed_stays_packed(tmp_path: Path, prior: UNetPrior) -> None:
 
 def test_learning_rates_are_in_the_groups_own_units(document: Document, prior: UNetPrior) -> None:
     rates = {group.name: group.lr for group in SvgImage(document, prior).param_groups()}
-    assert rates == {g: {"points": 3.0, "widths": 1.0}.get(g, 0.02) for g in GROUPS}
+    assert rates == {g: {"points": 4.5, "widths": 1.5}.get(g, 0.03) for g in GROUPS}
     assert PRESETS[SvgImage.preset].lr is None  # an edit takes these
 
 
