@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,11 +13,11 @@ from cpds.errors import InputError
 from cpds.guidance import Guidance, StepResult
 from cpds.objectives.base import Objective
 from cpds.parts import require_kind
-from cpds.polish import polish, require_latents
+from cpds.polish import polish, proposed, require_latents
 from cpds.presets import PRESETS
 from cpds.priors.base import Prior
 from cpds.rendered import Rendered
-from cpds.representation import ParamGroup, Representation
+from cpds.representation import ParamGroup, Representation, Revisable
 from cpds.selection.base import PatchSelector
 from cpds.state import Callback, EditState, finite
 
@@ -118,6 +119,8 @@ def run(state: EditState, callbacks: Sequence[Callback] = ()) -> EditState:
         update(state, result)
         representation.project()
         state.step += 1
+        if isinstance(representation, Revisable):
+            representation.revise(state.step, config.num_inference_steps, partial(proposed, state))
         for callback in callbacks:
             callback.stepped(state, result)
     polish(state)

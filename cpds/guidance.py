@@ -118,6 +118,8 @@ class Guidance:
         live = target.clone().requires_grad_()
         predictions, before, after = self._predict(pair, live, self._levels(pair, step, relevance))
         direction = self._direction(pair, predictions)
+        kept = self._kept(direction)
+        direction = kept * direction
         metrics = {
             "timestep": float(t),
             "direction": float(direction.square().mean().sqrt()),
@@ -133,7 +135,7 @@ class Guidance:
                 cut = self._cut_loss(before, after, relevance, generator)
                 loss = undo * config.w_cut * cut
             losses["cut"] = loss.detach()
-            gradient = gradient + torch.autograd.grad(loss, live)[0]
+            gradient = gradient + kept * torch.autograd.grad(loss, live)[0]
             metrics["cut"] = float(cut.detach()) / self.edits
             if (step + 1) % config.selector_every == 0:
                 metrics |= mean_metrics([selector.update() for selector in self.selectors])
@@ -205,11 +207,13 @@ class Guidance:
             raise InputError(f"the objective's direction is {found}: it must be a tensor {tuple(pair.target.shape)}")
         if config.localize and not self.objective.localizes:
             direction = weights.changes * direction
-        if config.min_direction:
-            rms = direction.reshape(self.edits, -1).square().mean(1).sqrt()
-            kept = (rms >= config.min_direction).repeat_interleave(len(direction) // self.edits)
-            direction = kept.view(-1, 1, 1, 1) * direction
         return direction
+
+    def _kept(self, direction: Latents) -> Tensor:
+        """1 for views of edits whose direction is as strong as is asked for, 0 for those whose step is left out."""
+        rms = direction.reshape(self.edits, -1).square().mean(1).sqrt()
+        kept = (rms >= self.config.min_direction).repeat_interleave(len(direction) // self.edits)
+        return kept.to(direction).view(-1, 1, 1, 1)
 
     def _predict(
         self, pair: EditPair, live: Latents, levels: tuple[Weights, ...]

@@ -12,9 +12,10 @@ from cpds.relevance import changes
 from cpds.representation import Representation, WritableLatents
 from cpds.sdedit import ddim, descending, noisiest
 from cpds.state import EditState
-from cpds.types import Latents
+from cpds.types import Images, Latents
 
 STEP = 0.05  # of the schedule's length, between two denoising steps
+PROPOSAL = 0.5  # noise level of what the prior proposes: new shapes, the old ones where they are
 CHANGED = 0.3  # root mean square over channels from which on a cell of the latents is wholly taken
 
 
@@ -40,17 +41,30 @@ def polish(state: EditState) -> None:
     state.unpolished = {name: x.clone() for name, x in state.tensors().items() if name.startswith("param.")}
     view = shown.sample_view(state.step, torch.Generator())
     edited, source = shown.latents(view), shown.source_latents(view)
-    schedule, count = state.prior.schedule, len(edited)
-    start = min(round(config.polish * len(schedule)), noisiest(schedule))
-    grid = descending(start, max(1, round(config.polish / STEP)))
-    noise = torch.randn(1, *edited.shape[1:], generator=torch.Generator().manual_seed(config.seed))
-    noisy = schedule.add_noise(edited, noise.to(edited).expand_as(edited), grid[0].expand(count))
-    prompts = guidance.conditioning["target"].repeat(count), guidance.conditioning["null"]
-    denoised = ddim(state.prior, noisy, grid, *prompts, lambda time: GuidanceScale.at(config.guidance, time).target)
+    denoised = redrawn(state, edited, config.polish, config.seed)
     share = changed(source, edited)
     if (relevance := guidance.relevance(source)) is not None:
         share = share * changes(relevance).to(share)
     shown.set_latents(edited + share * (denoised - edited))
+
+
+@torch.no_grad()
+def proposed(state: EditState, view: Any) -> Images:
+    """The view as the prior would rather see it: SDEdit from the noise level PROPOSAL; its noise is the step's own."""
+    seed = state.config.seed * 1_000_003 + state.step
+    return state.prior.decode(redrawn(state, state.rendered.latents(view), PROPOSAL, seed % 2**63))
+
+
+def redrawn(state: EditState, latents: Latents, level: float, seed: int) -> Latents:
+    """`latents` noised to a level, a fraction of the schedule, and denoised under the target's prompt."""
+    guidance, config = state.guidance, state.config
+    schedule, count = state.prior.schedule, len(latents)
+    start = min(round(level * len(schedule)), noisiest(schedule))
+    grid = descending(start, max(1, round(level / STEP)))
+    noise = torch.randn(1, *latents.shape[1:], generator=torch.Generator().manual_seed(seed))
+    noisy = schedule.add_noise(latents, noise.to(latents).expand_as(latents), grid[0].expand(count))
+    prompts = guidance.conditioning["target"].repeat(count), guidance.conditioning["null"]
+    return ddim(state.prior, noisy, grid, *prompts, lambda time: GuidanceScale.at(config.guidance, time).target)
 
 
 def changed(source: Latents, edited: Latents) -> Relevance:

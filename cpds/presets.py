@@ -136,6 +136,12 @@ def on_renderer(preset: EditConfig) -> EditConfig:
     return replace(preset, guidance=guidance, num_inference_steps=150, optimizer="adam", lr=None, lr_decay=0.25)
 
 
+def on_svg(preset: EditConfig) -> EditConfig:
+    """A preset's method for drawings: where the prompts ask for nothing else, nothing moves."""
+    rendered = on_renderer(preset)
+    return replace(rendered, guidance=replace(rendered.guidance, min_direction=1e-3), num_inference_steps=100)
+
+
 def on_splats(preset: EditConfig) -> EditConfig:
     """A preset's method for Gaussian splats: the proximity loss holds the background."""
     rendered = on_renderer(preset)
@@ -158,7 +164,7 @@ PRESETS = {
     "flowalign-paper": FLOWALIGN_PAPER,
     "dvrf-paper": DVRF_PAPER,
     **{f"{name}-render": on_renderer(preset) for name, preset in RENDERED.items()},
-    **{f"{name}-svg": on_renderer(preset) for name, preset in RENDERED.items()},
+    **{f"{name}-svg": on_svg(preset) for name, preset in RENDERED.items()},
     **{f"{name}-splats": on_splats(preset) for name, preset in RENDERED.items()},
 }
 

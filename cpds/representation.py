@@ -5,7 +5,7 @@ What a representation may offer beside it is found by asking for these protocols
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -129,6 +129,15 @@ class Masked(Protocol[Shown]):
 
     def mask(self, view: Shown) -> Mask | None:
         """Where the view may change; None: everywhere."""
+        ...
+
+
+@runtime_checkable
+class Revisable(Protocol):
+    """A representation that may do more after a step than its optimizer does, given a proposal of the prior."""
+
+    def revise(self, step: int, steps: int, propose: Callable[[Any], Images]) -> None:
+        """After `step` of `steps`. propose(view): the view as the prior would rather see it, (b, 3, H, W)."""
         ...
 
 

@@ -6,10 +6,11 @@ from typing import Literal, get_args
 
 from cpds.config import require, require_choices
 
-GroupName = Literal["points", "fills", "strokes", "widths", "opacities", "gradients"]
-GROUPS: tuple[GroupName, ...] = get_args(GroupName)
+GroupName = Literal["points", "fills", "strokes", "widths", "opacities", "gradients", "fades"]
+GROUPS: tuple[GroupName, ...] = ("points", "fills", "strokes", "widths", "opacities", "gradients")  # to choose from
 COLORS: tuple[GroupName, ...] = ("fills", "strokes", "gradients")
 Choice = Literal["points", "fills", "strokes", "widths", "opacities", "gradients", "colors", "colours", "all"]
+MAX_ADDED = 100
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,18 @@ class SvgConfig:
     """Shorter side while editing, in px. Default: what the prior was trained on."""
     smoothness: float = 32.0
     """Length along an outline, in px of a 512-px canvas, over which points move alike: details stay whole."""
-    uncross: float = 2.0
-    """Canvas px by which a curve's handles are shortened after each step while they cross."""
+    detail_size: float = 0.5
+    """Size, as a fraction of the canvas, from which on a shape takes whole steps; smaller ones take less, and bend
+    less than they move. 0: all take whole steps."""
+    coarse_steps: int = 0
+    """Steps at the beginning in which shapes move, turn and stretch but do not bend."""
+    simple: bool = True
+    """Keep outlines as simple as they are: no new crossings, spikes or slivers, and smooth joints stay smooth."""
+
+    may_remove: bool = False
+    """Shapes that the edit has no use for may fade out; what is invisible is not written, a comment stands for it."""
+    may_add: int = 0
+    """At most this many paths may be added where the target asks for them; data-cpds="added" marks them."""
 
     def __post_init__(self) -> None:
         require_choices(self)
@@ -59,7 +70,9 @@ class SvgConfig:
         spelled: tuple[Choice, ...] = tuple("colors" if choice == "colours" else choice for choice in self.optimize)
         object.__setattr__(self, "optimize", spelled)
         require(0 <= self.smoothness < math.inf, f"smoothness must be >= 0 and finite, got {self.smoothness}")
-        require(0 <= self.uncross < math.inf, f"uncross must be >= 0 and finite, got {self.uncross}")
+        require(0 <= self.detail_size < math.inf, f"detail_size must be >= 0 and finite, got {self.detail_size}")
+        require(0 <= self.may_add <= MAX_ADDED, f"may_add must be in 0 ... {MAX_ADDED}, got {self.may_add}")
+        require(self.coarse_steps >= 0, f"coarse_steps must be >= 0, got {self.coarse_steps}")
         valid = all(0 <= c <= 1 for c in self.background or ())
         require(valid, f"background must be three numbers in 0 ... 1, got {self.background}")
         require(self.resolution is None or self.resolution >= 16, f"resolution must be >= 16 px, got {self.resolution}")
@@ -70,7 +83,8 @@ class SvgConfig:
         chosen = set(self.optimize or STYLES[self.style].optimize)
         chosen |= set(GROUPS) if "all" in chosen else set()
         chosen |= set(COLORS) if "colors" in chosen else set()
-        return tuple(g for g in GROUPS if g in chosen)
+        fades: tuple[GroupName, ...] = ("fades",) if self.may_remove or self.may_add else ()
+        return (*(g for g in GROUPS if g in chosen), *fades)
 
     @property
     def suffix(self) -> str:

@@ -1,8 +1,9 @@
-"""What stays true of outlines while their points move: closed ones stay closed; smooth and untangled if asked."""
+"""What stays true of outlines while their points move: closed ones stay closed, smooth joints smooth."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from svg.model import Geometry
 from svg.raster import outlines
 
 COINCIDE = 0.1  # canvas px between ends that are one point
+SMOOTH = 0.99  # cosine of the angle between two handles up to which a joint is smooth
 
 
 class OutlineConstraints:
@@ -21,9 +23,13 @@ class OutlineConstraints:
         """`paths`: geometry of kind path, where its numbers begin in the flat tensor, and its points (n, 2) now."""
         point, before, after = [], [], []
         ties: list[tuple[int, int]] = []
-        cubics: list[tuple[int, int, int, int]] = []
+        joints: list[tuple[int, int, int]] = []
+        turns: list[tuple[bool, bool]] = []
         for path, start, now in paths:
-            for ids, closed, curves in contours(path.commands):
+            for handle, anchor, other, *handles in smooth_joints(path.commands, now):
+                joints.append((start + 2 * handle, start + 2 * anchor, start + 2 * other))
+                turns.append((handles[0], handles[1]))
+            for ids, closed in contours(path.commands):
                 coincide = len(ids) > 2 and bool((now[ids[0]] - now[ids[-1]]).norm() < COINCIDE)
                 closed = closed or coincide
                 if coincide:
@@ -37,10 +43,10 @@ class OutlineConstraints:
                     point.append(start + 2 * i)
                     before.append(row[loop[at - 1]] if at or closed else own)
                     after.append(row[loop[0]] if last and closed else own if last else row[loop[at + 1]])
-                cubics += [(start + 2 * a, start + 2 * b, start + 2 * c, start + 2 * d) for a, b, c, d in curves]
         self.point, self.before, self.after = (torch.tensor(x, device=device).long() for x in (point, before, after))
         self.ties = torch.tensor(ties, device=device).long().reshape(-1, 2)
-        self.cubics = torch.tensor(cubics, device=device).long().reshape(-1, 4)
+        self.joints = torch.tensor(joints, device=device).long().reshape(-1, 3)
+        self.turns = torch.tensor(turns, dtype=torch.bool, device=device).reshape(-1, 2)
 
     def close(self, flat: Float[Tensor, " n"], start: Float[Tensor, " n"]) -> None:
         """Move ends that were one point at `start` alike, in place."""
@@ -74,33 +80,41 @@ class OutlineConstraints:
             smoothed[self.point + axis] += u[:, axis] - d[:, axis]
         return smoothed
 
-    def uncross(self, flat: Float[Tensor, " n"], step: float) -> None:
-        """Shorten the two handles of every cubic whose handles cross, by `step` at most, in place."""
-        if not len(self.cubics):
-            return
-        p = torch.stack([flat[self.cubics], flat[self.cubics + 1]], -1)  # (k, 4, 2)
-        tangled = crossing(p[:, 0], p[:, 1], p[:, 3], p[:, 2]).nonzero()[:, 0]
-        for handle, anchor in ((1, 0), (2, 3)):
-            back = p[tangled, anchor] - p[tangled, handle]
-            length = back.norm(dim=1, keepdim=True)
-            moved = p[tangled, handle] + back * (step / length.clamp(min=1e-9)).clamp(max=1)
+    def keep_joints(self, before: Float[Tensor, " n"], flat: Float[Tensor, " n"]) -> None:
+        """Turn the handles of smooth joints that have moved since `before` back into one line; their lengths stay."""
+        p = torch.stack([flat[self.joints], flat[self.joints + 1]], -1)  # (j, 3, 2): handle, anchor, handle
+        into, out = p[:, 1] - p[:, 0], p[:, 2] - p[:, 1]
+        sides = torch.where(self.turns.all(1, keepdim=True), True, ~self.turns)  # a line's direction is not changed
+        along = sides[:, :1] * into + sides[:, 1:] * out
+        along = along / along.norm(dim=1, keepdim=True).clamp(min=1e-9)
+        moved = ((flat != before)[self.joints] | (flat != before)[self.joints + 1]).any(1)
+        for k, side, sign in ((0, into, -1), (2, out, 1)):
+            new = p[:, 1] + sign * side.norm(dim=1, keepdim=True) * along
+            turned = self.turns[:, k // 2] & moved
             for axis in (0, 1):
-                flat[self.cubics[tangled, handle] + axis] = moved[:, axis]
+                flat[self.joints[turned, k] + axis] = new[turned, axis]
 
 
-def contours(commands: str) -> list[tuple[list[int], bool, list[tuple[int, int, int, int]]]]:
-    """[(indices of its points in order, closed, its cubics)] of a path."""
-    found = []
+def contours(commands: str) -> list[tuple[list[int], bool]]:
+    """[(indices of its points in order, closed)] of a path."""
+    return [
+        (list(dict.fromkeys(i for curve in curves for i in curve[:4])), closed)
+        for curves, closed in outlines.contours(Geometry("path", "", commands))
+    ]
+
+
+def smooth_joints(commands: str, points: Float[Tensor, "n 2"]) -> Iterator[tuple[int, int, int, bool, bool]]:
+    """Handle or line's end, anchor, the same behind it, and which of both are handles, where an outline is smooth.
+
+    Of quadratic curves there are none: a handle of theirs belongs to two joints.
+    """
     for curves, closed in outlines.contours(Geometry("path", "", commands)):
-        ids = list(dict.fromkeys(i for curve in curves for i in curve[:4]))
-        found.append((ids, closed, [(a, b, c, d) for a, b, c, d, degree in curves if degree == 3]))
-    return found
-
-
-def crossing(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
-    """Whether segments ab and cd (n, 2) cross, ends apart."""
-
-    def side(p: Tensor, q: Tensor, r: Tensor) -> Tensor:
-        return ((q - p)[:, 0] * (r - p)[:, 1] - (q - p)[:, 1] * (r - p)[:, 0]).sign()
-
-    return (side(a, b, c) * side(a, b, d) < 0) & (side(c, d, a) * side(c, d, b) < 0)
+        real = [c for c in curves if c[4] == 3 or (points[c[0]] - points[c[3]]).norm() > COINCIDE]
+        for a, b in [*pairwise(real), *([(real[-1], real[0])] if closed and len(real) > 1 else [])]:
+            before, after = (a[2] if a[4] == 3 else a[0]), (b[1] if b[4] == 3 else b[3])
+            anchor = b[0]
+            into, out = points[anchor] - points[before], points[after] - points[anchor]
+            lengths = into.norm() * out.norm()
+            handles = a[4] == 3, b[4] == 3
+            if 2 not in (a[4], b[4]) and any(handles) and lengths > 0 and into @ out > SMOOTH * lengths:
+                yield before, anchor, after, *handles

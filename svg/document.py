@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 
 from cpds.config import require
 from cpds.errors import InputError
+from svg.affine import Affine2D
 from svg.bindings import bindings
 from svg.model import IDENTITY, Group, Parameter, draws
 from svg.parse.builder import Builder
@@ -23,7 +24,7 @@ from svg.parse.parameters import ParameterTable
 from svg.parse.transforms import Box, fit, view_box
 from svg.parse.use_expansion import check_use_expansion
 from svg.parse.values import RGB, color, length
-from svg.parse.writer import Writer
+from svg.parse.writer import FADE, Writer
 from svg.parse.xml import Tree, read_tree, tag
 
 MIN_SIDE, MAX_SIDE = 1e-3, 1e6  # px
@@ -41,6 +42,7 @@ class Document:
     notes: list[str]  # what is not edited, as "2 text elements"
     background: RGB  # of the page: the root's background-color on white
     packed: bool  # read from gzip, as .svgz files are
+    matrix: Affine2D  # from the root's user units to the page's px
     _tree: Tree = field(repr=False)
     _writer: Writer = field(repr=False)
 
@@ -58,11 +60,13 @@ class Document:
         size, box = _page(tree.root, name)
         page = size or (100.0, 100.0)
         builder = Builder(tree, cascade, page, name)
-        root = builder.build(_inside(tree.root, page, box))
+        inside = _inside(tree.root, page, box)
+        root = builder.build(inside)
         if size is None:  # as large as what it draws
             page = _extent(root, builder.table, name)
             builder = Builder(tree, cascade, page, name)
-            root = builder.build(_inside(tree.root, (100.0, 100.0), None))
+            inside = _inside(tree.root, (100.0, 100.0), None)
+            root = builder.build(inside)
         parameters = builder.table.used(bindings(root))
         notes = [f"{n} {kind if n == 1 else PLURALS.get(kind, kind + 's')}" for kind, n in builder.notes.items()]
         notes += _left_alone(tree)
@@ -73,7 +77,8 @@ class Document:
             )
         commands = {draw.geometry.key: draw.geometry.commands for draw in draws(root)}
         writer = Writer(tree, cascade, builder.table, commands, max(page))
-        return cls(*page, root, parameters, notes, _background(tree, cascade), is_packed(data), tree, writer)
+        background = _background(tree, cascade)
+        return cls(*page, root, parameters, notes, background, is_packed(data), inside.matrix, tree, writer)
 
     def warning(self) -> str | None:
         """What is drawn but not edited, and what was missing, as one sentence; or None."""
@@ -101,6 +106,15 @@ class Document:
         names the key of a value that is unknown, of another shape, infinite, or a constant's.
         """
         return self._writer.write(self.parameters, values)
+
+    @property
+    def addable(self) -> set[Any]:
+        """The elements that were put in to become visible where they are wanted (svg.coming_and_going)."""
+        return {p.owner for p in self.parameters.values() if p.property == FADE and p.value == 0}
+
+    def with_paths(self, outlines: Sequence[str]) -> bytes:
+        """The document with a path more, marked as added, for each of these values of d, at its end."""
+        return self._writer.with_paths(outlines)
 
     def matches(self, parameter: Parameter, names: Collection[str]) -> bool:
         """Whether the parameter's element or one around it has one of these ids or classes (#id, .class or bare)."""

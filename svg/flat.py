@@ -7,6 +7,7 @@ measured in). A tensor that has not moved gives the document's numbers back to t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -17,9 +18,9 @@ from torch import Tensor
 from svg.bindings import bindings
 from svg.config import GroupName
 from svg.document import Document
-from svg.model import Geometry, Parameter
-
-CANVAS = 512.0  # px of the longer side, the unit of points and widths
+from svg.model import IDENTITY, Parameter
+from svg.parse.clips import outline_box
+from svg.parts import CANVAS, Outline
 
 Flat = Float[Tensor, " _n"]
 
@@ -34,7 +35,7 @@ class FlatParameters:
         self.unit = CANVAS / max(document.width, document.height)  # canvas px per page px
         exact = torch.float32 if device.type == "mps" else torch.float64
         self.base = {k: torch.from_numpy(p.value).to(device, exact) for k, p in document.parameters.items()}
-        self._bindings = bindings(document.root)
+        self._bindings, self._addable = bindings(document.root), document.addable
         self.tensors = self._gathered(self._in_units)
         self.start = {g: x.clone() for g, x in self.tensors.items()}
         self._low, self._high = self._gathered(self._lowest), self._gathered(self._highest)
@@ -52,6 +53,14 @@ class FlatParameters:
                 found[p.key] = base + delta.to(base).view(base.shape) / self._scale(p)
         return found
 
+    @torch.no_grad()
+    def set(self, key: str, value: np.ndarray) -> None:
+        """Put a number that may change to a value in the document's units."""
+        for g, members in self.members.items():
+            for p, part in zip(members, self.tensors[g].split([p.value.size for p in members]), strict=True):
+                if p.key == key:
+                    part.copy_(torch.from_numpy(value).flatten() * self._scale(p))
+
     def hold_outside(self, mask: Float[Tensor, "1 1 H W"]) -> None:
         """From now on only what lies within a mask over the page may change: points; other numbers with their shape."""
         pixels = mask[0, 0].cpu().numpy() > 0.5
@@ -61,19 +70,31 @@ class FlatParameters:
     def project(self) -> None:
         """Put the tensors back into their ranges, and what is held to where it began."""
         for g, x in self.tensors.items():
-            x.clamp_(self._low[g], self._high[g])
-            if self._free is not None:
-                x.copy_(torch.where(self._free[g] > 0, x, self.start[g]))
+            x.copy_(self.held(g, x.clamp(self._low[g], self._high[g])))
 
-    def paths(self) -> list[tuple[Geometry, int, Float[Tensor, "n 2"]]]:
-        """Each path among the points, where its numbers begin in their tensor, and its points."""
+    def outlines(self) -> list[Outline]:
+        """Each outline among the points."""
         found, at = [], 0
         for p in self.members["points"]:
-            geometry = self._bindings[p.key].geometry
-            if geometry is not None and geometry.kind == "path":
-                found.append((geometry, at, self._in_units(p).cpu()))
+            if draw := self._bindings[p.key].draw:
+                found.append(Outline(draw, at, self._in_units(p).flatten().cpu()))
             at += p.value.size
         return found
+
+    def sizes(self, group: GroupName) -> Flat:
+        """For each number the longer side of the shape that it is drawn with first, as a fraction of the canvas."""
+
+        def size(p: Parameter) -> Tensor:
+            draw = self._bindings[p.key].draw
+            box = outline_box(draw, IDENTITY, self.document.parameters) if draw else (0.0, 0.0, *[math.inf] * 2)
+            side = max(box[2] - box[0], box[3] - box[1]) * self.unit / CANVAS
+            return torch.full((p.value.size,), side, device=self.device)
+
+        return torch.cat([size(p) for p in self.members[group]]) if self.members[group] else self.start[group]
+
+    def held(self, group: GroupName, x: Tensor) -> Tensor:
+        """`x` with what a mask holds where it began."""
+        return x if self._free is None else torch.where(self._free[group] > 0, x, self.start[group])
 
     def _gathered(self, numbers: Callable[[Parameter], Tensor]) -> dict[GroupName, Flat]:
         found: dict[GroupName, Flat] = {}
@@ -107,7 +128,7 @@ class FlatParameters:
     def _within(self, p: Parameter, pixels: np.ndarray) -> Tensor:
         """1 for numbers that may change: points that lie on `pixels`; other numbers if most of their outline does."""
         binding = self._bindings[p.key]
-        if binding.draw is None or binding.geometry is None:
+        if binding.draw is None or binding.geometry is None or p.owner in self._addable:
             return torch.ones(p.value.size, device=self.device)
         numbers, kind = self.document.parameters[binding.geometry.key].value, binding.geometry.kind
         points = numbers.reshape(-1, 2) if kind in ("path", "line") else numbers[None, :2]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from cpds.images import working_size
 from cpds.masks import edit_mask
@@ -15,16 +17,19 @@ from cpds.rendered import fingerprint
 from cpds.representation import ImageSpec, ParamGroup
 from cpds.runs import write_atomic
 from cpds.types import Images
-from svg.config import SvgConfig
-from svg.constraints import OutlineConstraints
+from svg.coming_and_going import prepared
+from svg.config import COLORS, GroupName, SvgConfig
 from svg.document import Document
-from svg.flat import CANVAS, FlatParameters
+from svg.flat import FlatParameters
+from svg.parts import CANVAS
+from svg.point_steps import PointSteps
 from svg.raster.page import over
 from svg.rasterizer import Rasterizer, make_rasterizer
 from svg.selection import chosen
+from svg.visibility import Visibility
 
-LRS = {"points": 3.0, "widths": 1.0}  # px of the canvas of svg.flat
-LR = 0.02  # of what is a fraction
+LRS = {"points": 4.5, "widths": 1.5}  # px of the canvas (svg.parts), of shapes of full size
+LR = 0.03  # of what is a fraction
 
 
 class SvgImage:
@@ -45,8 +50,9 @@ class SvgImage:
         mask: Float[Tensor, "1 1 H W"] | None = None,
         rasterizer: Rasterizer | None = None,
     ) -> None:
-        """rasterizer: the document's own, where it has been made already (svg.rasterizer.make_rasterizer)."""
-        self.document, self.config = document, config or SvgConfig()
+        """rasterizer: that of the prepared document (svg.coming_and_going), where it has been made already."""
+        self.config = config or SvgConfig()
+        self.document = document = prepared(document, self.config)
         self.rasterizer = rasterizer or make_rasterizer(document)
         short = self.config.resolution or spec.image_size
         self.size = working_size(document.height, document.width, short, spec.size_multiple)
@@ -55,7 +61,10 @@ class SvgImage:
         self._background = torch.tensor(self.background, device=spec.device)[:, None, None]
         self._mask = None if mask is None else mask.to(spec.device)
         self._numbers = FlatParameters(document, chosen(document, self.config), spec.device)
-        self._outlines = OutlineConstraints(self._numbers.paths(), spec.device)
+        self._steps = PointSteps(self._numbers, self.config)
+        self._damped_colors = {g: self._damped(g) for g in COLORS} if self.config.detail_size else {}
+        self._visibility = Visibility(self._numbers, self.config)
+        self._step = 0
         if self._mask is not None:
             self._numbers.hold_outside(self._mask)
 
@@ -81,6 +90,10 @@ class SvgImage:
         packed = Path(path).suffix.lower() == ".svgz"
         write_atomic(Path(path), gzip.compress(self.svg(), mtime=0) if packed else self.svg())
 
+    def changes(self) -> str:
+        """What has been removed and added, in words."""
+        return self._visibility.changes()
+
     def values(self) -> dict[str, Tensor]:
         """Every number that is drawn, by key, in the document's units; differentiable in what may change."""
         return self._numbers.values()
@@ -97,7 +110,7 @@ class SvgImage:
 
     def sample_view(self, step: int, generator: torch.Generator) -> None:
         """The page is all there is to look at."""
-        return
+        self._step = step
 
     def render(self, view: None) -> Images:
         """The page on its background at the working size, differentiable in what may change."""
@@ -114,19 +127,32 @@ class SvgImage:
 
     def param_groups(self) -> list[ParamGroup]:
         """Points, fills, strokes, widths, opacities and gradients; those that may not change are empty."""
-        filters = {"points": self._smoothed} if self.config.smoothness else {}
-        return [ParamGroup(g, [x], LRS.get(g, LR), filters.get(g)) for g, x in self._numbers.tensors.items()]
+        filters = {"points": self._taken, "fades": self._visibility.taken, **self._damped_colors}
+        return [
+            ParamGroup(g, [x], LRS.get(g, LR), filters.get(g))
+            for g, x in self._numbers.tensors.items()
+            if g != "fades" or len(x)
+        ]
 
-    def _smoothed(self, before: Tensor, after: Tensor) -> Tensor:
-        return self._outlines.smooth(before, after, self.config.smoothness)
+    def revise(self, step: int, steps: int, propose: Callable[[None], Images]) -> None:
+        """Add a path, at the steps that are meant for that, where what the prior proposes differs most."""
+        if draw := self._visibility.next_addition(step, steps):
+            with torch.no_grad():
+                now, proposed = self.render(None), propose(None)
+                if self._mask is not None:
+                    proposed = torch.lerp(now, proposed, interpolate(self._mask.to(now), now.shape[2:]))
+            self._visibility.add(draw, lambda: self.render(None), proposed)
 
-    @torch.no_grad()
+    def _taken(self, before: Tensor, after: Tensor) -> Tensor:
+        return self._steps.taken(before, after, self._step)
+
+    def _damped(self, group: GroupName) -> Callable[[Tensor, Tensor], Tensor]:
+        """A step of numbers times the root of their shapes' sizes by `detail_size`, 1 at most."""
+        share = (self._numbers.sizes(group) / self.config.detail_size).clamp(max=1).sqrt()
+        return lambda before, after: torch.lerp(before, after, share)
+
     def project(self) -> None:
-        """Untangle curves if that is asked for, close outlines that were closed, keep every number in its range."""
-        points = self._numbers.tensors["points"]
-        if self.config.uncross:
-            self._outlines.uncross(points, self.config.uncross)
-        self._outlines.close(points, self._numbers.start["points"])
+        """Keep every number in its range."""
         self._numbers.project()
 
     @torch.no_grad()

@@ -1,7 +1,9 @@
 """Which numbers of a document may change."""
 
+from typing import get_args
+
 from cpds.errors import InputError
-from svg.config import GROUPS, GroupName, SvgConfig
+from svg.config import GroupName, SvgConfig
 from svg.document import Document
 from svg.model import Parameter
 
@@ -11,12 +13,13 @@ def chosen(document: Document, config: SvgConfig) -> dict[GroupName, list[Parame
     for name in config.only:
         if not any(document.matches(p, [name]) for p in document.parameters.values()):
             raise InputError(f"nothing of {name} in this SVG can change: name ids or classes of its shapes")
-    groups, names = config.groups, config.only
-    found: dict[GroupName, list[Parameter]] = {g: [] for g in GROUPS}
+    groups, names, addable = config.groups, config.only, document.addable
+    found: dict[GroupName, list[Parameter]] = {g: [] for g in get_args(GroupName)}
     for p in document.parameters.values():
         # a gradient's transparency is asked for as others are
         asked = p.group in groups and (p.property != "stop-opacity" or "opacities" in groups)
-        if p.group and asked and (not names or document.matches(p, names)):
+        new = p.owner in addable and p.group in ("points", "fills", "fades")
+        if p.group and (new or (asked and (not names or document.matches(p, names)))):
             found[p.group].append(p)
     if not any(found.values()):
         of = f" of {' '.join(names)}" if names else ""

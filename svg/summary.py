@@ -20,6 +20,7 @@ NAMES = {  # group -> what one and several of its parameters are called
     "widths": ("stroke width", "stroke widths"),
     "opacities": ("opacity", "opacities"),
     "gradients": ("gradient number", "gradient numbers"),
+    "fades": ("shape's visibility", "shapes' visibilities"),
 }
 
 

@@ -5,7 +5,9 @@ import re
 import runpy
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import fields
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +224,22 @@ def rasterizer(edit: Edit, here: Path) -> None:
         differs(rasterizer="diffvg")(edit, here)
 
 
+def may_change(**flags: Any) -> Callable[[Edit, Path], None]:
+    """Of a drawing with a small shape, the run says what has become of it."""
+
+    def case(edit: Edit, here: Path) -> None:
+        (here / "small.svg").write_bytes(PAGE.replace(b"</g>", b'<circle id="eye" cx="12" cy="9" r="2"/></g>'))
+        said = []
+        for more in ({}, flags):
+            with redirect_stdout(StringIO()) as out:
+                assert edit(svg_path=here / "small.svg", save_path=here / f"small {len(said)}", **more) == 0
+            said.append("shapes removed" in out.getvalue())
+        assert said == [False, True]
+        assert edit(save_path=here / "two", **dict.fromkeys(flags, -1)) == 2
+
+    return case
+
+
 def dry_run(edit: Edit, here: Path) -> None:
     assert edit(dry_run=True, save_path=here / "two") == 0
     assert not (here / "two").exists()
@@ -250,7 +268,11 @@ CASES: dict[str, Callable[[Edit, Path], None]] = {
     "background": differs(background=[0, 0.5, 0]),
     "resolution": differs(resolution=48),
     "smoothness": differs(smoothness=0),
-    "uncross": refused_with(uncross=-1),  # what it does to a tangle: test_svg_scene.py
+    "detail_size": differs(detail_size=3),
+    "coarse_steps": differs(coarse_steps=2),
+    "simple": refused_with(simple="perhaps"),  # what it does: test_svg_simple_outlines.py
+    "may_remove": may_change(may_remove=True),
+    "may_add": may_change(may_add=2),
 }
 
 

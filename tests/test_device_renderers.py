@@ -103,7 +103,7 @@ def compared(prior: UNetPrior, device_prior: UNetPrior, make: Make, config: Edit
     [
         (False, {"optimize": EVERYTHING}),
         (True, {"background": (0.2, 0.4, 0.6)}),
-        (False, {"smoothness": 0.3, "uncross": 0.2}),
+        (False, {"smoothness": 0.3, "coarse_steps": 1, "may_remove": True, "may_add": 2}),
     ],
 )
 def test_an_edit_of_a_document_mixes_no_devices(

@@ -37,8 +37,10 @@ def test_both_spellings_are_one_setting() -> None:
     ("change", "words"),
     [
         ({"smoothness": -1.5}, "smoothness must be >= 0 and finite, got -1.5"),
-        ({"uncross": -1.0}, "uncross must be >= 0"),
-        ({"uncross": math.nan}, "uncross must be >= 0"),
+        ({"detail_size": -1.0}, "detail_size must be >= 0"),
+        ({"detail_size": math.nan}, "detail_size must be >= 0"),
+        ({"coarse_steps": -1}, "coarse_steps must be >= 0, got -1"),
+        ({"may_add": -1}, "may_add must be in 0 ... 100, got -1"),
         ({"background": (0.0, 2.0, 0.0)}, "background must be three numbers in 0 ... 1"),
         ({"resolution": 8}, "resolution must be >= 16 px, got 8"),
     ],

@@ -1,17 +1,17 @@
-"""Outlines while their points move: closed ones stay closed, smoothing solves its equation, handles are untangled."""
+"""Outlines while their points move: closed ones stay closed, smoothing solves its equation, smooth joints stay so."""
 
 import torch
 from conftest import randn
 from torch import Tensor
 
-from svg.constraints import OutlineConstraints, contours, crossing
+from svg.constraints import OutlineConstraints, contours
 from svg.model import Geometry
 
 
 def test_contours_of_a_path() -> None:
-    assert contours("MLCZ") == [([0, 1, 2, 3, 4], True, [(1, 2, 3, 4)])]
-    assert contours("MLMQ") == [([0, 1], False, []), ([2, 3, 4], False, [])]
-    assert contours("MLZL") == [([0, 1], True, []), ([0, 2], False, [])]  # goes on from the first point
+    assert contours("MLCZ") == [([0, 1, 2, 3, 4], True)]
+    assert contours("MLMQ") == [([0, 1], False), ([2, 3, 4], False)]
+    assert contours("MLZL") == [([0, 1], True), ([0, 2], False)]  # goes on from the first point
 
 
 def outline(commands: str, points: Tensor) -> tuple[OutlineConstraints, Tensor]:
@@ -64,17 +64,24 @@ def test_smoothing_solves_its_equation() -> None:
     torch.testing.assert_close((found - start).view(7, 2), want, atol=1e-3, rtol=1e-3)
 
 
-def test_crossing_handles_are_shortened_until_they_do_not_cross() -> None:
-    tangled = torch.tensor([[0.0, 0], [10, 10], [0, 10], [10, 0]])
-    made, flat = outline("MC", tangled)
-    p = flat.view(4, 2)
-    assert bool(crossing(p[:1], p[1:2], p[3:], p[2:3]))
-    steps = 0
-    while bool(crossing(p[:1], p[1:2], p[3:], p[2:3])):
-        made.uncross(flat, 1.0)
-        steps += 1
-        assert steps < 20
-    assert torch.equal(p[[0, 3]], tangled[[0, 3]])
-    before = flat.clone()
-    made.uncross(flat, 1.0)
-    assert torch.equal(flat, before)
+def test_smooth_joints_stay_smooth_and_corners_are_free() -> None:
+    """A cubic, a cubic that goes on smoothly, a corner, and a line that a cubic leaves in its direction."""
+    points = torch.tensor(
+        [[0.0, 0], [0, 10], [10, 20], [20, 20], [40, 20], [50, 9], [50, 0], [90, 40], [95, 45], [99, 60], [90, 70]]
+    )
+    made, start = outline("MCCLC", points)
+    assert made.joints.tolist() == [[4, 6, 8], [12, 14, 16]]
+    moved = start + 3 * randn(1, len(start))
+    flat = moved.clone()
+    made.keep_joints(start, flat)
+    p, was = flat.view(-1, 2), moved.view(-1, 2)
+    for before, anchor, after in ((2, 3, 4), (6, 7, 8)):
+        into, out = p[anchor] - p[before], p[after] - p[anchor]
+        torch.testing.assert_close(torch.dot(into, out), into.norm() * out.norm())
+        assert torch.equal(p[anchor], was[anchor])
+    for k, anchor in ((2, 3), (4, 3), (8, 7)):
+        torch.testing.assert_close((p[k] - p[anchor]).norm(), (was[k] - was[anchor]).norm())
+    made.keep_joints(flat, again := flat.clone())
+    assert torch.equal(again, flat)
+    rest = [0, 1, 5, 6, 7, 9, 10]  # the end of a line is no handle
+    assert torch.equal(p[rest], was[rest])

@@ -86,6 +86,16 @@ def test_an_edit_changes_numbers_and_nothing_else(document: Document, prior: UNe
         np.testing.assert_allclose(again[key].value, value.detach().numpy(), atol=3e-3)
 
 
+def test_an_edit_to_the_same_prompt_gives_the_very_document(document: Document, prior: UNetPrior) -> None:
+    """With the preset's contrastive loss too, whose gradient is not zero by itself."""
+    image, preset = SvgImage(document, prior), PRESETS["cpds-svg"]
+    assert preset.guidance.w_cut
+    edit(image, prior, "a cat", "a cat", replace(preset, num_inference_steps=3))
+    assert not moved(image)
+    edit(image, prior, "a cat", "a dog", replace(preset, num_inference_steps=3))
+    assert moved(image)
+
+
 def test_points_move_in_canvas_pixels_whatever_the_scale(prior: UNetPrior) -> None:
     """Two documents that look the same, one in units a hundred times larger, take the same steps on the page."""
     small = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><path d="M4 4C30 0 44 20 20 28Z"/></svg>'
@@ -206,7 +216,11 @@ def test_every_setting_is_read(document: Document, prior: UNetPrior, name: str) 
         "background": (0.0, 0.5, 0.0),
         "resolution": 64,
         "smoothness": 0.0,
-        "uncross": 0.0,
+        "detail_size": 0.0,
+        "coarse_steps": 2,
+        "simple": False,
+        "may_remove": True,
+        "may_add": 1,
     }
     results = []
     for config in (SvgConfig(), SvgConfig(**{name: changes[name]})):
@@ -295,7 +309,7 @@ def test_what_was_packed_stays_packed(tmp_path: Path, prior: UNetPrior) -> None:
 
 def test_learning_rates_are_in_the_groups_own_units(document: Document, prior: UNetPrior) -> None:
     rates = {group.name: group.lr for group in SvgImage(document, prior).param_groups()}
-    assert rates == {g: {"points": 3.0, "widths": 1.0}.get(g, 0.02) for g in GROUPS}
+    assert rates == {g: {"points": 4.5, "widths": 1.5}.get(g, 0.03) for g in GROUPS}
     assert PRESETS[SvgImage.preset].lr is None  # an edit takes these
 
 

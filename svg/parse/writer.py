@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,11 +13,14 @@ from svg.parse.css import Cascade, change_style, read_style
 from svg.parse.gradients import geometry_source, gradient_chain, gradient_texts
 from svg.parse.parameters import ParameterTable
 from svg.parse.shapes import shape_attributes
-from svg.parse.values import plain
+from svg.parse.values import fraction, plain
 from svg.parse.xml import MARKUP, Tree, tag
 
 COLORS = frozenset(("fill", "stroke", "color", "stop-color"))
 FRACTIONS = frozenset(("opacity", "fill-opacity", "stroke-opacity", "stop-opacity", "offset"))
+FADE = "fade"  # property of a number that says how visible an element is, beside its opacities
+INVISIBLE = 0.02  # up to which it is not written
+ADDED = ("data-cpds", "added")  # the mark of what has been added
 SHAPE_PROPERTIES = frozenset(("d", "points", "rect", "circle", "ellipse", "line"))
 ATTRIBUTE = re.compile(r"""\s+([^\s=/>]+)\s*=\s*("[^"]*"|'[^']*')""")
 
@@ -28,6 +31,7 @@ class Edit:
 
     attributes: dict[str, str] = field(default_factory=dict)
     style: dict[str, tuple[str, bool]] = field(default_factory=dict)
+    gone: bool = False
 
 
 class Writer:
@@ -55,7 +59,10 @@ class Writer:
                 if old.group is None:
                     raise ValueError(f"parameter {key!r} is a constant of this document and cannot change")
                 changed[key] = new
-        if not changed:
+        fades = {k: float(values.get(k, p.value)) for k, p in parameters.items() if p.property == FADE}
+        fades = {k: value for k, value in fades.items() if plain(value, 5) != "1"}
+        changed = {k: value for k, value in changed.items() if parameters[k].property != FADE}
+        if not changed and not fades:
             return self.tree.data
         for key in list(changed):
             self._take_partners(key, changed)
@@ -64,7 +71,18 @@ class Writer:
         for key, new in changed.items():
             self._edit(self.table.parameters[key], new, edits)
         self._keep_inherited(changed, edits)
+        for key, value in fades.items():
+            self._fade(parameters[key].owner, value, edits)
         return self._patched(edits)
+
+    def with_paths(self, outlines: Sequence[str]) -> bytes:
+        """The document with a path more, marked as added, for each value of d, before the root's end."""
+        prefix = f"{self.tree.root.prefix}:" if self.tree.root.prefix else ""
+        mark = f'{ADDED[0]}="{ADDED[1]}"'
+        added = "".join(f'<{prefix}path {mark} fill="#808080" stroke="none" d="{d}"/>\n' for d in outlines)
+        text = self.tree.text
+        end = [match.start() for match in MARKUP.finditer(text) if match[0].startswith("</")][-1]
+        return (text[:end] + added + text[end:]).encode(self.tree.encoding)
 
     def decimals(self, key: str) -> int:
         """Digits after the point that keep a coordinate's error below 1e-3 px."""
@@ -118,6 +136,17 @@ class Writer:
         else:
             self._declare(owner, name, plain(max(float(new), 0.0), self.decimals(parameter.key)), edits)
 
+    def _fade(self, owner: Any, share: float, edits: dict[Any, Edit]) -> None:
+        """Note that an element is less opaque, or gone where it is invisible and nothing refers to it."""
+        if share <= INVISIBLE and not (owner.get("id") and f"#{owner.get('id')}" in self.tree.text):
+            edits[owner].gone = True
+            return
+        edit = edits[owner]
+        declared = self.cascade(owner).get("opacity")
+        own = edit.style["opacity"][0] if "opacity" in edit.style else edit.attributes.get("opacity")
+        before = fraction(own) if own is not None else fraction(declared.value) if declared else None
+        self._declare(owner, "opacity", plain(share * (1.0 if before is None else before), 5), edits)
+
     def _gradient(self, parameter: Parameter, new: np.ndarray) -> dict[str, str]:
         """The coordinates of a gradient that change; a focus follows its center where it is left out."""
         digits, names = self.decimals(parameter.key), gradient_texts([parameter.owner])
@@ -155,13 +184,36 @@ class Writer:
 
     def _patched(self, edits: Mapping[Any, Edit]) -> bytes:
         """The document's text with the edits in their start tags."""
-        parts, at, text = [], 0, self.tree.text
-        tags = (match for match in MARKUP.finditer(text) if match[1])
-        for element, match in zip(self.tree.path, tags, strict=True):
-            if element in edits:
-                parts += [text[at : match.start(2)], _changed_tag(element, match[2], edits[element])]
-                at = match.end(2)
+        parts, at, depth, text = [], 0, 0, self.tree.text
+        elements = iter(self.tree.path)
+        hidden: int | None = None  # how deep the element lies that is left out at the moment
+        for match in MARKUP.finditer(text):
+            closing = match[0].startswith("</")
+            depth -= closing
+            if match[1]:
+                element, whole = next(elements), match[2].endswith("/")
+                edit = edits.get(element)
+                if hidden is None and edit is not None and edit.gone:
+                    parts += [text[at : match.start()], _in_place_of(element)]
+                    hidden, at = depth, match.end()
+                elif hidden is None and edit is not None:
+                    parts += [text[at : match.start(2)], _changed_tag(element, match[2], edit)]
+                    at = match.end(2)
+                ended, depth = whole, depth + (not whole)
+            else:
+                ended = closing
+            if hidden == depth and ended:
+                added = text[match.end() : match.end() + 1] == "\n" and not parts[-1]
+                hidden, at = None, match.end() + added
         return ("".join(parts) + text[at:]).encode(self.tree.encoding)
+
+
+def _in_place_of(element: Any) -> str:
+    """A comment for what has been removed; nothing for what might have been added."""
+    if element.get(ADDED[0]) == ADDED[1]:
+        return ""
+    name = f' id="{element.get("id")}"' if element.get("id") else ""
+    return f"<!-- cpds: removed {tag(element)}{name.replace('--', '- -')} -->"
 
 
 def _changed_tag(element: Any, inside: str, edit: Edit) -> str:

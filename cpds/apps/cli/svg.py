@@ -61,6 +61,7 @@ def run_svg(args: SvgArgs) -> int:
 
     from cpds.priors.load import load_prior
     from cpds.threads import choose_threads
+    from svg.coming_and_going import prepared
     from svg.image import SvgImage
     from svg.rasterizer import Rasterizer, make_rasterizer
     from svg.selection import chosen
@@ -72,7 +73,7 @@ def run_svg(args: SvgArgs) -> int:
     skipped: dict[Path, str] = {}
     for path in dict.fromkeys(job.source for job in jobs.jobs):
         try:
-            document = Document.open(path)
+            document = prepared(Document.open(path), args.scene)
             rasterizers[path] = make_rasterizer(document, args.rasterizer)  # says what it cannot draw
             chosen(document, args.scene)
         except InputError as err:
@@ -109,16 +110,21 @@ def run_svg(args: SvgArgs) -> int:
         tell_skipped(skipped)
         return int(bool(skipped))
 
+    changed: dict[Job, SvgImage] = {}
     last = {job.source: job for job in jobs.jobs}
 
     def opened(job: Job) -> Opened:
         image = image_of(job.source)
+        if args.scene.may_remove or args.scene.may_add:
+            changed[job] = image
         if job is last[job.source]:
             del rasterizers[job.source]  # which keeps images of what is not edited
         return Opened(image, export_every=args.svg_every)
 
     try:
         code = run_jobs(jobs._replace(skipped=skipped), prior, opened, args.scene.suffix)
+        for job, image in changed.items():
+            print_result(f"{job.source.name} -> {job.target}: {image.changes()}")
     finally:
         tell_skipped(skipped)
     return code or int(bool(skipped))

@@ -1,0 +1,71 @@
+"""Which shapes of a drawing under edit are seen: those that fade out, and those that are added."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cpds.types import Images
+from svg.additions import addition_steps, wanted_region
+from svg.coming_and_going import CURVES, addable, closed_curve, fade_key
+from svg.config import SvgConfig
+from svg.flat import FlatParameters
+from svg.model import Draw, Solid
+from svg.parse.writer import INVISIBLE
+
+PUSH = 0.008  # of each step, by which a shape becomes wholly visible or wholly invisible
+WORTH = 0.9  # of the squared difference from a proposal, below which a path that is added must bring it
+
+
+class Visibility:
+    """The fades among a document's numbers."""
+
+    def __init__(self, numbers: FlatParameters, config: SvgConfig) -> None:
+        self.numbers, self.config, self.document = numbers, config, numbers.document
+        self.addable = addable(self.document)
+
+    def taken(self, before: Float[Tensor, " n"], after: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """What is taken of a step: on to 0 or 1; what is invisible stays so."""
+        if not self.config.may_remove:
+            return before
+        pushed = after + PUSH * torch.where(after > 0.5, 1.0, -1.0)
+        return torch.where((before <= INVISIBLE) | (pushed <= INVISIBLE), 0.0, pushed)
+
+    def changes(self) -> str:
+        """What has been removed and added, in words."""
+        shown = (self.numbers.tensors["fades"] > INVISIBLE).tolist()
+        new = [p.owner in self.document.addable for p in self.numbers.members["fades"]]
+        gone = sum(not seen and not own for seen, own in zip(shown, new, strict=True))
+        more = sum(seen and own for seen, own in zip(shown, new, strict=True))
+        return f"{gone} of {new.count(False)} small shapes removed, {more} of {new.count(True)} paths added"
+
+    def next_addition(self, step: int, steps: int) -> Draw | None:
+        """The path that may be added after `step` of `steps`, if one may."""
+        if step not in addition_steps(self.config.may_add, steps):
+            return None
+        values = self.numbers.values()
+        return next((draw for draw in self.addable if float(values[fade_key(draw)].detach()) <= INVISIBLE), None)
+
+    @torch.no_grad()
+    def add(self, draw: Draw, render: Callable[[], Images], proposed: Images) -> None:
+        """Make an invisible path visible where it brings what is rendered nearer to what is proposed."""
+        now = render()
+        region = wanted_region(now[0].cpu(), proposed[0].float().clamp(0, 1).cpu(), CURVES)
+        if region is None:
+            return
+        numbers, document = self.numbers, self.document
+        before = {g: x.clone() for g, x in numbers.tensors.items()}
+        place = region.anchors * (document.width, document.height)
+        numbers.set(draw.geometry.key, closed_curve(np.stack(document.matrix.inverse().apply(*place.T), 1)))
+        if isinstance(draw.fill, Solid):
+            numbers.set(draw.fill.key, region.color)
+        numbers.set(fade_key(draw), np.array(1.0))
+        numbers.project()
+        left = (render() - proposed).square().mean() / (now - proposed).square().mean()
+        if float(left) > WORTH:
+            for g, x in numbers.tensors.items():
+                x.copy_(before[g])
