@@ -138,7 +138,8 @@ def usable(icons: dict[str, str], finds: Callable[[bytes], str], job: IconEdit) 
         return False
     source, ground_truth = (text.encode() for text in both if text)
     try:
-        Document.parse(source), Document.parse(ground_truth)
+        for document in (source, ground_truth):
+            Document.parse(document)
     except InputError:
         return False
     return finds(ground_truth) == job.target != finds(source)

@@ -109,7 +109,7 @@ class Document:
 
     @property
     def addable(self) -> set[Any]:
-        """The elements that were put in to become visible where they are wanted (svg.coming_and_going)."""
+        """The elements that were put in to become visible where they are wanted (svg.fading)."""
         return {p.owner for p in self.parameters.values() if p.property == FADE and p.value == 0}
 
     def with_paths(self, outlines: Sequence[str]) -> bytes:

@@ -17,9 +17,9 @@ from cpds.rendered import fingerprint
 from cpds.representation import ImageSpec, ParamGroup
 from cpds.runs import write_atomic
 from cpds.types import Images
-from svg.coming_and_going import prepared
 from svg.config import COLORS, GroupName, SvgConfig
 from svg.document import Document
+from svg.fading import prepared
 from svg.flat import FlatParameters
 from svg.parts import CANVAS
 from svg.point_steps import PointSteps
@@ -50,7 +50,7 @@ class SvgImage:
         mask: Float[Tensor, "1 1 H W"] | None = None,
         rasterizer: Rasterizer | None = None,
     ) -> None:
-        """rasterizer: that of the prepared document (svg.coming_and_going), where it has been made already."""
+        """rasterizer: that of the prepared document (svg.fading), where it has been made already."""
         self.config = config or SvgConfig()
         self.document = document = prepared(document, self.config)
         self.rasterizer = rasterizer or make_rasterizer(document)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from cpds.types import Images
 from svg.additions import addition_steps, wanted_region
-from svg.coming_and_going import CURVES, addable, closed_curve, fade_key
 from svg.config import SvgConfig
+from svg.fading import CURVES, addable, closed_curve, fade_key
 from svg.flat import FlatParameters
 from svg.model import Draw, Solid
 from svg.parse.writer import INVISIBLE

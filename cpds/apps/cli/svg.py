@@ -61,7 +61,7 @@ def run_svg(args: SvgArgs) -> int:
 
     from cpds.priors.load import load_prior
     from cpds.threads import choose_threads
-    from svg.coming_and_going import prepared
+    from svg.fading import prepared
     from svg.image import SvgImage
     from svg.rasterizer import Rasterizer, make_rasterizer
     from svg.selection import chosen

@@ -15,9 +15,9 @@ from cpds.config import EditConfig, GuidanceConfig
 from cpds.editor import edit
 from cpds.priors.unet import UNetPrior
 from cpds.session import edit_in_folder
-from svg.coming_and_going import closed_curve, prepared
 from svg.config import SvgConfig
 from svg.document import Document
+from svg.fading import closed_curve, prepared
 from svg.image import SvgImage
 
 BOTH = SvgConfig(may_remove=True, may_add=2)
