@@ -22,6 +22,7 @@ OFF = {
     **{"method_options": {}, "source_guidance_scale": None, "guidance_schedule": "constant", "guidance_parallel": 1},
     **{
         "guidance_rescale": 0,
+        "true_guidance_scale": 1,
         "localize": False,
         "min_direction": 0,
         "reestimate_noise": False,

@@ -136,7 +136,7 @@ def both(first: Ceiling, second: Ceiling) -> Ceiling:
         (
             svg,
             {"synchronization": {"svg/": 127}, "copy": {"svg/": 23}},
-            {"synchronization": {"svg/": 128, "cpds/editor.py": 24}, "copy": {"svg/": 23}},
+            {"synchronization": {"svg/": 151, "cpds/editor.py": 24}, "copy": {"svg/": 23}},
         ),
         (
             splats,
