@@ -146,6 +146,8 @@ class DiffusersPrior:
             return self.pipeline
         parts = {self.network: self.net, "vae": self.vae, "scheduler": self.pipeline.scheduler}
         pipeline = self._source.open(**parts)
+        tokenizers = {part: x for part, x in pipeline.components.items() if part.startswith("tokenizer")}
+        self.pipeline.register_modules(**tokenizers)  # they may have learned words, which `reader` is to know
         encoders = [getattr(pipeline, part).eval().requires_grad_(False) for part in self._source.text_encoders]
         if fits(encoders, self.device):  # else they read on the CPU, in seconds
             for encoder in encoders:

@@ -60,7 +60,11 @@ class UNetPrior(DiffusersPrior):
             self.warn_if_cut(prompt)
         _, longest = self.reader()
         ids = self.tokenizer(
-            list(prompts), padding="max_length", max_length=longest, truncation=True, return_tensors="pt"
+            self.pipeline.maybe_convert_prompt(list(prompts), self.tokenizer),  # words of several vectors
+            padding="max_length",
+            max_length=longest,
+            truncation=True,
+            return_tensors="pt",
         ).input_ids
         return Conditioning({"embeds": self.text_encoder(ids.to(self.device))[0].float()})
 
