@@ -98,9 +98,11 @@ def set_weights(module: Any, weights: Mapping[str, float], *, fuse: bool) -> Non
 
 def remove_layers(module: Any) -> None:
     """Put a network's own layers back in the place of those that hold adapters, as they are."""
-    from diffusers.utils.peft_utils import recurse_remove_peft_layers
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
-    recurse_remove_peft_layers(module)
+    for name, layer in list(module.named_modules()):
+        if isinstance(layer, BaseTunerLayer):
+            module.set_submodule(name, layer.get_base_layer())
     del module.peft_config
     module._hf_peft_config_loaded = False
 

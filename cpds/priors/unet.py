@@ -58,6 +58,12 @@ class UNetPrior(DiffusersPrior):
     def embed(self, prompts: Sequence[str]) -> Conditioning:
         for prompt in prompts:
             self.warn_if_cut(prompt)
+        return self._read(prompts)
+
+    def encode_prompt(self, pipeline: Any, prompt: str) -> Conditioning:
+        return self._read([prompt])
+
+    def _read(self, prompts: Sequence[str]) -> Conditioning:
         _, longest = self.reader()
         ids = self.tokenizer(
             self.pipeline.maybe_convert_prompt(list(prompts), self.tokenizer),  # words of several vectors
