@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from cpds.errors import InputError
@@ -30,7 +31,7 @@ class Batches:
 
     config: DreamBoothConfig
     instances: Latents
-    classes: Latents | None = None
+    classes: Float[Tensor, "n c h w"] | None = None
 
     def draw(self, step: int, rank: int, ranks: int, schedule: NoiseSchedule) -> tuple[Latents, Latents, Timesteps]:
         """Latents, noise and timesteps of one batch: `config.batch` instances, then as many class images.
@@ -40,7 +41,7 @@ class Batches:
         """
         count = self.config.batch
         generator = torch.Generator().manual_seed((self.config.seed << 31) + step * ranks + rank)
-        z = torch.stack([self._instance((step * ranks + rank) * count + i) for i in range(count)])
+        z = torch.cat([self._instance((step * ranks + rank) * count + i) for i in range(count)])
         if self.classes is not None:
             chosen = torch.randint(len(self.classes), (count,), generator=generator)
             z = torch.cat([z, self.classes[chosen]])
@@ -51,7 +52,7 @@ class Batches:
     def _instance(self, i: int) -> Latents:
         round_, place = divmod(i, len(self.instances))
         order = torch.randperm(len(self.instances), generator=torch.Generator().manual_seed(round_))
-        return self.instances[order[place]]
+        return self.instances[order[place : place + 1]]
 
 
 class Training:
