@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cpds.presets import PRESETS
     from cpds.priors.base import Conditioning, Prediction, Prior
     from cpds.priors.load import load_prior
+    from cpds.priors.options import PriorOptions
     from cpds.rendered import Rendered, fingerprint
     from cpds.representation import Exportable, Masked, ParamGroup, Representation, Source
     from cpds.schedule import NoiseSchedule
@@ -43,6 +44,7 @@ _HOMES = {
     "Prediction": "priors.base",
     "Predictions": "objectives.base",
     "Prior": "priors.base",
+    "PriorOptions": "priors.options",
     "Rendered": "rendered",
     "Representation": "representation",
     "RunOptions": "session",
@@ -74,6 +76,7 @@ __all__ = [
     "Prediction",
     "Predictions",
     "Prior",
+    "PriorOptions",
     "Rendered",
     "Representation",
     "RunOptions",

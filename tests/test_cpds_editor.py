@@ -29,14 +29,14 @@ class GaussianPrior:
     """
 
     device, image_size, size_multiple, feature_width, fingerprint = torch.device("cpu"), 4, 1, 2, "gaussian"
-    parameters = 0
+    parameters, guidance = 0, "classifier-free"
 
     def __init__(self, schedule: str = "diffusion", std: float = 0.5, broken_from: int = 1 << 62) -> None:
         self.schedule, self.std, self.calls_left = SCHEDULES[schedule], std, broken_from
 
     def gain(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """(alpha, factor of E[eps | x_t])."""
-        alpha, sigma = self.schedule.alpha[t], self.schedule.sigma[t]
+        alpha, sigma = self.schedule.at(t)
         return alpha, sigma / (alpha**2 * self.std**2 + sigma**2)
 
     def encode(self, images: Tensor) -> Tensor:
@@ -61,17 +61,18 @@ def moved(picture: Plain) -> Tensor:
     return (picture.latents() - picture.source).detach()
 
 
-def pull_and_rest(prior: GaussianPrior, config: GuidanceConfig, t: int) -> tuple[float, Tensor]:
+def pull_and_rest(prior: GaussianPrior, config: GuidanceConfig, time: float) -> tuple[float, Tensor]:
     """(k, r) with direction = k (Δz - r): where the edit goes and how fast.
 
     Guided means differ by ω (mean_tgt - mean_src) = ω SHIFT, so Δε̂ = factor alpha (Δz - ω SHIFT) = g (Δz - ω SHIFT);
     DDS: k = g, r = ω SHIFT.   PDS: k = ψ + χ g, r = χ g ω SHIFT / k.
     """
-    alpha, factor = prior.gain(torch.tensor(t))
+    t = torch.tensor([time], dtype=torch.long if prior.schedule.shift is None else torch.float64)
+    alpha, factor = prior.gain(t)
     g, goal = float(alpha * factor), config.guidance_scale * SHIFT.view(1, -1, 1, 1)
     if config.method == "dds":
         return g, goal
-    psi, chi = (float(w) for w in prior.schedule.posterior_weights(torch.tensor([t]), config.stride))
+    psi, chi = (float(w) for w in prior.schedule.posterior_weights(t, config.stride))
     k = config.w_identity * psi + chi * g
     return k, chi * g / k * goal
 
@@ -93,7 +94,7 @@ def test_every_step_moves_by_the_known_amount(
 ) -> None:
     prior, picture, lr = GaussianPrior(schedule), Plain(randn(0, *SHAPE)), 0.1
     guidance = GuidanceConfig(method, guidance_scale=2.0, timesteps=timesteps, **settings)
-    recorder = Recorder(lambda _, result: (int(result.metrics["timestep"]), moved(picture)))
+    recorder = Recorder(lambda _, result: (result.metrics["timestep"], moved(picture)))
     edit(picture, prior, "source", "target", EditConfig(guidance, 12, lr=lr, lr_scaling="none"), [recorder])
     expected = torch.zeros(SHAPE)
     for t, got in recorder.notes:
