@@ -50,7 +50,7 @@ def sampled(
     return prior.decode(z).cpu()
 
 
-def noise_like(z: Latents, seed: int) -> Latents:
+def noise_like(z: Latents, seed: int) -> Float[Tensor, "1 c h w"]:
     """Of one image, seeded, on the CPU."""
     return torch.randn(1, *z.shape[1:], generator=torch.Generator().manual_seed(seed))
 
