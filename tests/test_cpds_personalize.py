@@ -12,6 +12,7 @@ import torch
 from conftest import randn, snapshot
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import load_file
 from tiny_priors import Family
 from torch import Tensor
 
@@ -22,6 +23,7 @@ from cpds.personalize.config import DreamBoothConfig
 from cpds.personalize.loss import Subject, total_loss
 from cpds.personalize.run import dreambooth
 from cpds.personalize.training import Batches
+from cpds.priors.adapters import LORA_NAME
 from cpds.priors.load import load_prior
 from cpds.priors.options import PriorOptions
 from cpds.schedule import NoiseSchedule
@@ -198,13 +200,21 @@ def test_a_whole_prior_loads_as_one(families: Get, train: Callable[..., Path]) -
         assert same != text
 
 
+def contents(folder: Path) -> dict[str, Any]:
+    """A run's files: digests, and of the LoRA its tensors, as the order of a header's metadata is chance."""
+    files: dict[str, Any] = snapshot(folder)
+    if LORA_NAME in files:
+        files[LORA_NAME] = {k: x.tolist() for k, x in load_file(folder / LORA_NAME).items()}
+    return files
+
+
 @pytest.mark.parametrize("full", [False, True])
 def test_resumed_is_uninterrupted(train: Callable[..., Path], tmp_path: Path, full: bool) -> None:
     changes = {"full": full, "steps": 4, "checkpoint_every": 2, "sample_every": 2, "samples": 1}
     train("whole", **changes)
     train("parts", **{**changes, "steps": 2})
     train("parts", **changes, resume=True)
-    whole, parts = (snapshot(tmp_path / name) for name in ("whole", "parts"))
+    whole, parts = contents(tmp_path / "whole"), contents(tmp_path / "parts")
     assert whole == parts
     assert {"samples/000002.png", "samples/000004.png", "metrics.jsonl"} <= whole.keys()
 
@@ -225,7 +235,7 @@ def test_killed_after_a_checkpoint(train: Callable[..., Path], tmp_path: Path, m
         with pytest.raises(KeyboardInterrupt):
             train("killed", **changes)
     train("killed", **changes, resume=True)
-    assert snapshot(tmp_path / "whole") == snapshot(tmp_path / "killed")
+    assert contents(tmp_path / "whole") == contents(tmp_path / "killed")
 
 
 def test_class_images_are_made_once(train: Callable[..., Path], tmp_path: Path) -> None:
