@@ -9,6 +9,7 @@ from typing import TypeVar
 from cpds.errors import InputError
 
 PATIENCE = 10.0  # s
+PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")  # files that can run any program when they are read
 T = TypeVar("T")
 
 

@@ -191,18 +191,6 @@ PDS_REFINE_NERF = RefinementSettings(iterations=15_000)
 PDS_REFINE_SPLATS = RefinementSettings(iterations=30_000)
 
 
-@dataclass(frozen=True)
-class DreamBoothSettings:
-    """Personalisation with prior preservation (Ruiz 2023) as PDS uses it; the instance prompt holds a rare token."""
-
-    optimizer: str = "adamw"
-    lr: float = 5e-6
-    steps: int = 800
-    class_images: int = 200
-
-
-DREAMBOOTH = DreamBoothSettings()
-
 FLOWS = ("lusd-paper", "flowedit-paper", "flowalign-paper", "dvrf-paper")
 
 # the presets that fit what a command edits; --method alone takes the first that has it

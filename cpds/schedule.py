@@ -123,6 +123,15 @@ class NoiseSchedule:
             return alpha * output + sigma * x_t
         return x_t + alpha * output
 
+    def target(self, z: Latents, eps: Latents, t: Timesteps) -> Latents:
+        """What the network is trained to put out at x_t: epsilon, v, or the flow's velocity (see `to_epsilon`)."""
+        if self.parameterization == "epsilon":
+            return eps
+        if self.parameterization == "v_prediction":
+            alpha, sigma = self._at(t, z)
+            return alpha * eps - sigma * z
+        return eps - z
+
     def posterior_weights(self, t: Timesteps, stride: int = 2) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
         """(psi, chi), float64: the weights of Δz and Δeps in PDS (Koo 2024, Eq. 12 and 14), per timestep.
 

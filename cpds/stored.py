@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeGuard, Union, get_args, get_origin, get_type_hints
 
 from cpds.errors import InputError
+from cpds.priors.options import located
 
 CONFIG = "config.json"  # of one edit
 PLAN = "plan.json"  # of several edits, in the folder that holds their folders
@@ -122,6 +123,8 @@ def request(command: str, args: Any, edits: Sequence[Sequence[str]] | None = Non
     arguments = {k: v for k, v in document.items() if k not in (*PLACES, "edit")}
     if args.prior is not None and os.path.isdir(args.prior):
         arguments["prior"] = os.path.abspath(args.prior)
+    for name in ("lora", "textual_inversion"):
+        arguments[name] = [located(text) for text in arguments[name]]
     plan = {} if edits is None else {"edits": [list(edit) for edit in edits]}
     return {"command": command, "arguments": arguments, "edit": document["edit"], **plan}
 

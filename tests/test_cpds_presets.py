@@ -13,7 +13,8 @@ from cpds.apps.cli.main import main
 from cpds.config import EditConfig, GuidanceConfig
 from cpds.editor import edit
 from cpds.guidance import Guidance
-from cpds.presets import DREAMBOOTH, NOTES, PDS_REFINE_NERF, PDS_REFINE_SPLATS, PRESETS
+from cpds.personalize.config import DreamBoothConfig
+from cpds.presets import NOTES, PDS_REFINE_NERF, PDS_REFINE_SPLATS, PRESETS
 from cpds.priors.unet import UNetPrior
 
 # What the papers and their code say, in their own numbers; what they do not know (ours) is off.
@@ -108,7 +109,8 @@ def test_published_refinement_and_personalisation() -> None:
     shared = {"denoising_steps": 20, "guidance_scale": 15, "skip": (0.8, 0.9), "every": 10}
     assert asdict(PDS_REFINE_NERF) == {"iterations": 15_000, **shared}
     assert asdict(PDS_REFINE_SPLATS) == {"iterations": 30_000, **shared}
-    assert asdict(DREAMBOOTH) == {"optimizer": "adamw", "lr": 5e-6, "steps": 800, "class_images": 200}
+    personal = DreamBoothConfig(prompt="a photo of sks dog", full=True)
+    assert (personal.learning_rate, personal.steps, personal.class_images) == (5e-6, 800, 200)
 
 
 def score_term(prior: UNetPrior, z_src: Tensor, z_tgt: Tensor, posterior: bool) -> Tensor:

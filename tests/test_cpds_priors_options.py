@@ -81,6 +81,7 @@ def test_commands_hand_the_options_over(command: str, tmp_path: Path) -> None:
     given: dict[str, Any] = {f.name: f.default for f in fields(PriorOptions)}
     flags = "--low_memory --offload model --vae_tiling --vae_slicing --attention_backend native --compile --quantize"
     flags += " bnb_4bit --transformer a --tiny_vae b --prior_config c --keep_text_encoders --few_step True"
+    flags += " --lora a.safetensors b/c:0.5 --textual_inversion d.safetensors"
     places = {"image": "--img_path x", "svg": "--svg_path x", "splats": "x --cameras x", "eval": "x"}
     prompts = [] if command == "eval" else ["--prompt", "a", "--trg_prompt", "b"]
     args = parse([command, *places[command].split(), *prompts, *flags.split()])

@@ -131,7 +131,7 @@ class DiffusersPrior:
     def embed(self, prompts: Sequence[str]) -> Conditioning:
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._encoded]
         if new:
-            reading = self._with_text_encoders()
+            reading = self.with_text_encoders()
             for prompt in new:  # one by one: an encoding does not depend on what else is asked
                 self.warn_if_cut(prompt)
                 row = self.encode_prompt(reading, prompt)
@@ -140,12 +140,14 @@ class DiffusersPrior:
             gc.collect()
         return Conditioning.cat([self._encoded[prompt] for prompt in prompts])
 
-    def _with_text_encoders(self) -> Any:
+    def with_text_encoders(self) -> Any:
         """The pipeline, or where it was opened without text encoders one that has them until it is let go of."""
         if self._source is None:
             return self.pipeline
         parts = {self.network: self.net, "vae": self.vae, "scheduler": self.pipeline.scheduler}
         pipeline = self._source.open(**parts)
+        tokenizers = {part: x for part, x in pipeline.components.items() if part.startswith("tokenizer")}
+        self.pipeline.register_modules(**tokenizers)  # they may have learned words, which `reader` is to know
         encoders = [getattr(pipeline, part).eval().requires_grad_(False) for part in self._source.text_encoders]
         if fits(encoders, self.device):  # else they read on the CPU, in seconds
             for encoder in encoders:

@@ -8,10 +8,11 @@ import torch
 
 from cpds.errors import InputError
 from cpds.hub import only_cached
+from cpds.priors.adapters import EMBEDS_NAME, LORA_NAME, file_of
 from cpds.priors.base import Prior
 from cpds.priors.diffusers_prior import DiffusersPrior
 from cpds.priors.flux import Flux2Prior, FluxPrior
-from cpds.priors.options import PLAIN, PriorOptions
+from cpds.priors.options import PLAIN, PriorOptions, split_colon, weight_of
 from cpds.priors.single_file import is_single_file, kind_of
 from cpds.priors.source import Source, fingerprint_of, load_index, read_index
 from cpds.priors.transformer import PixArtPrior, SD3Prior
@@ -63,11 +64,23 @@ def load_prior(name_or_path: str | Path | None = None, *, device: str = "auto", 
     family = family_of(index, name)
     dtype = DTYPES.get(options.torch_dtype, family.half if where.type == "cuda" else torch.float32)
     source = Source(name, index, family.network, dtype, offline, configs, whole, options)
-    fingerprint = f"{fingerprint_of(name)} {str(dtype).removeprefix('torch.')}{options.changed}"
+    fingerprint = f"{fingerprint_of(name)} {str(dtype).removeprefix('torch.')}{options.changed}{adapters_of(options)}"
     if not family.large or options.keep_text_encoders:
         return family(source.open(), where, fingerprint, options=options)
     pipeline = source.open(**dict.fromkeys(source.text_encoders))
     return family(pipeline, where, fingerprint, source, options)
+
+
+def adapters_of(options: PriorOptions) -> str:
+    """LoRA and learned words for a fingerprint: digests of their files, with their weights and words."""
+    usual = {"lora": LORA_NAME, "textual_inversion": EMBEDS_NAME}
+    found = [
+        f" {what}={fingerprint_of(str(file_of(text, what, name)))}:{weight_of(text) if what == 'lora' else word}"
+        for what, name in usual.items()
+        for text in getattr(options, what)
+        for word in [split_colon(text)[1]]
+    ]
+    return "".join(found)
 
 
 def index_of(name: str, what: str) -> tuple[dict[str, Any], bool]:

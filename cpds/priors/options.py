@@ -1,5 +1,7 @@
 """How a prior is loaded: precision, memory and speed, by the names that diffusers has for them. No torch here."""
 
+import math
+import os
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -40,6 +42,12 @@ class PriorOptions:
     layout or a hub name. Default: the model of its kind that diffusers knows."""
     keep_text_encoders: bool = False
     """Keep text encoders in memory for prompts that change while an edit runs. (Small ones always stay.)"""
+    lora: tuple[str, ...] = ()
+    """LoRA files (.safetensors), their folders or hub names (owner/model, or owner/model/file.safetensors), each with a
+    weight after a colon if that is not 1: style.safetensors:0.7. Several add up."""
+    textual_inversion: tuple[str, ...] = ()
+    """Files of learned words (.safetensors), their folders or hub names, each with the word that stands for it in
+    prompts after a colon, if that is not to be the file's own: cat.safetensors:<cat>."""
     few_step: bool | None = None
     """Whether the prior was distilled to few steps, so that guidance must be 1. Default: seen from its configs and
     name (turbo, schnell, lightning, hyper, lcm)."""
@@ -48,6 +56,10 @@ class PriorOptions:
         require_choices(self)
         for name in ("attention_backend", "transformer", "tiny_vae", "prior_config"):
             require(getattr(self, name) != "", f"{name} is empty: leave it out, or say which")
+        for name in ("lora", "textual_inversion"):
+            require(all(getattr(self, name)), f"one of {name} is empty: leave it out, or say which")
+        for text in self.lora:
+            weight_of(text)
 
     def resolved(self, device: str) -> "PriorOptions":
         """With what low_memory stands for on a device of this type (cpu, cuda, mps), and offload checked.
@@ -80,6 +92,29 @@ class PriorOptions:
         named = {"quantize": self.quantize, "transformer": self.transformer, "tiny_vae": self.tiny_vae}
         tiles = " vae_tiling" if self.vae_tiling else ""
         return "".join(f" {k}={v}" for k, v in named.items() if v not in (None, "none")) + tiles
+
+
+def split_colon(text: str) -> tuple[str, str]:
+    """A name, and what follows its last colon, if anything; a colon of an existing path is none."""
+    name, _, rest = ("", "", "") if os.path.exists(text) else text.rpartition(":")
+    return (name, rest) if name else (text, "")
+
+
+def located(text: str) -> str:
+    """The same with an absolute path, if it names a file or folder that is here."""
+    name, rest = split_colon(text)
+    return text if not os.path.exists(name) else os.path.abspath(name) + (f":{rest}" if rest else "")
+
+
+def weight_of(lora: str) -> float:
+    """The weight that one of `lora` names, else 1. InputError for what is no number."""
+    name, text = split_colon(lora)
+    try:
+        weight = float(text or 1)
+    except ValueError:
+        weight = math.nan
+    require(math.isfinite(weight), f"lora {name} has the weight {text!r}, which is no number: give one, {name}:0.7")
+    return weight
 
 
 PLAIN = PriorOptions()

@@ -6,10 +6,9 @@ from pathlib import Path
 import torch
 
 from cpds.errors import InputError
-from cpds.hub import reason
+from cpds.hub import PICKLES, reason
 from cpds.priors.source import model_type
 
-PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 # by diffusers' names for what a file holds, the hub's model of that kind, which has its configs and other parts
 KINDS = {
     "v1": "stable-diffusion-v1-5/stable-diffusion-v1-5",

@@ -13,6 +13,7 @@ import torch
 
 from cpds.errors import InputError, MissingExtra
 from cpds.hub import reason
+from cpds.priors.adapters import adapt
 from cpds.priors.options import BACKENDS, PLAIN, PriorOptions
 
 UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
@@ -69,6 +70,7 @@ class Source:
                 network = getattr(pipeline, part)
                 if part not in given and any(x.is_meta for x in network.parameters()):
                     raise ValueError(f"the weights of its {part} are incomplete")
+        adapt(pipeline, self.network, {self.network, *self.text_encoders} - given.keys(), self.options)
         return pipeline
 
     def _network(self) -> Any:

@@ -58,9 +58,19 @@ class UNetPrior(DiffusersPrior):
     def embed(self, prompts: Sequence[str]) -> Conditioning:
         for prompt in prompts:
             self.warn_if_cut(prompt)
+        return self._read(prompts)
+
+    def encode_prompt(self, pipeline: Any, prompt: str) -> Conditioning:
+        return self._read([prompt])
+
+    def _read(self, prompts: Sequence[str]) -> Conditioning:
         _, longest = self.reader()
         ids = self.tokenizer(
-            list(prompts), padding="max_length", max_length=longest, truncation=True, return_tensors="pt"
+            self.pipeline.maybe_convert_prompt(list(prompts), self.tokenizer),  # words of several vectors
+            padding="max_length",
+            max_length=longest,
+            truncation=True,
+            return_tensors="pt",
         ).input_ids
         return Conditioning({"embeds": self.text_encoder(ids.to(self.device))[0].float()})
 

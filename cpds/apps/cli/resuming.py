@@ -23,7 +23,8 @@ def free_fields(old: Any, new: Any) -> set[str]:
 def anew(old: Any, new: Any) -> list[str]:
     """The flags among those that may change by which the arguments `new` differ from the run's own."""
     names = [k for k in sorted(free_fields(old, new) - {*PLACES, "dry_run"}) if getattr(new, k) != getattr(old, k)]
-    return [word for k in names if getattr(new, k) is not None for word in (f"--{k}", str(getattr(new, k)))]
+    given = {k: getattr(new, k) for k in names if getattr(new, k) is not None}
+    return [word for k, v in given.items() for word in (f"--{k}", *map(str, v if isinstance(v, tuple) else (v,)))]
 
 
 def require_same(old: Any, new: Any) -> None:
