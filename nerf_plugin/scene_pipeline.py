@@ -31,6 +31,7 @@ from nerf_plugin.rendering import SceneRenderer
 from nerf_plugin.splats import SplatRenderer
 from nerf_plugin.views import Views
 
+OF_PRIOR = ("torch_dtype", "lora", "textual_inversion")  # options of loading a prior
 RENDERED = ("source", "region", "images")  # folders of a run, filled while it goes
 
 
@@ -44,6 +45,10 @@ class ScenePipelineConfig(VanillaPipelineConfig):
     """Folder in diffusers' layout, or a name on the Hugging Face hub; none takes the embedded prior."""
     torch_dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     """Precision of the prior; auto takes fp16 on CUDA and fp32 elsewhere."""
+    lora: tuple[str, ...] = ()
+    """LoRA files (.safetensors), their folders or hub names, each with a weight after a colon if that is not 1."""
+    textual_inversion: tuple[str, ...] = ()
+    """Files of learned words, their folders or hub names, each with its word after a colon if not the file's own."""
     guidance_device: str | None = None
     """Where the prior runs (cuda:1, ...); none takes the scene's device."""
     resolution: int | None = None
@@ -106,7 +111,7 @@ class ScenePipeline(VanillaPipeline):
         self.prior: Prior = load_prior(
             self.config.prior,
             device=self.config.guidance_device or str(self.device),
-            options=PriorOptions(torch_dtype=self.config.torch_dtype),
+            options=PriorOptions(**{name: getattr(self.config, name) for name in OF_PRIOR}),
         )
         choose_threads(self.prior)
         self.views = Views(self.datamanager, self.renderer.background, self.view_size)

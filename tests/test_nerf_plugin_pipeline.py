@@ -22,6 +22,8 @@ from scenes import (
 )
 
 from cpds.config import Method
+from cpds.priors.load import load_prior
+from cpds.priors.options import PriorOptions
 from cpds.selection.make import make_selector
 from nerf_plugin.checkpoints import checkpoints, open_run
 
@@ -217,3 +219,16 @@ def test_every_flag_is_read(
     if name not in unchanged:
         unchanged[name] = scene_state(edit_scene(name, out=tmp_path / "plain", **common))
     assert same(unchanged[name], scene_state(edit_scene(name, **common | changes))) == (not changes)
+
+
+def test_the_prior_gets_its_options(edit_scene: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[PriorOptions] = []
+
+    def load(name: Any, *, device: str, options: PriorOptions) -> Any:
+        given.append(options)
+        return load_prior(name, device=device)
+
+    monkeypatch.setattr("nerf_plugin.scene_pipeline.load_prior", load)
+    words: dict[str, Any] = {"lora": ("a.safetensors:0.5", "b/c"), "textual_inversion": ("d.safetensors",)}
+    edit_scene("cpds", **{f"pipeline__{name}": value for name, value in words.items()}, max_num_iterations=1)
+    assert given[0] == PriorOptions(**words)

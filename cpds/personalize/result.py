@@ -48,14 +48,15 @@ def load_checkpoint(file: Path, subject: Subject, optimizer: Optimizer) -> int:
     return step
 
 
-def save_result(out: Path, subject: Subject) -> Path:
-    """The LoRA file, or the folder of the whole prior, in `out`; it replaces an older one when it is whole."""
+def save_result(out: Path, subject: Subject) -> None:
+    """Write the LoRA file, or the folder of the whole prior, in `out`; it replaces an older one when it is whole."""
     part, pipeline = out / "result.part", subject.prior.pipeline
     shutil.rmtree(part, ignore_errors=True)
     if subject.config.full:
         subject.prior.with_text_encoders().save_pretrained(part)
         shutil.rmtree(out / PRIOR, ignore_errors=True)
-        return part.rename(out / PRIOR)
+        part.rename(out / PRIOR)
+        return
     from peft import get_peft_model_state_dict
 
     layers: dict[str, Any] = {}
@@ -65,4 +66,3 @@ def save_result(out: Path, subject: Subject) -> Path:
     type(pipeline).save_lora_weights(part, **layers)
     os.replace(part / LORA, out / LORA)
     part.rmdir()
-    return out / LORA

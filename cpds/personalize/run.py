@@ -7,6 +7,7 @@ from typing import Any
 
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
 
 from cpds.errors import InputError
 from cpds.image_files import find_images
@@ -43,7 +44,10 @@ def dreambooth(
     accelerate's launcher it runs on several devices. Raises InputError for what cannot be used.
     """
     AcceleratorState._reset_state()  # it would keep the precision of the first run of a program
-    accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=device == "cpu", device_placement=False)
+    unused = DistributedDataParallelKwargs(find_unused_parameters=config.train_text_encoder)  # SDXL reads no last layer
+    accelerator = Accelerator(
+        mixed_precision=config.mixed_precision, cpu=device == "cpu", device_placement=False, kwargs_handlers=[unused]
+    )
     where = accelerator.device if accelerator.num_processes > 1 else resolve_device(device)
     options = PriorOptions(
         torch_dtype="fp32" if config.full else DTYPES[config.mixed_precision],  # pyright: ignore[reportArgumentType]

@@ -16,7 +16,7 @@ from cpds.images import png
 from cpds.personalize.config import DreamBoothConfig
 from cpds.personalize.loss import Subject, total_loss
 from cpds.personalize.pictures import noise_like, sampled, sheet
-from cpds.personalize.result import CHECKPOINT, load_checkpoint, save_checkpoint, save_result
+from cpds.personalize.result import CHECKPOINT, LORA, PRIOR, load_checkpoint, save_checkpoint, save_result
 from cpds.priors.diffusers_prior import DiffusersPrior
 from cpds.runs import RunFolder
 from cpds.schedule import NoiseSchedule
@@ -87,9 +87,10 @@ class Training:
                     save_checkpoint(file, self.subject, self.optimizer, step)
                 if self.config.samples and (step % self.config.sample_every == 0 or step == steps):
                     self.write_sheet(step)
-        result = save_result(self.folder.path, self.subject) if main else self.folder.path
+        if main:
+            save_result(self.folder.path, self.subject)
         self.accelerator.wait_for_everyone()
-        return result
+        return self.folder.path / (PRIOR if self.config.full else LORA)
 
     def step(self, step: int, copy: nn.Module, optimizer: torch.optim.Optimizer, read: dict | None) -> float:
         """One optimizer step; its loss on this device. InputError where it is no number."""

@@ -1,5 +1,6 @@
 """`cpds dreambooth`: teach a prior a subject from a few images. Nothing heavy is imported before it runs."""
 
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -47,5 +48,6 @@ def run_dreambooth(args: DreamBoothArgs) -> int:
         class_folder=args.class_folder,
         resume=args.resume,
     )
-    print_result(result)
+    if os.environ.get("RANK", "0") == "0":  # of several processes the first
+        print_result(result)
     return 0
