@@ -4,7 +4,6 @@ At the step's cost: the branches that the objective names, in one batch without 
 of them (the edited latents under the target prompt) with gradient from the tapped features down.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -16,12 +15,13 @@ from cpds.config import GuidanceConfig
 from cpds.contrast import cut_loss
 from cpds.errors import InputError
 from cpds.guidance_scale import GuidanceScale, require_guidance
+from cpds.noise_levels import NoiseLevels
 from cpds.objectives.base import Branch, EditPair, Half, Objective, Predictions, Relevance, Weights
 from cpds.objectives.losses import proximity_loss
 from cpds.objectives.table import OBJECTIVES
 from cpds.parts import imported, require_kind
 from cpds.priors.base import Conditioning, Prediction, Prior
-from cpds.relevance import RelevanceMaps, changes
+from cpds.relevance import RelevanceMaps
 from cpds.selection.base import PatchSelector
 from cpds.selection.make import make_selector
 from cpds.types import Features, Latents, Scalar, Timesteps
@@ -63,7 +63,7 @@ class Guidance:
         prompts, targets = ([p] if isinstance(p, str) else list(p) for p in (prompt, target_prompt))
         if len(prompts) != len(targets):
             raise InputError(f"{len(prompts)} prompts but {len(targets)} target prompts: give one of each for an edit")
-        self.prior, self.config, self.steps, self.lr_scaling = prior, config, steps, lr_scaling
+        self.prior, self.config, self.lr_scaling = prior, config, lr_scaling
         self.objective = objective or OBJECTIVES.get(config.method) or imported(config.method, "method", Objective)
         if not isinstance(self.objective, Objective):
             raise InputError(f"the objective is of type {type(self.objective).__name__}: it must be an Objective")
@@ -79,7 +79,7 @@ class Guidance:
         self.edits = len(prompts)
         self._maps = RelevanceMaps(prior, seed)
         self.set_prompts(prompts, targets)
-        self.low, self.high = self._timesteps()
+        self.levels = NoiseLevels(self.objective, config, prior.schedule, steps)
         self.selectors = list(selectors or (self._selector(seed) for _ in prompts))
         for selector in self.selectors:
             require_kind(selector, PatchSelector, "patch selector")
@@ -111,12 +111,12 @@ class Guidance:
         config = self.config
         relevance = self.relevance(source)
         source, target = source.detach(), target.detach()
-        t = self.prior.schedule.draw(config.timesteps, self.low, self.high, step, self.steps, generator)
+        t = self.levels.draw(step, generator)
         pair = EditPair.draw(source, target, t, generator, self.edits)
         if config.reestimate_noise:
             pair = self._reestimated(pair)
         live = target.clone().requires_grad_()
-        predictions, before, after = self._predict(pair, live, self._levels(pair, step, relevance))
+        predictions, before, after = self._predict(pair, live, self.levels.weights(pair, step, relevance))
         direction = self._direction(pair, predictions)
         kept = self._kept(direction)
         direction = kept * direction
@@ -166,37 +166,6 @@ class Guidance:
             seen = found - schedule.denoised(x_t, found, pair.t) + pair.source
         return replace(pair, eps=pair.eps + (1 - s) * (seen - pair.eps))
 
-    def _levels(self, pair: EditPair, step: int, relevance: Relevance | None) -> tuple[Weights, ...]:
-        """What the objective may weigh with, for each of its noise levels."""
-        config, objective, schedule = self.config, self.objective, self.prior.schedule
-        stride = config.stride if objective.posterior else None
-        shared = {
-            "time": float(pair.t[0]) / len(schedule),
-            "spacing": self._spacing(step),
-            "coupling": objective.coupling_at(step / self.steps),
-            "changes": changes(relevance).to(pair.target) if relevance is not None and config.localize else 1.0,
-            "options": {**objective.options, **config.method_options},
-        }
-        return tuple(
-            replace(Weights.at(moved.t, schedule, pair.target, config.w_identity, stride), **shared)
-            for moved in self._moved(pair)
-        )
-
-    def _moved(self, pair: EditPair) -> list[EditPair]:
-        """The pair at each of the objective's noise levels."""
-        count = len(self.prior.schedule)
-        return [replace(pair, t=pair.t + round(offset * count)) for offset in self.objective.offsets]
-
-    def _spacing(self, step: int) -> float:
-        """How far the flow time falls until the next step, down to none after the last; drawn timesteps: the mean."""
-        schedule = self.prior.schedule
-        if self.config.timesteps != "descending":
-            return float(schedule.flow_time[self.high]) / self.steps
-        ends = (i for i in (step, step + 1) if i < self.steps)
-        grid = [schedule.draw("descending", self.low, self.high, i, self.steps, torch.Generator()) for i in ends]
-        now, *after = (float(schedule.flow_time_at(t)) for t in grid)
-        return now - sum(after)
-
     def _direction(self, pair: EditPair, predictions: Predictions) -> Latents:
         """The objective's, held back where the edit does not belong. InputError for what is no direction."""
         weights, config = predictions.levels[0], self.config
@@ -228,7 +197,7 @@ class Guidance:
         named: set[Any] = {b for b in self.objective.branches if not (spared and b[1] == "null")} | contrast
         branches: list[Branch] = sorted(named, key=lambda b: (ORDER.index(b) if b in ORDER else len(ORDER), b))
         fixed = [branch for branch in branches if not (contrast and branch == AFTER)]
-        moved, coupling = self._moved(pair), levels[0].coupling
+        moved, coupling = self.levels.moved(pair), levels[0].coupling
         with torch.no_grad():
             halves: set[tuple[Half, int]] = {(branch.half, branch.at) for branch in branches}
             x_t: dict[tuple[Half, int], Latents] = {
@@ -294,28 +263,6 @@ class Guidance:
         flat = flat / flat.abs().amax(1, keepdim=True).clamp(min=1e-30)  # first, so that no square overflows
         rms = flat.square().mean(1, keepdim=True).sqrt()
         return (flat / rms.clamp(min=1e-30)).view_as(gradient)
-
-    def _timesteps(self) -> tuple[int, int]:
-        """The lowest and the highest. Raises InputError where there is none, or the objective cannot take it."""
-        config, schedule = self.config, self.prior.schedule
-        low, high = math.ceil(config.t_min * len(schedule)), math.floor(config.t_max * len(schedule))
-        if low > high:
-            raise InputError(f"no timestep lies between t_min {config.t_min} and t_max {config.t_max}: widen the range")
-        if (self.objective.posterior or self.objective.clean) and not bool(schedule.alpha[high] > 0):
-            raise InputError(f"t_max {config.t_max} reaches pure noise, where {config.method} has no weights: lower it")
-        offsets = [round(offset * len(schedule)) for offset in self.objective.offsets]
-        if low + min(offsets) < 0 or high + max(offsets) >= len(schedule):
-            raise InputError(
-                f"{config.method} asks the prior at other timesteps too, from {min(self.objective.offsets):+g} to "
-                f"{max(self.objective.offsets):+g} of the schedule: t_min {config.t_min} and t_max {config.t_max} "
-                "leave no room for that"
-            )
-        if self.objective.posterior and low <= config.stride:
-            raise InputError(
-                f"stride {config.stride} reaches below timestep 1 from the lowest timestep {low}: "
-                "raise t_min or lower the stride"
-            )
-        return low, high
 
 
 def mean_metrics(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:

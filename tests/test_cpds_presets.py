@@ -102,7 +102,7 @@ def test_published_numbers(name: str) -> None:
 def test_published_range_of_timesteps(prior: UNetPrior, name: str) -> None:
     guidance = Guidance(prior, SOURCE, TARGET, PRESETS[name].guidance, steps=1)
     low, high = TIMESTEPS["pds-svg" if name == "pds-svg-paper" else name.split("-")[0]]
-    assert (guidance.low, guidance.high) == (low, high)
+    assert (guidance.levels.low, guidance.levels.high) == (low, high)
 
 
 def test_published_refinement_and_personalisation() -> None:
