@@ -33,7 +33,7 @@ test: $(VENV)/.checks
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright $$(grep -q Python.h $(VENV)/.gaps && echo cpds svg)
 	@# small models on few cores: more threads only get into each other's way
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 	@$(BIN)/python scripts/system_packages.py report $(VENV)/.gaps
 
 clean:
