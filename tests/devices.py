@@ -5,7 +5,7 @@ takes `place` runs in all three with the same code, so that its own mistakes (a 
 device, a setting that only CUDA takes) show before it first meets a card. `python -m pytest -m gpu` runs those on CUDA.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +21,16 @@ from cpds.priors.load import load_prior
 from cpds.priors.options import PriorOptions
 
 gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
-HERE = pytest.param("cpu")
 CARD = pytest.param("cuda", marks=gpu)
+
+
+def everywhere(name: str, values: Iterable[str], labelled: Iterable[str] = ()) -> pytest.MarkDecorator:
+    """parametrize `name` and the place: all values on the CPU and on a card, and some on a labelled device, which is
+    slow and shows the same for most."""
+    values = list(values)
+    found = [*((x, "cpu") for x in values), *((x, "labelled") for x in labelled)]
+    cards = [pytest.param(x, "cuda", marks=gpu) for x in values]
+    return pytest.mark.parametrize((name, "place"), [*found, *cards], indirect=["place"])
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,7 @@ def error(found: Tensor, wanted: Tensor) -> float:
     return float((found - wanted).norm() / wanted.norm().clamp(min=1e-30))
 
 
-@pytest.fixture(params=[HERE, pytest.param("labelled"), CARD])
+@pytest.fixture(params=["cpu", "labelled", CARD])
 def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     """Full precision on a card: no TF32. A labelled device must have met nothing that fails on one."""
     with ExitStack() as stack:
