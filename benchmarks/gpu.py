@@ -113,7 +113,10 @@ def measured(row: Row, seconds: float) -> dict[str, Any]:
     flags += [f"--{name}" for name in ("compile", "toy") if getattr(row, name)]
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:  # a pipe could outlive the row
         command = [sys.executable, "-m", "benchmarks.gpu_step", *flags]
-        process = subprocess.Popen(command, stdout=out, stderr=errors, cwd=ROOT, start_new_session=True)
+        environment = {"OMP_NUM_THREADS": "1", **os.environ}  # the host's part is small, and threads would spin
+        process = subprocess.Popen(
+            command, stdout=out, stderr=errors, cwd=ROOT, env=environment, start_new_session=True
+        )
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -164,6 +167,7 @@ def main(config: GpuConfig) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the row under way is stopped as well
     try:
         main(tyro.cli(GpuConfig, description=__doc__))
     except InputError as err:

@@ -123,7 +123,7 @@ def prior_of(
 @torch.no_grad()
 def filled(net: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """Matrices of normal numbers that keep a signal's size, norms as they begin, no biases."""
-    net = net.to(dtype).to_empty(device=device)
+    net = nn.Module.to(net, dtype).to_empty(device=device)  # diffusers' own `to` warns
     for name, x in [*net.named_parameters(), *net.named_buffers()]:
         if x.ndim > 1:
             x.normal_(std=x[0].numel() ** -0.5)

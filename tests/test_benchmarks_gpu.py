@@ -1,8 +1,7 @@
-"""The benchmark for a GPU, at toy sizes: what a row holds, what comes first, and what keeps a row from being measured."""
+"""The benchmark for a GPU, at toy sizes: what a row holds, what comes first, and why a row is left out."""
 
 import ctypes
 import json
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import tyro
 
 from benchmarks import gpu, gpu_step
 from benchmarks.gpu import GpuConfig, departures, main, measured, reason_to_leave_out, results, rows
@@ -79,11 +79,9 @@ def test_what_cannot_fit_is_not_tried() -> None:
     assert reason_to_leave_out(replace(flux, dtype="fp16"), 2**40) == "fp16 overflows in networks of this family"
 
 
-def test_one_row_from_the_command_line(tmp_path: Path) -> None:
-    """Two processes: the benchmark, and the row's own."""
+def test_one_row_in_a_process_of_its_own(tmp_path: Path) -> None:
     flags = "--device cpu --toy --models SD1.5 --dtypes fp32 --targets 1 --compile False --steps 1"
-    command = [sys.executable, "-m", "benchmarks.gpu", *flags.split(), "--out", str(tmp_path / "toy.md")]
-    subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parents[1])
+    main(tyro.cli(GpuConfig, args=[*flags.split(), "--out", str(tmp_path / "toy.md")]))
     (row,) = json.loads((tmp_path / "toy.json").read_text())
     assert row.keys() >= COLUMNS.keys()
     text = (tmp_path / "toy.md").read_text()
