@@ -95,12 +95,13 @@ def test_one_rows_failure_ends_no_run(tmp_path: Path, monkeypatch: pytest.Monkey
 
     def fake(row: Row, seconds: float) -> dict[str, Any]:
         assert seconds <= 60
+        now[0] += 149
         return next(outcomes)
 
     monkeypatch.setattr(gpu, "measured", fake)
     config = replace(ONE, out=tmp_path / "toy.md", targets=(1, 2, 3), row_minutes=1.0, minutes=5.0)
-    clock = iter([0.0, 0.0, 100.0, 299.0])
-    monkeypatch.setattr(time, "time", lambda: next(clock))
+    now = [0.0]
+    monkeypatch.setattr(time, "time", lambda: now[0])
     main(config)
     found = json.loads((tmp_path / "toy.json").read_text())
     assert [row.get("left_out") for row in found] == ["failed: x", None, "not reached in 5 minutes"]

@@ -18,6 +18,7 @@ from nerf_plugin.checkpoints import checkpoints, open_run
 pytestmark = pytest.mark.parametrize("place", ["cpu", CARD], indirect=True)
 kinds = pytest.mark.parametrize("kind", ["cpds", "cpds_splat"])
 TOLERANCES = {"cpds": 1e-2, "cpds_splat": 5e-2}  # of gradients; gsplat's kernels, on a card, are not our rasterizer
+PRECISE = {"pipeline__torch_dtype": "fp32"}  # not half, as on a card by default
 Edit = Callable[..., Any]
 
 
@@ -34,7 +35,7 @@ def test_an_edit_is_resumed_where_it_was(
 ) -> None:
     """An unbroken run and one that went on from its first checkpoint end alike."""
     base = saved_model(base_scenes[kind])
-    common = {"machine__device_type": place.device.type, "max_num_iterations": 3}
+    common = {**PRECISE, "machine__device_type": place.device.type, "max_num_iterations": 3}
     whole = edit_scene(kind, out=tmp_path / "whole", **common)
     part = edit_scene(kind, out=tmp_path / "part", **common, steps_per_save=1, save_only_latest_checkpoint=False)
     assert {x.device.type for x in part.pipeline.model.parameters()} == {place.device.type}
@@ -54,7 +55,7 @@ def test_the_first_gradient_is_the_cpus(
     """Of the guidance, with samples in the middle of their bins: a device draws its own random ones."""
     base, found = saved_model(base_scenes[kind]), []
     for i, device in enumerate(("cpu", place.device.type)):
-        trainer = edit_scene(kind, out=tmp_path / str(i), machine__device_type=device, max_num_iterations=1)
+        trainer = edit_scene(kind, out=tmp_path / str(i), machine__device_type=device, max_num_iterations=1, **PRECISE)
         model = trainer.pipeline.model
         model.load_state_dict(base)
         for sampler in (m for m in model.modules() if hasattr(m, "train_stratified")):
