@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import tyro
 
 from benchmarks.gpu_sizes import SIZES, weights
 from benchmarks.gpu_step import GIB, Row
@@ -34,6 +33,7 @@ from cpds.errors import InputError
 from cpds.priors.load import DTYPES
 from cpds.runs import write_atomic
 from scripts.cuda_device import problem
+from scripts.program import run_program
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "benchmarks/gpu.md"
@@ -159,17 +159,16 @@ def main(config: GpuConfig) -> None:
         raise InputError(why)
     out = config.out or OUT
     command = shlex.join(["python", "-m", "benchmarks.gpu", *sys.argv[1:]])
-    for tried, found in enumerate(results(config), 1):
-        write_atomic(out, markdown(found, command, config.minutes).encode())
-        write_atomic(out.with_suffix(".json"), json.dumps(found, indent=1).encode())
-        print(f"{tried} of {len(found)} rows are in {out}", file=sys.stderr, flush=True)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the row under way is stopped as well
+    try:
+        for tried, found in enumerate(results(config), 1):
+            write_atomic(out, markdown(found, command, config.minutes).encode())
+            write_atomic(out.with_suffix(".json"), json.dumps(found, indent=1).encode())
+            print(f"{tried} of {len(found)} rows are in {out}", file=sys.stderr, flush=True)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     print(out.read_text())
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the row under way is stopped as well
-    try:
-        main(tyro.cli(GpuConfig, description=__doc__))
-    except InputError as err:
-        print(f"benchmarks.gpu: error: {err}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(run_program(main, GpuConfig, __doc__))
