@@ -1,7 +1,7 @@
 """Seconds and memory of a CPDS step on a GPU, at the sizes of priors that people use (random weights).
 
-    python -m benchmarks.gpu                                            # on CUDA: writes benchmarks/gpu.md and gpu.json
-    python -m benchmarks.gpu --device cpu --toy --out gpu-toy.md        # the same code in about a minute, anywhere
+    python -m benchmarks.gpu                    # on CUDA: writes benchmarks/gpu.md and gpu.json
+    python -m benchmarks.gpu --device cpu --toy --minutes 2 --out gpu-toy.md      # the same code, anywhere
 
 A row is a prior in one precision, one or several edits at once, compiled or not. Each has a process of its own and a
 time limit. What departs least from the usual (one edit in the family's own half precision) comes first; rows that do

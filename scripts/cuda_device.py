@@ -11,7 +11,7 @@ import sys
 from importlib.util import find_spec
 
 DRIVERS = ("libcuda.so.1", "nvcuda.dll")
-TOY = "python -m benchmarks.gpu --device cpu --toy --out gpu-toy.md"
+TOY = "python -m benchmarks.gpu --device cpu --toy --minutes 2 --out gpu-toy.md"
 CARD = "run this on a machine with an NVIDIA card and its driver"
 
 
