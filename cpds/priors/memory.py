@@ -25,7 +25,7 @@ def place(pipeline: Any, network: str, taps: Sequence[Tap], device: torch.device
     if options.attention_backend is not None:
         set_attention(net, options.attention_backend)
     if options.compile:
-        compile_blocks(net, taps)
+        compile_blocks(net, taps, fullgraph=options.offload != "group")  # whose hooks, in each layer, break graphs
     tiny = None if options.tiny_vae is None else tiny_autoencoder(options.tiny_vae, vae, device)
     if options.offload == "model":
         pipeline.enable_model_cpu_offload(device=device)
@@ -54,7 +54,7 @@ def set_attention(net: Any, backend: str) -> None:
         raise InputError(f"attention_backend {backend!r} cannot be used ({str(err).splitlines()[0]})") from err
 
 
-def compile_blocks(net: Any, taps: Sequence[Tap]) -> None:
+def compile_blocks(net: Any, taps: Sequence[Tap], *, fullgraph: bool = True) -> None:
     """torch.compile of the blocks that the network repeats, as diffusers' compile_repeated_blocks does it.
 
     A compiled block calls no hooks: those that hold a tapped attention stay as they are.
@@ -64,7 +64,7 @@ def compile_blocks(net: Any, taps: Sequence[Tap]) -> None:
     blocks = [m for m in net.modules() if type(m).__name__ in names]
     for block in blocks:
         if not any(id(module) in tapped for module in block.modules()):
-            block.compile(fullgraph=True)
+            block.compile(fullgraph=fullgraph)
 
 
 def tiny_autoencoder(name: str, vae: Any, device: torch.device) -> Any:
