@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from cpds.apps.cli.args import EMBEDDED_NOTE, PriorArgs
+from cpds.apps.cli.args import EMBEDDED_NOTE, PresetArgs
 from cpds.apps.cli.presets import edit_as_typed, offered_to
 from cpds.config import require
 from cpds.errors import InputError, MissingExtra
@@ -35,7 +35,7 @@ EvalPreset = Literal[offered_to("eval")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalArgs(PriorArgs):
+class EvalArgs(PresetArgs):
     """Edit a whole data set and measure the results: emoji-edit, PIE-Bench, or a JSONL manifest of your own."""
 
     data: tyro.conf.Positional[str]
