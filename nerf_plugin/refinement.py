@@ -5,6 +5,7 @@ Iterative dataset update (Instruct-NeRF2NeRF, Haque 2023) with SDEdit (Meng 2022
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from cpds.config import require
 from cpds.editor import step_generator
+from cpds.guidance_scale import chosen_scale
 from cpds.images import open_image, png, resized, to_pil
 from cpds.presets import PDS_REFINE_NERF
 from cpds.sdedit import sdedit
@@ -32,8 +34,9 @@ class RefinePipelineConfig(ScenePipelineConfig):
     """How a scene is refined; by default the paper's schedule."""
 
     _target: type = field(default_factory=lambda: RefinePipeline)
-    guidance_scale: float = PDS_REFINE_NERF.guidance_scale
-    """Classifier-free guidance of the denoising."""
+    guidance_scale: float | None = None
+    """Guidance of the denoising. Default: the paper's 15; 5.5 where the prior's network takes it as an input (FLUX.1
+    dev), 1 where it was distilled to few steps (Turbo, schnell)."""
     negative_prompt: str = ""
     """What the unconditional branch is told instead of nothing."""
     denoising_steps: int = PDS_REFINE_NERF.denoising_steps
@@ -48,7 +51,8 @@ class RefinePipelineConfig(ScenePipelineConfig):
     def check(self) -> None:
         super().check()
         low, high = self.skip
-        require(self.guidance_scale >= 0, f"guidance_scale must be >= 0, got {self.guidance_scale}")
+        scale = self.guidance_scale
+        require(scale is None or 0 <= scale < math.inf, f"guidance_scale must be >= 0 and finite, got {scale}")
         require(self.denoising_steps >= 1, f"denoising_steps must be >= 1, got {self.denoising_steps}")
         require(0 <= low <= high < 1, f"skip must be two shares, 0 <= low <= high < 1, got {self.skip}")
         require(self.update_every >= 1, f"update_every must be >= 1, got {self.update_every}")
@@ -70,6 +74,9 @@ class RefinePipeline(ScenePipeline):
 
     def setup(self, start: RunStart) -> None:
         super().setup(start)
+        if not start.resumed:
+            given, default = self.config.guidance_scale, PDS_REFINE_NERF.guidance_scale
+            self.scale_slider.value = chosen_scale(self.prior, "target", given, default)
         self.uncond = self.prior.embed([self.config.negative_prompt])
         self.target_prompt = ""  # that `target_text` encodes
 

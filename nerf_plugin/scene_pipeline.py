@@ -74,10 +74,12 @@ class ScenePipeline(VanillaPipeline):
     config: ScenePipelineConfig
     renderer: SceneRenderer
 
-    def __init__(self, config: ScenePipelineConfig, guidance_scale: float, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, config: ScenePipelineConfig, guidance_scale: float | None, *args: Any, **kwargs: Any) -> None:
+        """`guidance_scale` as it was given; else `setup`, which knows the prior, sets what is usual for that."""
         super().__init__(config, *args, **kwargs)
         self.target_field = PromptField("Target prompt", config.target_prompt)
-        self.scale_slider = ViewerSlider("Guidance scale", guidance_scale, 0.0, max(100.0, guidance_scale), 0.5)
+        given = guidance_scale or 0.0
+        self.scale_slider = ViewerSlider("Guidance scale", given, 0.0, max(100.0, given), 0.5)
         self.comparison_view = ComparisonView()
         self.saved: dict[str, Any] = {"first_step": 0}  # beside the scene, as the checkpoint has it
 

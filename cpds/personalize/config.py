@@ -42,8 +42,9 @@ class DreamBoothConfig:
     """Precision of the computation, and of weights that are not trained; trained ones stay in fp32."""
     resolution: int | None = None
     """Side of the images in px, which are cropped to squares. Default: what the prior was trained on."""
-    guidance_scale: float = 7.5
-    """Classifier-free guidance of class images and samples, where the prior takes any."""
+    guidance_scale: float | None = None
+    """Guidance of class images and samples, where the prior takes any. Default: 7.5 where it is classifier-free, 5.5
+    where the network takes it as an input (FLUX.1 dev)."""
     samples: int = 4
     """Images of the prompt in a sample sheet; 0: no sheets."""
     sample_every: int = 200
@@ -63,7 +64,7 @@ class DreamBoothConfig:
         require(self.samples >= 0, f"samples must be >= 0, got {self.samples}")
         for name in ("prior_weight", "guidance_scale"):
             value = getattr(self, name)
-            require(0 <= value < math.inf, f"{name} must be >= 0 and finite, got {value}")
+            require(value is None or 0 <= value < math.inf, f"{name} must be >= 0 and finite, got {value}")
         require(self.lr is None or 0 < self.lr < math.inf, f"lr must be > 0 and finite, got {self.lr}")
         require(self.resolution is None or self.resolution >= 1, f"resolution must be >= 1, got {self.resolution}")
         require(0 <= self.seed < 2**32, f"seed must be in 0 ... 4294967295, got {self.seed}")
