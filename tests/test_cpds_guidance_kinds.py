@@ -86,7 +86,6 @@ def test_true_guidance_comes_on_top() -> None:
     prior = Embedded("embedded")
     _, samples = step(prior, guidance_scale=5.5, source_guidance_scale=1.5, true_guidance_scale=2.0)
     assert (samples, sorted(prior.scales)) == (4, [1.5, 1.5, 5.5, 5.5])
-    ones = {"guidance_scale": 1.0, "source_guidance_scale": 1.0}
     mixed = Embedded("classifier-free")  # with the same factor in the network: mixed by 2 on both sides
     torch.testing.assert_close(
         step(Embedded("embedded"), guidance_scale=1.0, source_guidance_scale=1.0, true_guidance_scale=2.0)[0],
