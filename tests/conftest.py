@@ -39,7 +39,7 @@ from cpds.rendered import fingerprint
 from cpds.representation import ParamGroup
 from cpds.state import EditState
 
-pytest_plugins = ["scenes", "tiny_priors"]
+pytest_plugins = ["scenes", "tiny_priors", "devices"]
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # commands leave it at that
