@@ -51,7 +51,7 @@ def main(config: Config) -> None:
     before = state.rendered.latents(None).detach().clone()
     seconds = one_step(state)
     moved = (state.rendered.latents(None).detach() - before).square().mean().sqrt()
-    print(f"one step in {seconds:.0f} s; peak resident memory {peak_memory(device) / GIB:.1f} GiB; moved by {moved:.3f}")
+    print(f"one step in {seconds:.0f} s; peak resident memory {peak_memory(device) / GIB:.1f} GiB; moved {moved:.3f}")
 
 
 if __name__ == "__main__":

@@ -10,14 +10,9 @@ LR_LORA, LR_FULL = 1e-4, 5e-6  # of diffusers' programs; the latter is PDS's too
 
 
 @dataclass(frozen=True, kw_only=True)
-class DreamBoothConfig:
-    """What is learned, and how. Steps and class images are PDS's (Koo 2024)."""
+class LearningConfig:
+    """How a subject is learned. Steps and class images are PDS's (Koo 2024)."""
 
-    prompt: str
-    """What the instance images show, with a rare word for the subject: "a photo of sks dog"."""
-    class_prompt: str | None = None
-    """What they show without that word: "a photo of a dog". Images of it, by the prior itself, then hold the rest of
-    the class as it is (prior preservation). Default: none."""
     class_images: int = 200
     """Images of the class prompt; made once, and kept."""
     prior_weight: float = 1.0
@@ -56,8 +51,6 @@ class DreamBoothConfig:
 
     def __post_init__(self) -> None:
         require_choices(self)
-        require(bool(self.prompt.strip()), "the prompt is empty: say in words what the instance images show")
-        require(self.class_prompt is None or bool(self.class_prompt.strip()), "class_prompt is empty: leave it out")
         counts = ("class_images", "rank", "steps", "batch", "gradient_accumulation", "sample_every", "checkpoint_every")
         for name in counts:
             require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}")
@@ -72,3 +65,19 @@ class DreamBoothConfig:
     @property
     def learning_rate(self) -> float:
         return self.lr or (LR_FULL if self.full else LR_LORA)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DreamBoothConfig(LearningConfig):
+    """What is learned, and how."""
+
+    prompt: str
+    """What the instance images show, with a rare word for the subject: "a photo of sks dog"."""
+    class_prompt: str | None = None
+    """What they show without that word: "a photo of a dog". Images of it, by the prior itself, then hold the rest of
+    the class as it is (prior preservation). Default: none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(bool(self.prompt.strip()), "the prompt is empty: say in words what the instance images show")
+        require(self.class_prompt is None or bool(self.class_prompt.strip()), "class_prompt is empty: leave it out")
