@@ -144,6 +144,7 @@ def test_the_viewer_changes_prompts_and_guidance_scale(edit_scene: Callable[...,
     pipeline = edit_scene("cpds_splat").pipeline
     before = pipeline.guidance.conditioning["target"]["embeds"].clone()
     pipeline.target_field.default_value = "a pig"
+    assert pipeline.scale_slider.value == pipeline.guidance.config.guidance_scale == 7.5  # as none was given
     pipeline.scale_slider.default_value = 3.0
     pipeline.apply_viewer_changes()
     wanted = pipeline.prior.embed(["a cat", "a pig", ""])["embeds"][1:2]

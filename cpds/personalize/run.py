@@ -10,9 +10,10 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
 from cpds.errors import InputError
+from cpds.guidance_scale import chosen_scale
 from cpds.image_files import find_images
 from cpds.personalize.config import DreamBoothConfig
-from cpds.personalize.pictures import class_files, encoded, make_class_images, side_of
+from cpds.personalize.pictures import GUIDANCE, class_files, encoded, make_class_images, side_of
 from cpds.personalize.training import Batches, Training
 from cpds.priors.diffusers_prior import DiffusersPrior
 from cpds.priors.load import load_prior, resolve_device
@@ -56,6 +57,8 @@ def dreambooth(
     files = find_images(instances)
     loaded = load_prior(prior, device=str(where), options=options)
     assert isinstance(loaded, DiffusersPrior)
+    scale = chosen_scale(loaded, "target", config.guidance_scale, GUIDANCE)
+    config = replace(config, guidance_scale=scale)
     side = side_of(loaded, config.resolution)
     settings = {
         **encode(config),
