@@ -11,7 +11,7 @@ there. Samples of one seed begin at the same noise. Writes a sheet for each icon
 
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ from cpds.config import require
 from cpds.errors import InputError
 from cpds.evaluation.networks import Lpips
 from cpds.images import png, to_pil
-from cpds.personalize.config import DreamBoothConfig
+from cpds.personalize.config import DreamBoothConfig, LearningConfig
 from cpds.personalize.pictures import noise_like, sampled, sheet
 from cpds.personalize.run import dreambooth
 from cpds.priors.base import Prior
@@ -45,8 +45,8 @@ from scripts.program import run_program
 LEARNED, ASKED = ("white", "grey", "green", "orange"), ("light blue", "purple", "yellow", "pink")
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(LearningConfig):
     """What to learn, and how."""
 
     out: Path = Path("runs/dreambooth")
@@ -55,18 +55,13 @@ class Config:
     """Held-out icons, each a concept and a style."""
     word: str = "sks"
     """The rare word."""
-    steps: int = 400
-    """Optimizer steps."""
-    lr: float = 1e-3
-    """Learning rate."""
-    rank: int = 8
-    """Rank of the LoRA."""
-    full: bool = False
-    """Train all weights instead."""
-    train_text_encoder: bool = False
-    """Train the text encoder too."""
+    # what the embedded prior wants, which is small
     class_images: int = 24
-    """Images of the class for prior preservation."""
+    rank: int = 8
+    steps: int = 400
+    lr: float | None = 1e-3
+    batch: int = 2
+    guidance_scale: float | None = 4.0
     seeds: int = 4
     """Samples of each prompt, on a background each."""
     lpips_weights: Path | None = None
@@ -105,18 +100,8 @@ def learn(config: Config, subject: Subject, out: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name in LEARNED:
         write_atomic(folder / f"{name}.png", png(to_pil(subject.image(name))))
-    settings = DreamBoothConfig(
-        prompt=subject.prompt(config.word),
-        class_prompt=subject.prompt(),
-        class_images=config.class_images,
-        full=config.full,
-        train_text_encoder=config.train_text_encoder,
-        rank=config.rank,
-        steps=config.steps,
-        lr=config.lr,
-        batch=2,
-        guidance_scale=4.0,
-    )
+    how = {f.name: getattr(config, f.name) for f in fields(LearningConfig)}
+    settings = DreamBoothConfig(prompt=subject.prompt(config.word), class_prompt=subject.prompt(), **how)
     run = out / "run"
     return dreambooth(folder, run, settings, device="cpu", resume=(run / "dreambooth.json").exists())
 
@@ -128,7 +113,7 @@ def samples(config: Config, subject: Subject, prior: Prior, word: str) -> Tensor
     found = []
     for seed in range(config.seeds):
         prompt = prior.embed([subject.prompt(word, ASKED[seed % len(ASKED)])])
-        found.append(sampled(prior, noise_like(like, seed), prompt, null, 4.0))
+        found.append(sampled(prior, noise_like(like, seed), prompt, null, config.guidance_scale))
     return torch.cat(found)
 
 

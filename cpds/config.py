@@ -24,6 +24,7 @@ NOT_NEGATIVE = (
     "w_identity",
     "min_direction",
 )
+Schedule = Literal["constant", "rising", "interval", "table"]
 OwnPart = Annotated[str, "module:name"]  # an import path, of an object from outside of this package
 
 
@@ -64,16 +65,23 @@ class GuidanceConfig:
     method_options: Mapping[str, float] = field(default_factory=dict)
     """Numbers that the objective's formula has beside the ones here, by name (docs/method.md), where they are to
     differ from its own."""
-    guidance_scale: float = 7.5
-    """Classifier-free guidance omega: eps_uncond + omega (eps_cond - eps_uncond)."""
+    guidance_scale: float | None = None
+    """Guidance omega: eps_uncond + omega (eps_cond - eps_uncond). Default: what default_guidance says; 5.5 where the
+    network takes omega as an input (FLUX.1 dev), 1 where it was distilled to few steps (Turbo, schnell)."""
     source_guidance_scale: float | None = None
-    """omega of the source's half. Default: guidance_scale."""
+    """omega of the source's half. Default: what default_guidance says, else guidance_scale; 1.5 where the network takes
+    it as an input."""
+    default_guidance: tuple[float, float | None] = (7.5, None)
+    """guidance_scale and source_guidance_scale where they are not given and the prior's guidance is classifier-free."""
     true_guidance_scale: float = 1.0
     """Classifier-free guidance beside guidance_scale, for priors whose network takes that one as an input (FLUX.1 dev);
     1 is none, and half the cost."""
-    guidance_schedule: Literal["constant", "rising", "interval", "table"] = "constant"
+    guidance_schedule: Schedule | None = None
     """omega over time (t, a fraction of the schedule): the same everywhere; 1 + (omega - 1) 2t; omega within
-    guidance_interval and 1 (no guidance) elsewhere; or omega times what guidance_table says."""
+    guidance_interval and 1 (no guidance) elsewhere; or omega times what guidance_table says. Default: default_schedule
+    where guidance is classifier-free, else constant."""
+    default_schedule: Schedule = "constant"
+    """guidance_schedule where it is not given and the prior's guidance is classifier-free."""
     guidance_interval: tuple[float, float] = (0.25, 0.75)
     """Lowest and highest time with guidance (interval)."""
     guidance_table: tuple[tuple[float, float], ...] = ((0.0, 0.0), (1.0, 2.0))
@@ -132,6 +140,8 @@ class GuidanceConfig:
         for name in NOT_NEGATIVE:
             value = getattr(self, name)
             require(value is None or 0 <= value < math.inf, f"{name} must be >= 0 and finite, got {value}")
+        for value in self.default_guidance:
+            require(value is None or 0 <= value < math.inf, f"default_guidance must be >= 0 and finite, got {value}")
         for name, value in self.method_options.items():
             require(math.isfinite(value), f"method_options {name} must be finite, got {value}")
         for name in ("guidance_parallel", "guidance_rescale"):
@@ -150,7 +160,7 @@ class GuidanceConfig:
     def _check_guidance_schedule(self) -> None:
         low, high = self.guidance_interval
         require(0 <= low <= high <= 1, f"guidance_interval must be two times in 0 ... 1, in order, got {low} {high}")
-        if self.guidance_schedule != "table":
+        if "table" not in (self.guidance_schedule, self.default_schedule):
             return
         times, factors = [t for t, _ in self.guidance_table], [f for _, f in self.guidance_table]
         rising = len(times) >= 2 and all(a < b for a, b in pairwise(times))

@@ -1,7 +1,7 @@
 """The edit loop for everything but nerfstudio."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from cpds.config import EditConfig
 from cpds.errors import InputError
 from cpds.guidance import Guidance, StepResult
+from cpds.guidance_scale import settled
 from cpds.objectives.base import Objective
 from cpds.parts import require_kind
 from cpds.polish import polish, proposed, require_latents
@@ -55,6 +56,11 @@ def own_preset(representation: Representation[Any]) -> EditConfig:
     return PRESETS[representation.preset]
 
 
+def settled_edit(config: EditConfig, prior: Prior) -> EditConfig:
+    """The same settings with guidance, where none was given, as it is usual for the prior."""
+    return replace(config, guidance=settled(config.guidance, prior))
+
+
 def start(
     representation: Representation[Any],
     prior: Prior,
@@ -66,7 +72,7 @@ def start(
     """Set up an edit without running it."""
     require_kind(representation, Representation, "representation")
     require_kind(prior, Prior, "prior")
-    config, parts = config or own_preset(representation), parts or OwnParts()
+    config, parts = settled_edit(config or own_preset(representation), prior), parts or OwnParts()
     if config.polish:
         require_latents(representation)
     guidance = Guidance(

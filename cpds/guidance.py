@@ -14,7 +14,7 @@ from torch import Tensor
 from cpds.config import GuidanceConfig
 from cpds.contrast import cut_loss
 from cpds.errors import InputError
-from cpds.guidance_scale import GuidanceScale, require_guidance
+from cpds.guidance_scale import GuidanceScale, require_guidance, settled
 from cpds.noise_levels import NoiseLevels
 from cpds.objectives.base import Branch, EditPair, Half, Objective, Predictions, Relevance, Weights
 from cpds.objectives.losses import proximity_loss
@@ -63,7 +63,8 @@ class Guidance:
         prompts, targets = ([p] if isinstance(p, str) else list(p) for p in (prompt, target_prompt))
         if len(prompts) != len(targets):
             raise InputError(f"{len(prompts)} prompts but {len(targets)} target prompts: give one of each for an edit")
-        self.prior, self.config, self.lr_scaling = prior, config, lr_scaling
+        self.config = config = settled(config, prior)
+        self.prior, self.lr_scaling = prior, lr_scaling
         self.objective = objective or OBJECTIVES.get(config.method) or imported(config.method, "method", Objective)
         if not isinstance(self.objective, Objective):
             raise InputError(f"the objective is of type {type(self.objective).__name__}: it must be an Objective")

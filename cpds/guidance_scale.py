@@ -5,7 +5,8 @@ into the network with the prompt, and what is mixed here is true guidance on top
 """
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
 from torch import Tensor
 
@@ -13,6 +14,11 @@ from cpds.config import GuidanceConfig
 from cpds.errors import InputError
 from cpds.priors.base import Prior
 from cpds.types import Latents
+
+Config = TypeVar("Config", bound=GuidanceConfig)
+Default = TypeVar("Default", bound=float | None)
+# where guidance is not mixed here, by its kind: FlowEdit's for FLUX.1 dev (Kulikov 2024), and none
+OWN_SCALES = {"embedded": {"target": 5.5, "source": 1.5}, "none": {"target": 1.0, "source": 1.0}}
 
 
 @dataclass(frozen=True)
@@ -27,9 +33,10 @@ class GuidanceScale:
 
     @classmethod
     def at(cls, config: GuidanceConfig, time: float) -> "GuidanceScale":
-        """The weights at `time`, a fraction of the schedule's length."""
-        source = config.guidance_scale if config.source_guidance_scale is None else config.source_guidance_scale
-        at_target, at_source = (scheduled(config, omega, time) for omega in (config.guidance_scale, source))
+        """The weights at `time`, a fraction of the schedule's length, of settled settings."""
+        target, source = config.guidance_scale, config.source_guidance_scale
+        assert target is not None  # `settled`
+        at_target, at_source = (scheduled(config, x, time) for x in (target, target if source is None else source))
         return cls(at_target, at_source, config.guidance_parallel, config.guidance_rescale)
 
     @classmethod
@@ -53,9 +60,38 @@ class GuidanceScale:
         return guided * (1 + self.rescale * (_std(cond) / _std(guided) - 1))
 
 
+def chosen_scale(
+    prior: Prior, half: Literal["source", "target"], given: float | None, default: Default
+) -> float | Default:
+    """A half's guidance: what is given, else `default` where it is classifier-free, else what its kind has."""
+    return OWN_SCALES.get(prior.guidance, {}).get(half, default) if given is None else given
+
+
+def settled(config: Config, prior: Prior) -> Config:
+    """The same settings with those of guidance that were not given, by the prior's kind of guidance."""
+    target, source = config.default_guidance
+    schedule = config.default_schedule if prior.guidance == "classifier-free" else "constant"
+    return replace(
+        config,
+        guidance_scale=chosen_scale(prior, "target", config.guidance_scale, target),
+        source_guidance_scale=chosen_scale(prior, "source", config.source_guidance_scale, source),
+        guidance_schedule=config.guidance_schedule or schedule,
+    )
+
+
+def guidance_note(config: GuidanceConfig, prior: Prior) -> str | None:
+    """What a user should know of guidance that was not given, where the prior's kind decides it."""
+    chosen = settled(config, prior)
+    if prior.guidance == "classifier-free" or chosen == config:
+        return None
+    why = {"embedded": "whose network takes guidance as an input", "none": "of few steps"}[prior.guidance]
+    names = ("guidance_scale", "source_guidance_scale", "guidance_schedule")
+    return f"{', '.join(f'{name} {getattr(chosen, name)}' for name in names)}, for a prior {why}"
+
+
 def require_guidance(prior: Prior, config: GuidanceConfig) -> None:
     """InputError for settings of guidance that `prior` cannot follow."""
-    scales = {config.guidance_scale, config.source_guidance_scale} - {None}
+    scales = {x for x in (config.guidance_scale, config.source_guidance_scale) if x is not None}
     if prior.guidance == "none" and scales != {1.0}:
         raise InputError(
             f"prior {prior.fingerprint} was distilled to few steps and takes no guidance: set guidance_scale (and "

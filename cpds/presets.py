@@ -11,11 +11,11 @@ CDS_PAPER = replace(DDS_PAPER, guidance=GuidanceConfig("cds", w_cut=3.0))
 # the public code of CPDS: CDS's numbers at eight times the learning rate, and stride 1, where psi is 0
 CPDS_REFERENCE = replace(DDS_PAPER, guidance=GuidanceConfig("cpds", w_cut=3.0, stride=1), lr=0.8)
 # Posterior Distillation Sampling (Koo 2024) on images
-PDS_PAPER = EditConfig(GuidanceConfig("pds", guidance_scale=50.0, t_min=0.02, t_max=0.98), 500, "adamw", 0.1)
+PDS_PAPER = EditConfig(GuidanceConfig("pds", default_guidance=(50.0, None), t_min=0.02, t_max=0.98), 500, "adamw", 0.1)
 # … on NeRFs
 PDS_NERF = replace(
     PDS_PAPER,
-    guidance=replace(PDS_PAPER.guidance, guidance_scale=100.0),
+    guidance=replace(PDS_PAPER.guidance, default_guidance=(100.0, None)),
     num_inference_steps=30_000,
     optimizer="adam",
     lr=1e-2,
@@ -49,9 +49,7 @@ LUSD_PAPER = EditConfig(
 )
 # down the schedule of Stable Diffusion 3 with a sampler's own steps: FlowEdit (Kulikov 2024)
 FLOWEDIT_PAPER = EditConfig(
-    GuidanceConfig(
-        "flowedit", guidance_scale=13.5, source_guidance_scale=3.5, timesteps="descending", t_min=0.002, t_max=0.653
-    ),
+    GuidanceConfig("flowedit", default_guidance=(13.5, 3.5), timesteps="descending", t_min=0.002, t_max=0.653),
     33,
     "sgd",
     lr=1.0,
@@ -59,21 +57,19 @@ FLOWEDIT_PAPER = EditConfig(
 # … FlowAlign (Kim 2025), which begins at pure noise: as near to that as a prediction of clean latents can be
 FLOWALIGN_PAPER = replace(
     FLOWEDIT_PAPER,
-    guidance=GuidanceConfig("flowalign", guidance_scale=13.5, timesteps="descending", t_min=0.03, t_max=0.99),
+    guidance=GuidanceConfig("flowalign", default_guidance=(13.5, None), timesteps="descending", t_min=0.03, t_max=0.99),
 )
 # … Delta Velocity Rectified Flow (Beaudouin 2025), with FlowEdit's steps
 DVRF_PAPER = replace(
     FLOWEDIT_PAPER,
-    guidance=replace(
-        FLOWEDIT_PAPER.guidance, method="dvrf", guidance_scale=16.5, source_guidance_scale=6.0, t_min=0.02, t_max=0.99
-    ),
+    guidance=replace(FLOWEDIT_PAPER.guidance, method="dvrf", default_guidance=(16.5, 6.0), t_min=0.02, t_max=0.99),
     num_inference_steps=50,
 )
 
 # ours: gradients of unit size, learning rates that fall from what each parameter group says; what else was tried is
 # in benchmarks/README.md
 DDS = EditConfig(
-    GuidanceConfig("dds", guidance_scale=5.0, normalize_gradient=True),
+    GuidanceConfig("dds", default_guidance=(5.0, None), normalize_gradient=True),
     80,
     "sgd",
     lr_decay=0.125,
@@ -87,8 +83,8 @@ CPDS = replace(
     guidance=replace(
         PDS.guidance,
         method="cpds",
-        guidance_scale=7.5,
-        guidance_schedule="rising",
+        default_guidance=(7.5, None),
+        default_schedule="rising",
         w_cut=2.0,
         n_patches=1024,
         patch_share=0.25,
@@ -106,11 +102,11 @@ LUSD = replace(DDS, guidance=replace(DDS.guidance, method="lusd", localize=True)
 # down the schedule, with less guidance than in the papers, as these priors follow prompts by themselves
 FLOWEDIT = replace(
     FLOWEDIT_PAPER,
-    guidance=replace(FLOWEDIT_PAPER.guidance, guidance_scale=5.5, source_guidance_scale=1.5, t_min=0.03, t_max=0.8),
+    guidance=replace(FLOWEDIT_PAPER.guidance, default_guidance=(5.5, 1.5), t_min=0.03, t_max=0.8),
     num_inference_steps=28,
 )
 DVRF = replace(FLOWEDIT, guidance=replace(FLOWEDIT.guidance, method="dvrf"))
-FLOWALIGN = replace(FLOWEDIT, guidance=replace(FLOWEDIT.guidance, method="flowalign", source_guidance_scale=None))
+FLOWALIGN = replace(FLOWEDIT, guidance=replace(FLOWEDIT.guidance, method="flowalign", default_guidance=(5.5, None)))
 CHORDEDIT = EditConfig(GuidanceConfig("chordedit", t_min=0.9, t_max=0.9, timesteps="descending"), 1, "sgd", lr=1.0)
 
 METHODS = {
@@ -132,7 +128,8 @@ RENDERED = METHODS | {"cpds": replace(CDS, guidance=LEARNED)}
 
 def on_renderer(preset: EditConfig) -> EditConfig:
     """A preset's method for anything that is rendered: Adam, at the learning rates of the parameter groups."""
-    guidance = replace(preset.guidance, guidance_scale=7.5, w_identity=0.1, w_cut=1.0)
+    scales = (7.5, preset.guidance.default_guidance[1])
+    guidance = replace(preset.guidance, default_guidance=scales, w_identity=0.1, w_cut=1.0)
     return replace(preset, guidance=guidance, num_inference_steps=150, optimizer="adam", lr=None, lr_decay=0.25)
 
 

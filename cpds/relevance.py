@@ -21,6 +21,9 @@ def relevance_map(
 
     The mean over channels and DRAWS noises at each of FLOW_TIMES of |eps(S, tgt) - eps(S, src)|, divided by the mean of
     its highest tenth, image by image: about 1 where the edit belongs. `before` and `after`: a row for each of `edits`.
+
+    Predictions are those under a prompt alone, without guidance, on every kind of prior (a network that takes the scale
+    as an input is asked at 1): guidance multiplies their difference by its scale, which the division takes out again.
     """
     total = torch.zeros_like(source[:, :1])
     both = Conditioning.cat([prompts.repeat(len(source)) for prompts in (before, after)])

@@ -12,7 +12,7 @@ from PIL.Image import Image
 
 from cpds.callbacks import Checkpoints, Exports, ImageOutputs, MetricsLog, StopBetweenSteps
 from cpds.config import EditConfig, require
-from cpds.editor import EditDiverged, OwnParts, own_preset, run, start
+from cpds.editor import EditDiverged, OwnParts, own_preset, run, settled_edit, start
 from cpds.errors import InputError
 from cpds.images import to_pil
 from cpds.locks import held
@@ -89,7 +89,8 @@ def edit_in_folder(
     """
     require_kind(representation, Representation, "representation")
     require_kind(prior, Prior, "prior")
-    config, parts, options = config or own_preset(representation), parts or OwnParts(), options or RunOptions()
+    config = settled_edit(config or own_preset(representation), prior)
+    parts, options = parts or OwnParts(), options or RunOptions()
     own_format = require_suffix(representation)
     shown = source or to_pil(representation.preview())
     key = RunKey(prompt, target_prompt, prior.fingerprint, representation.fingerprint(), config, own_names(parts))

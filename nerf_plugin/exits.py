@@ -12,8 +12,8 @@ from cpds.terminal import print_status
 
 OUT_OF_MEMORY = (
     "out of memory: lower pipeline.resolution or, for nerfacto's scenes, pipeline.rays_per_chunk (when refining "
-    "pipeline.datamanager.train_num_rays_per_batch); take the prior in half precision (pipeline.torch_dtype fp16) "
-    "or on another device (pipeline.guidance_device)"
+    "pipeline.datamanager.train_num_rays_per_batch); take the prior with pipeline.low_memory True or on another "
+    "device (pipeline.guidance_device)"
 )
 
 

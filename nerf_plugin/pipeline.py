@@ -16,10 +16,12 @@ from cpds.config import GuidanceConfig, require
 from cpds.editor import step_generator
 from cpds.errors import InputError
 from cpds.guidance import Guidance
+from cpds.guidance_scale import guidance_note
 from cpds.images import to_pil, to_tensor
 from cpds.objectives.losses import pull
 from cpds.presets import PRESETS
 from cpds.rendered import hold
+from cpds.terminal import print_status
 from cpds.types import Images, Latents
 from nerf_plugin.base_run import RunStart
 from nerf_plugin.bounds import HOLD_AT, EditBounds, outside_psnr
@@ -99,6 +101,11 @@ class CpdsPipeline(ScenePipeline):
             self.prompt_field.value = self.saved["prompt"]
         self.prompts = self.prompt_field.prompt, self.target_field.prompt
         self.guidance = Guidance(self.prior, *self.prompts, config.guidance, steps=start.steps, seed=start.seed)
+        scale = self.guidance.config.guidance_scale
+        if scale is not None and not start.resumed:
+            self.scale_slider.value = scale
+        if note := guidance_note(config.guidance, self.prior):
+            print_status(f"ns-train: note: {note}")
         if start.resumed and self.saved["selector"]:
             state = {k: v.to(self.prior.device) for k, v in self.saved["selector"].items()}
             self.guidance.selectors[0].load_state(state)

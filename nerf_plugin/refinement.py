@@ -1,29 +1,34 @@
-"""Refinement of an edited scene: its training images become what SDEdit makes of its views, one after the other.
+"""Training a scene on other images than it was trained on: its views, redrawn by the prior.
 
-Iterative dataset update (Instruct-NeRF2NeRF, Haque 2023) with SDEdit (Meng 2022), after PDS (Koo 2024, Sec. 4.2).
+Of an edited scene they are what SDEdit (Meng 2022) makes of its views, one after the other: iterative dataset update
+(Instruct-NeRF2NeRF, Haque 2023) after PDS (Koo 2024, Sec. 4.2). Or they are the views' own edits, of a scene that was
+not edited before: all at once, and of one noise, so that they agree on new shapes, which SDEdit's do not.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cpds.config import require
-from cpds.editor import step_generator
+from cpds.config import EditConfig, require
+from cpds.editor import edit, step_generator
+from cpds.guidance_scale import chosen_scale
 from cpds.images import open_image, png, resized, to_pil
-from cpds.presets import PDS_REFINE_NERF
+from cpds.presets import PDS_REFINE_NERF, PRESETS
 from cpds.sdedit import sdedit
 from cpds.types import Images
 from nerf_plugin.base_run import RunStart
 from nerf_plugin.outputs import comparison, progress, save
 from nerf_plugin.scene_pipeline import ScenePipeline, ScenePipelineConfig
-from representations.latent import changed
+from representations.latent import LatentImage, LatentImageConfig, changed
 
+VIEW_EDIT = replace(PRESETS["cpds"], lr=0.16, lr_decay=0.125, polish=0.4)  # stronger than of a single picture
 CHANGED = (0.03, 0.1)  # differences of colours at which a pixel begins to count as SDEdit's work, and does in full
 
 
@@ -32,8 +37,16 @@ class RefinePipelineConfig(ScenePipelineConfig):
     """How a scene is refined; by default the paper's schedule."""
 
     _target: type = field(default_factory=lambda: RefinePipeline)
-    guidance_scale: float = PDS_REFINE_NERF.guidance_scale
-    """Classifier-free guidance of the denoising."""
+    redraw: Literal["sdedit", "edit"] = "sdedit"
+    """What the training images become: SDEdit's of the views as they are when their turn comes; or the edits of all
+    views as pictures, by `edit`, before the first step."""
+    prompt: str = ""
+    """What the scene shows (edit)."""
+    edit: EditConfig = field(default_factory=lambda: VIEW_EDIT)
+    """How views are edited as pictures; all with the run's seed, so that they see the same noise (edit)."""
+    guidance_scale: float | None = None
+    """Guidance of the denoising. Default: the paper's 15; 5.5 where the prior's network takes it as an input (FLUX.1
+    dev), 1 where it was distilled to few steps (Turbo, schnell)."""
     negative_prompt: str = ""
     """What the unconditional branch is told instead of nothing."""
     denoising_steps: int = PDS_REFINE_NERF.denoising_steps
@@ -47,8 +60,11 @@ class RefinePipelineConfig(ScenePipelineConfig):
 
     def check(self) -> None:
         super().check()
+        told = bool(self.prompt.strip())
+        require(told or self.redraw != "edit", "the prompt is empty: say what the scene shows (pipeline.prompt)")
         low, high = self.skip
-        require(self.guidance_scale >= 0, f"guidance_scale must be >= 0, got {self.guidance_scale}")
+        scale = self.guidance_scale
+        require(scale is None or 0 <= scale < math.inf, f"guidance_scale must be >= 0 and finite, got {scale}")
         require(self.denoising_steps >= 1, f"denoising_steps must be >= 1, got {self.denoising_steps}")
         require(0 <= low <= high < 1, f"skip must be two shares, 0 <= low <= high < 1, got {self.skip}")
         require(self.update_every >= 1, f"update_every must be >= 1, got {self.update_every}")
@@ -61,7 +77,7 @@ class RefinePipelineConfig(ScenePipelineConfig):
 
 
 class RefinePipeline(ScenePipeline):
-    """Trains the scene as it was trained, on its own views, which SDEdit sharpens."""
+    """Trains the scene as it was trained, on its own views, redrawn."""
 
     config: RefinePipelineConfig
 
@@ -70,6 +86,9 @@ class RefinePipeline(ScenePipeline):
 
     def setup(self, start: RunStart) -> None:
         super().setup(start)
+        if not start.resumed:
+            given, default = self.config.guidance_scale, PDS_REFINE_NERF.guidance_scale
+            self.scale_slider.value = chosen_scale(self.prior, "target", given, default)
         self.uncond = self.prior.embed([self.config.negative_prompt])
         self.target_prompt = ""  # that `target_text` encodes
 
@@ -79,14 +98,17 @@ class RefinePipeline(ScenePipeline):
 
     def prepare(self) -> None:
         super().prepare()
-        for view in progress(len(self.views), "rendering the views to refine"):
+        editing = self.config.redraw == "edit"
+        for view in progress(len(self.views), "editing the views" if editing else "rendering the views to refine"):
             file = self.image_file(view)
+            if editing and not file.is_file():
+                save(file, png(to_pil(self.edited(view))))
             self.views.replace_image(view, open_image(file) if file.is_file() else self.source_image(view))
 
     def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """Replace an image when its turn has come, and train on all of them."""
         done = step - self.run.first
-        if done % self.config.update_every == 0:
+        if self.config.redraw == "sdedit" and done % self.config.update_every == 0:
             view = done // self.config.update_every % len(self.views)
             image = self.refined(view, done)
             save(self.image_file(view), png(to_pil(image)))
@@ -103,6 +125,14 @@ class RefinePipeline(ScenePipeline):
         if self.target_field.prompt != self.target_prompt:
             self.target_prompt = self.target_field.prompt
             self.target_text = self.prior.embed([self.target_prompt])
+
+    def edited(self, view: int) -> Images:
+        """What an edit makes of a view of the scene as the run found it, on the CPU."""
+        config = LatentImageConfig(self.config.resolution, self.config.keep_unchanged)
+        picture = LatentImage(self.source_image(view), self.prior, config)
+        seeded = replace(self.config.edit, seed=self.run.seed)
+        edit(picture, self.prior, self.config.prompt, self.config.target_prompt, seeded)
+        return picture.preview().cpu()
 
     @torch.no_grad()
     def refined(self, view: int, done: int) -> Images:

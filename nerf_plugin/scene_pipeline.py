@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
@@ -18,7 +18,7 @@ from cpds.config import require, require_choices
 from cpds.images import working_size
 from cpds.priors.base import Prior
 from cpds.priors.load import load_prior, resolve_device
-from cpds.priors.options import PriorOptions
+from cpds.priors.options import PLAIN, PriorOptions
 from cpds.terminal import print_result, print_status
 from cpds.threads import choose_threads
 from cpds.types import Images
@@ -31,7 +31,6 @@ from nerf_plugin.rendering import SceneRenderer
 from nerf_plugin.splats import SplatRenderer
 from nerf_plugin.views import Views
 
-OF_PRIOR = ("torch_dtype", "lora", "textual_inversion")  # options of loading a prior
 RENDERED = ("source", "region", "images")  # folders of a run, filled while it goes
 
 
@@ -42,13 +41,10 @@ class ScenePipelineConfig(VanillaPipelineConfig):
     target_prompt: Annotated[str, tyro.conf.arg(aliases=["--pipeline.trg-prompt"])] = ""
     """What the scene should become."""
     prior: str | None = None
-    """Folder in diffusers' layout, or a name on the Hugging Face hub; none takes the embedded prior."""
-    torch_dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
-    """Precision of the prior; auto takes fp16 on CUDA and fp32 elsewhere."""
-    lora: tuple[str, ...] = ()
-    """LoRA files (.safetensors), their folders or hub names, each with a weight after a colon if that is not 1."""
-    textual_inversion: tuple[str, ...] = ()
-    """Files of learned words, their folders or hub names, each with its word after a colon if not the file's own."""
+    """Hugging Face name, local folder in diffusers' layout or single .safetensors checkpoint; none takes the embedded
+    prior."""
+    prior_options: Annotated[PriorOptions, tyro.conf.arg(name="")] = PLAIN  # pipeline.lora, not …prior_options.lora
+    """How the prior is loaded."""
     guidance_device: str | None = None
     """Where the prior runs (cuda:1, ...); none takes the scene's device."""
     resolution: int | None = None
@@ -78,10 +74,12 @@ class ScenePipeline(VanillaPipeline):
     config: ScenePipelineConfig
     renderer: SceneRenderer
 
-    def __init__(self, config: ScenePipelineConfig, guidance_scale: float, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, config: ScenePipelineConfig, guidance_scale: float | None, *args: Any, **kwargs: Any) -> None:
+        """`guidance_scale` as it was given; else `setup`, which knows the prior, sets what is usual for that."""
         super().__init__(config, *args, **kwargs)
         self.target_field = PromptField("Target prompt", config.target_prompt)
-        self.scale_slider = ViewerSlider("Guidance scale", guidance_scale, 0.0, max(100.0, guidance_scale), 0.5)
+        given = guidance_scale or 0.0
+        self.scale_slider = ViewerSlider("Guidance scale", given, 0.0, max(100.0, given), 0.5)
         self.comparison_view = ComparisonView()
         self.saved: dict[str, Any] = {"first_step": 0}  # beside the scene, as the checkpoint has it
 
@@ -111,7 +109,7 @@ class ScenePipeline(VanillaPipeline):
         self.prior: Prior = load_prior(
             self.config.prior,
             device=self.config.guidance_device or str(self.device),
-            options=PriorOptions(**{name: getattr(self.config, name) for name in OF_PRIOR}),
+            options=self.config.prior_options,
         )
         choose_threads(self.prior)
         self.views = Views(self.datamanager, self.renderer.background, self.view_size)

@@ -133,7 +133,7 @@ MODELS: list[tuple[str, str, str, str, bool, str, str, str, tuple[str, ...]]] = 
     ),
     (
         "stabilityai/sd-turbo",
-        *("SD 2.x", "StableDiffusionPipeline", "Stability Community", False, "few steps: guidance_scale 1"),
+        *("SD 2.x", "StableDiffusionPipeline", "Stability Community", False, "few steps, without guidance"),
         *("sd2", "sd-vae", ("clip-h",)),
     ),
     (
@@ -143,7 +143,7 @@ MODELS: list[tuple[str, str, str, str, bool, str, str, str, tuple[str, ...]]] = 
     ),
     (
         "stabilityai/sdxl-turbo",
-        *("SDXL", "StableDiffusionXLPipeline", "Stability Community", False, "few steps: guidance_scale 1"),
+        *("SDXL", "StableDiffusionXLPipeline", "Stability Community", False, "few steps, without guidance"),
         *("sdxl", "sd-vae", ("clip-l", "clip-g")),
     ),
     (
@@ -159,12 +159,12 @@ MODELS: list[tuple[str, str, str, str, bool, str, str, str, tuple[str, ...]]] = 
     (
         "black-forest-labs/FLUX.1-dev",
         *("FLUX.1", "FluxPipeline", "FLUX.1 dev, non-commercial", True),
-        "guidance in the network: source_guidance_scale 1.5, guidance_scale 5.5",
+        "guidance is an input of the network",
         *("flux-dev", "vae-16", FLUX_TEXT),
     ),
     (
         "black-forest-labs/FLUX.1-schnell",
-        *("FLUX.1", "FluxPipeline", "Apache-2.0", True, "few steps: guidance_scale 1"),
+        *("FLUX.1", "FluxPipeline", "Apache-2.0", True, "few steps, without guidance"),
         *("flux-schnell", "vae-16", FLUX_TEXT),
     ),
     (
@@ -184,7 +184,7 @@ MODELS: list[tuple[str, str, str, str, bool, str, str, str, tuple[str, ...]]] = 
     ),
     (
         "Tongyi-MAI/Z-Image-Turbo",
-        *("Z-Image", "ZImagePipeline", "Apache-2.0", False, "few steps: guidance_scale 1"),
+        *("Z-Image", "ZImagePipeline", "Apache-2.0", False, "few steps, without guidance"),
         *("z-image", "vae-16", ("qwen3-4b",)),
     ),
 ]

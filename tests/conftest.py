@@ -295,6 +295,25 @@ def edit(command: Callable[..., list[str]]) -> Callable[..., int]:
 # fields of a prior's options, of which test_cpds_priors_options.py shows what they do and that commands take them
 PRIOR_OPTIONS = {f.name for f in fields(PriorOptions)} - {"torch_dtype"}
 
+OTHER_OPTIONS: dict[str, Any] = {  # another value of each
+    "torch_dtype": "bf16",
+    "low_memory": True,
+    "offload": "model",
+    "vae_tiling": True,
+    "vae_slicing": True,
+    "attention_backend": "native",
+    "compile": True,
+    "quantize": "bnb_4bit",
+    "transformer": "a",
+    "tiny_vae": "b",
+    "prior_config": "c",
+    "keep_text_encoders": True,
+    "lora": ("a.safetensors", "b/c:0.5"),
+    "textual_inversion": ("d.safetensors",),
+    "few_step": True,
+}
+assert OTHER_OPTIONS.keys() == {f.name for f in fields(PriorOptions)}
+
 FILES = {  # of a finished run
     "result.png",
     "before_after.png",

@@ -1,4 +1,4 @@
-"""The benchmark for a GPU, at toy sizes: what a row holds, what comes first, and why a row is left out."""
+"""The benchmark for a GPU at toy sizes: what a row holds, what comes first, what keeps a row from being measured."""
 
 import ctypes
 import json

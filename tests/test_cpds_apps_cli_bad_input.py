@@ -13,6 +13,8 @@ from conftest import snapshot
 from PIL import Image
 from safetensors.torch import load_file
 
+from cpds.apps.cli.main import main
+
 Edit = Callable[..., int]
 
 # ---- images and masks
@@ -139,6 +141,34 @@ def test_a_long_prompt_warns_and_names_what_is_cut(
     assert "warning" not in capsys.readouterr().err
     one, two = (load_file(tmp_path / f / "checkpoint.safetensors")["param.latent.0"] for f in ("out", "fits"))
     assert torch.equal(one, two)  # what was named is all that was cut
+
+
+# ---- memory
+
+
+@pytest.mark.parametrize(
+    "err",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:126] err == 0. DefaultCPUAllocator: can't allocate memory: you"),
+    ],
+)
+def test_too_little_memory_names_the_switch(
+    edit: Edit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sentence: Callable[[], str], err: Exception
+) -> None:
+    def full(*_args: Any, **_kwargs: Any) -> None:
+        raise err
+
+    monkeypatch.setattr("cpds.priors.load.load_prior", full)
+    assert edit() == 2
+    assert sentence() == "cpds: error: out of memory: lower --resolution, or take --low_memory"
+    dreambooth = (
+        f"dreambooth --instances {tmp_path / 'cat.png'} --save_path {tmp_path / 'run'} --prompt cat --device cpu"
+    )
+    monkeypatch.setattr("cpds.personalize.run.load_prior", full)
+    assert main(dreambooth.split()) == 2
+    assert "take --gradient_checkpointing and --mixed_precision bf16" in sentence()
 
 
 # ---- flags

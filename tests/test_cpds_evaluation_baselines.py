@@ -7,9 +7,10 @@ import pytest
 import torch
 from conftest import randn
 from test_cpds_editor import MEANS, SCHEDULES, SHIFT, GaussianPrior
+from test_cpds_priors_flow import GaussianFlow
 
 from cpds.errors import InputError
-from cpds.evaluation.baselines import edited, posterior_mean
+from cpds.evaluation.baselines import edited, posterior_mean, scales
 from cpds.evaluation.editors import Counted
 from cpds.evaluation.settings import BASELINES, BaselineConfig
 from cpds.priors.base import Conditioning, Prediction, Prior
@@ -158,6 +159,16 @@ class Bent(GaussianPrior):
     ) -> Prediction:
         found = super().denoise(x_t, t, conditioning, tap=tap)
         return replace(found, eps=found.eps + 0.1 * torch.sin(3 * x_t))
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted"), [("classifier-free", (1.0, 7.5)), ("embedded", (1.5, 5.5)), ("none", (1, 1))]
+)
+def test_guidance_is_usual_for_the_prior_unless_it_is_given(kind: str, wanted: tuple[float, float]) -> None:
+    prior = GaussianFlow(guidance=kind)
+    assert scales(BASELINES["ddim-inversion"], prior) == wanted
+    given = replace(BASELINES["ddim-inversion"], guidance_scale=0.0, source_guidance_scale=2.5)
+    assert scales(given, prior) == (2.5, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def test_every_combination_has_its_setting_and_name() -> None:
         "pds guidance_scale=7.5",
         "pds guidance_scale=7.5 seed=1",
     ]
-    assert "sdedit" in found  # its own guidance and seed
+    assert "sdedit guidance_scale=3.0" in found  # its own seed
 
 
 def test_without_axes_there_is_the_preset_alone() -> None:

@@ -46,6 +46,8 @@ PIXELS: dict[str, tuple[str, str]] = {
     "method_options": ("--method lusd", "--method_options pull 0.5"),
     "source_guidance_scale": ("", "--source_guidance_scale 2"),
     "guidance_schedule": ("", "--guidance_schedule rising"),
+    "default_guidance": ("", "--default_guidance 3 None"),
+    "default_schedule": ("", "--default_schedule rising"),
     "guidance_interval": ("--guidance_schedule interval", "--guidance_interval 0.6 0.7"),
     "guidance_table": ("--guidance_schedule table", "--guidance_table 0 2 1 1"),
     "guidance_parallel": ("", "--guidance_parallel 0.5"),

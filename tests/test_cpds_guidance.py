@@ -32,6 +32,7 @@ def step(
 def naive_gradient(prior: UNetPrior, config: GuidanceConfig, z_src: Tensor, z_tgt: Tensor, seed: int = 0) -> Tensor:
     """The gradient at z_tgt by the book, image by image; shares no code with the package but its networks."""
     generator = torch.Generator().manual_seed(seed)
+    omega = config.default_guidance[0] if config.guidance_scale is None else config.guidance_scale
     low, high = round(config.t_min * 1000), round(config.t_max * 1000)
     t = int(torch.randint(low, high + 1, (1,), generator=generator))
     eps = torch.randn(z_src.shape, generator=generator)
@@ -74,9 +75,7 @@ def naive_gradient(prior: UNetPrior, config: GuidanceConfig, z_src: Tensor, z_tg
         before, after = z_src[i : i + 1], z_tgt[i : i + 1].clone().requires_grad_()
         (src, taps_src), (tgt, taps_tgt) = unet(before, i, SOURCE), unet(after, i, TARGET)
         src_un, tgt_un = (unet(z, i, config.negative_prompt)[0] for z in (before, after))
-        guided_src, guided_tgt = (
-            (1 - config.guidance_scale) * un + config.guidance_scale * c for un, c in ((src_un, src), (tgt_un, tgt))
-        )
+        guided_src, guided_tgt = ((1 - omega) * un + omega * c for un, c in ((src_un, src), (tgt_un, tgt)))
         direction = {
             "sds": (1 - a) * (guided_tgt - eps[i : i + 1]),
             "dds": guided_tgt - guided_src,

@@ -11,6 +11,8 @@ from torch import Tensor
 from cpds.config import GuidanceConfig
 from cpds.errors import InputError
 from cpds.guidance import Guidance
+from cpds.guidance_scale import guidance_note, settled
+from cpds.presets import PRESETS
 from cpds.priors.base import Conditioning, Prediction
 from cpds.sdedit import guided
 
@@ -37,6 +39,40 @@ def step(prior: GaussianFlow, **settings: Any) -> tuple[Tensor, float]:
     return result.gradient, result.metrics["samples"]
 
 
+USUAL: dict[str, tuple[dict[str, Any], tuple[float, float | None, str]]] = {
+    "classifier-free": ({}, (5.0, 2.0, "rising")),
+    "embedded": ({}, (5.5, 1.5, "constant")),
+    "none": ({}, (1.0, 1.0, "constant")),
+    "classifier-free, target given": ({"guidance_scale": 3.0}, (3.0, 2.0, "rising")),
+    "embedded, target given": ({"guidance_scale": 3.0}, (3.0, 1.5, "constant")),
+    "embedded, source given as none at all": ({"source_guidance_scale": 0.0}, (5.5, 0.0, "constant")),
+    "embedded, schedule given": ({"guidance_schedule": "rising"}, (5.5, 1.5, "rising")),
+}
+
+
+@pytest.mark.parametrize("case", USUAL)
+def test_guidance_is_what_is_given_or_usual_for_the_prior(case: str) -> None:
+    given, expected = USUAL[case]
+    prior = GaussianFlow(guidance=case.split(",")[0])
+    config = GuidanceConfig(default_guidance=(5.0, 2.0), default_schedule="rising", **given)
+    found = settled(config, prior)
+    assert (found.guidance_scale, found.source_guidance_scale, found.guidance_schedule) == expected
+    assert settled(found, prior) == found
+    assert (guidance_note(config, prior) is None) == case.startswith("classifier-free")
+    assert guidance_note(found, prior) is None
+
+
+def test_every_preset_takes_the_guidance_that_a_prior_wants() -> None:
+    """In steps, too: what the network was asked at."""
+    for name, preset in PRESETS.items():
+        for kind, scales in (("embedded", (5.5, 1.5)), ("none", (1.0, 1.0))):
+            found = settled(preset.guidance, GaussianFlow(guidance=kind))
+            assert (found.guidance_scale, found.source_guidance_scale) == scales, name
+    prior = Embedded("embedded")
+    step(prior, default_schedule="rising")
+    assert sorted(prior.scales) == [1.5, 5.5]
+
+
 def test_embedded_guidance_goes_into_the_network_and_halves_the_cost() -> None:
     prior = Embedded("embedded")
     got, samples = step(prior, guidance_scale=5.5, source_guidance_scale=1.5)
@@ -52,7 +88,8 @@ def test_true_guidance_comes_on_top() -> None:
     assert (samples, sorted(prior.scales)) == (4, [1.5, 1.5, 5.5, 5.5])
     mixed = Embedded("classifier-free")  # with the same factor in the network: mixed by 2 on both sides
     torch.testing.assert_close(
-        step(Embedded("embedded"), guidance_scale=1.0, true_guidance_scale=2.0)[0], step(mixed, guidance_scale=2.0)[0]
+        step(Embedded("embedded"), guidance_scale=1.0, source_guidance_scale=1.0, true_guidance_scale=2.0)[0],
+        step(mixed, guidance_scale=2.0)[0],
     )
 
 
@@ -74,7 +111,7 @@ def test_a_sampler_gives_the_scale_to_the_network() -> None:
 @pytest.mark.parametrize(
     ("kind", "settings", "message"),
     [
-        ("none", {}, r"distilled to few steps and takes no guidance: set guidance_scale .* to 1, not 7.5"),
+        ("none", {"guidance_scale": 7.5}, r"few steps and takes no guidance: set guidance_scale .* to 1, not 1, 7.5"),
         ("none", {"guidance_scale": 1.0, "source_guidance_scale": 2.0}, r"to 1, not 1, 2"),
         ("none", {"guidance_scale": 1.0, "negative_prompt": "pig"}, r"'pig' would not be read.*anything: leave it out"),
         ("embedded", {"negative_prompt": "pig"}, r"set true_guidance_scale above 1 too, or leave it out"),

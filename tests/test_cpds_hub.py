@@ -4,12 +4,13 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from conftest import randn
-from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
 from cpds import hub
 from cpds.errors import InputError
@@ -45,6 +46,24 @@ def test_what_takes_too_long_is_left_behind() -> None:
     assert within(10.0, lambda: "answer") == "answer"
     with pytest.raises(TimeoutError, match="its own"):
         within(10.0, refuse(TimeoutError("its own")))
+
+
+class Gated(GatedRepoError):
+    """What it raises where a licence was not accepted, or no token is there to tell."""
+
+    def __init__(self) -> None:
+        Exception.__init__(self, "401 Client Error")
+
+
+def test_a_gated_prior_without_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody may ask about such a model; its files are for those who have accepted its licence."""
+    monkeypatch.setattr("huggingface_hub.model_info", lambda *_, **__: SimpleNamespace(gated="auto"))
+    monkeypatch.setattr("huggingface_hub.auth_check", refuse(Gated()))
+    with pytest.raises(InputError) as refused:
+        load_prior("me/gated", device="cpu")
+    assert str(refused.value) == (
+        "prior 'me/gated' is gated: accept its licence on its page at the Hugging Face hub, then log in (hf auth login)"
+    )
 
 
 @pytest.mark.parametrize(

@@ -54,8 +54,10 @@ def train(families: Get, instances: Path, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("cpds.personalize.pictures.SAMPLING_STEPS", 2)
 
     def start(out: str = "out", name: str = "sd", resume: bool = False, **changes: Any) -> Path:
+        options = {f.name: changes.pop(f.name) for f in fields(PriorOptions) if f.name in changes}
         folder, config = families(name).folder, replace(PLAIN, **changes)
         where = {"prior": str(folder), "class_folder": tmp_path / f"class-{name}", "device": "cpu"}
+        where["options"] = PriorOptions(**options)
         return dreambooth(instances, tmp_path / out, config, **where, resume=resume)
 
     return start
@@ -190,6 +192,20 @@ def test_a_lora_loads_back_as_what_was_trained(
         assert "lora_adapter_metadata" in file.metadata()
 
 
+def test_a_subject_is_learned_on_top_of_a_lora(families: Get, train: Callable[..., Path]) -> None:
+    """Both together give what was trained: the same LoRA as on a prior that the first one is part of."""
+    first = str(train("first", lr=0.1))
+    second = str(train("second", steps=1, lora=(first,)))
+    alone = str(train("alone", steps=1))
+    learned, without = (
+        load_file(result)["unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora_B.weight"]
+        for result in (second, alone)
+    )
+    assert not torch.equal(learned, without)
+    both, one = (denoised(loaded(families("sd"), lora=each)) for each in ((first, second), (first,)))
+    assert (both - one).abs().max() > 1e-6
+
+
 def test_a_whole_prior_loads_as_one(families: Get, train: Callable[..., Path]) -> None:
     for name, text in (("sd", False), ("sdxl", True)):
         result = train(out=name, name=name, full=True, train_text_encoder=text, gradient_accumulation=2)
@@ -208,15 +224,32 @@ def contents(folder: Path) -> dict[str, Any]:
     return files
 
 
-@pytest.mark.parametrize("full", [False, True])
-def test_resumed_is_uninterrupted(train: Callable[..., Path], tmp_path: Path, full: bool) -> None:
-    changes = {"full": full, "steps": 4, "checkpoint_every": 2, "sample_every": 2, "samples": 1}
+@pytest.mark.parametrize("kind", [{"full": False}, {"full": True}, {"mixed_precision": "fp16"}])
+def test_resumed_is_uninterrupted(train: Callable[..., Path], tmp_path: Path, kind: dict[str, Any]) -> None:
+    """Checkpoints too, which in fp16 hold the loss's scale and for how many steps it has been good."""
+    changes = {**kind, "steps": 4, "checkpoint_every": 2, "sample_every": 2, "samples": 1}
     train("whole", **changes)
     train("parts", **{**changes, "steps": 2})
     train("parts", **changes, resume=True)
     whole, parts = contents(tmp_path / "whole"), contents(tmp_path / "parts")
     assert whole == parts
     assert {"samples/000002.png", "samples/000004.png", "metrics.jsonl"} <= whole.keys()
+    if kind.get("mixed_precision") == "fp16":
+        saved = load_file(tmp_path / "parts" / "checkpoint.safetensors")
+        assert saved["scaler.scale"] > 1
+        assert saved["scaler._growth_tracker"] > 2
+
+
+@pytest.mark.parametrize("kind", ["bf16", "no"])
+def test_precision_is_each_runs_own(train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Of two runs in one program, too."""
+    seen, forward = [], Subject.forward
+    monkeypatch.setattr(
+        Subject, "forward", lambda self, *args: (seen.append(torch.is_autocast_enabled("cpu")), forward(self, *args))[1]
+    )
+    for i, precision in enumerate((kind, "fp16", kind)):
+        train(str(i), steps=1, mixed_precision=precision)
+    assert seen == [kind != "no", True, kind != "no"]
 
 
 def test_killed_after_a_checkpoint(train: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,6 +342,9 @@ def test_settings_change_the_run(train: Callable[..., Path], tmp_path: Path, nam
         ({"resolution": 33}, "resolution must be a multiple of 8 for this prior, got 33"),
         ({"name": "pixart"}, "DreamBooth is not for a PixArtSigmaPipeline"),
         ({"resume": True}, "there is no run to resume in"),
+        ({"low_memory": True}, r"low_memory cannot be had while a prior is trained: leave it out; gradient_chec"),
+        ({"offload": "group", "quantize": "bnb_4bit"}, "offload, quantize cannot be had"),
+        ({"torch_dtype": "bf16"}, "torch_dtype cannot be had"),
         ({"lr": 1e30}, "the loss is (nan|inf) at step 2: lower lr"),
     ],
 )

@@ -7,12 +7,14 @@ import pytest
 import torch
 from conftest import Plain, randn
 from test_cpds_guidance import SOURCE, TARGET, naive_gradient
+from test_cpds_priors_flow import GaussianFlow
 from torch import Tensor
 
 from cpds.apps.cli.main import main
 from cpds.config import EditConfig, GuidanceConfig
 from cpds.editor import edit
 from cpds.guidance import Guidance
+from cpds.guidance_scale import settled
 from cpds.personalize.config import DreamBoothConfig
 from cpds.presets import NOTES, PDS_REFINE_NERF, PDS_REFINE_SPLATS, PRESETS
 from cpds.priors.unet import UNetPrior
@@ -80,15 +82,16 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         **{"num_inference_steps": 1000, "guidance_scale": 100, "t_min": 0.1},
     },
 }
+DEFAULTS = {"default_guidance", "default_schedule"}  # which are shown as what they are the defaults of
 SHAPES = {"guidance_interval", "guidance_table"}  # of schedules that no published preset has
 TIMESTEPS = {"dds": (50, 950), "cds": (50, 950), "cpds": (50, 950), "pds": (20, 980), "pds-svg": (100, 980)}
 TIMESTEPS |= {"lusd": (50, 948), "flowedit": (2, 653), "flowalign": (30, 990), "dvrf": (20, 990)}
 
 
 def flat(config: EditConfig) -> dict[str, Any]:
-    """Every setting by name."""
+    """Every setting by name, as a prior with classifier-free guidance takes it."""
     own = {k: v for k, v in asdict(config).items() if k != "guidance"}
-    return own | asdict(config.guidance)
+    return own | asdict(settled(config.guidance, GaussianFlow()))
 
 
 @pytest.mark.parametrize("name", [n for n in PRESETS if n.endswith(("-paper", "-reference"))])
@@ -197,5 +200,5 @@ def test_a_preset_with_faults_says_so_where_presets_are_listed(capsys: pytest.Ca
 
 def test_every_setting_is_in_the_table_of_one_preset() -> None:
     """A new setting must be given a value in the published rows."""
-    known = {k for row in PUBLISHED.values() for k in row} | OFF.keys() | {"seed", "selector_every", *SHAPES}
+    known = {k for row in PUBLISHED.values() for k in row} | OFF.keys() | {"seed", "selector_every", *SHAPES, *DEFAULTS}
     assert {f.name for c in (EditConfig, GuidanceConfig) for f in fields(c)} - {"guidance"} == known

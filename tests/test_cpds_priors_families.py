@@ -1,22 +1,23 @@
 """Every family of priors against its own diffusers pipeline: the same prompt, latents and denoising step."""
 
 import json
+import re
+import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
 from conftest import randn
 from PIL import Image
+from safetensors.torch import load_file
 from tiny_priors import BUILDERS, Family
 from torch import Tensor
 
 from cpds.apps.cli.main import main
-from cpds.config import EditConfig, Method
-from cpds.editor import edit
-from cpds.images import open_image, resized
+from cpds.images import open_image
+from cpds.objectives.table import OBJECTIVES
 from cpds.presets import PRESETS
 from cpds.priors.base import Conditioning
 from cpds.priors.load import load_prior
@@ -149,6 +150,23 @@ def test_embed_is_the_pipelines_encode_prompt(family: Family, prompt: str) -> No
         torch.testing.assert_close(mine, x)
 
 
+def test_what_is_too_long_for_a_family_is_named(family: Family) -> None:
+    """What stays reads as the whole; a chat model's prompt is cut with the template's end, which then comes back."""
+    words = "".join(chr(97 + i % 26) for i in range(600))  # every letter is a token
+    with pytest.warns(UserWarning, match="longer than the ") as caught:
+        whole = family.prior.embed([words])
+    (lost,) = re.findall("cut: '([a-z]+)'$", str(caught[0].message))
+    assert len(caught) == 1
+    assert words.endswith(lost)
+    kept = words.removesuffix(lost)
+    assert len(kept) == int(re.findall(r"the (\d+) tokens", str(caught[0].message))[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = family.prior.embed([kept])
+    if family.name not in ("flux2", "z-image"):
+        assert all(torch.equal(again[name], x) for name, x in whole.tensors.items())
+
+
 @pytest.mark.parametrize("name", LARGE)
 def test_text_encoders_come_for_new_prompts_alone(families: Get, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     family = families(name)
@@ -219,28 +237,34 @@ def test_tapped_tokens_are_the_images(families: Get, name: str) -> None:
             assert torch.equal(feature[0, :, i, j], tokens[0, behind + i * columns + j])
 
 
-GUIDANCE = {"turbo": 1.0, "flux-schnell": 1.0, "flux-dev": 5.5}
+# guidance of target and source where it is not a preset's
+SCALES = {"turbo": (1.0, 1.0), "flux-schnell": (1.0, 1.0), "flux-dev": (5.5, 1.5)}
 
 
-def test_every_method_edits_with_every_family(family: Family, image_file: Path) -> None:
-    image, config = resized(open_image(image_file), (HEIGHT, WIDTH)), LatentImageConfig(resolution=HEIGHT)
-    for method in get_args(Method):
-        omega = GUIDANCE.get(family.name, 3.0)
-        settings = replace(PRESETS["cpds"].guidance, method=method, guidance_scale=omega, n_patches=8, t_min=0.3)
-        settings = replace(settings, source_guidance_scale=1.0, localize=method == "lusd")
-        shown = [LatentImage(image, family.prior, config) for _ in range(2 if method == "cpds" else 1)]
-        for one in shown:  # the second time for the same bits
-            edit(one, family.prior, "a cat", "a dog", EditConfig(settings, 2 if method == "cpds" else 1, lr=0.1))
-        assert torch.equal(shown[0].z, shown[-1].z)
-        assert bool(shown[0].z.isfinite().all())
-        assert not torch.equal(shown[0].z, shown[0].source_latents()), method
+def test_every_method_edits_with_every_family(family: Family, tmp_path: Path, image_file: Path) -> None:
+    """Through `cpds image`, with the guidance that the family wants; the second time for the same bits."""
+    command = f"image --img_path {image_file} --prompt cat --trg_prompt dog --prior {family.folder} --device cpu"
+    command += f" --resolution {HEIGHT} --n_patches 8 --polish 0 --num_inference_steps"
+    source = LatentImage(open_image(image_file), family.prior, LatentImageConfig(resolution=HEIGHT)).source_latents()
+    ends: dict[str, Tensor] = {}
+    for name in (*OBJECTIVES, "cpds again"):
+        method, out = name.split()[0], tmp_path / name.replace(" ", "-")
+        steps = "2" if method == "cpds" else "1"
+        assert main([*command.split(), steps, "--method", method, "--save_path", str(out)]) == 0, name
+        guidance = json.loads((out / "config.json").read_text())["edit"]["guidance"]
+        assert guidance["method"] == method
+        usual = SCALES.get(family.name, tuple(PRESETS[method].guidance.default_guidance))
+        assert (guidance["guidance_scale"], guidance["source_guidance_scale"]) == usual
+        ends[name] = load_file(out / "checkpoint.safetensors")["param.latent.0"]
+        assert bool(ends[name].isfinite().all())
+        assert not torch.equal(ends[name], source), name
+    assert torch.equal(ends["cpds"], ends.pop("cpds again"))
 
 
 def test_a_family_edits_from_the_command_line(family: Family, tmp_path: Path, image_file: Path) -> None:
-    guidance = f"--guidance_scale {GUIDANCE.get(family.name, 3.0)} --source_guidance_scale 1 --polish 0.2"
-    argv = ["image", "--img_path", image_file, "--prompt", "a cat", "--trg_prompt", "a dog", "--prior", family.folder]
-    argv += f"--num_inference_steps 2 --n_patches 8 --resolution 32 --device cpu {guidance} --low_memory".split()
-    assert main([str(word) for word in [*argv, "--save_path", tmp_path / "out"]]) == 0
+    command = f"image --img_path {image_file} --prompt cat --trg_prompt dog --prior {family.folder} --device cpu"
+    command += f" --num_inference_steps 2 --n_patches 8 --resolution {HEIGHT} --polish 0.2 --low_memory"
+    assert main([*command.split(), "--save_path", str(tmp_path / "out")]) == 0
     with Image.open(tmp_path / "out/result.png") as result:
         assert result.size == (40, 28)
     fingerprint = json.loads((tmp_path / "out/config.json").read_text())

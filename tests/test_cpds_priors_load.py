@@ -2,16 +2,20 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import randn
 from safetensors.torch import load_file, save_file
 
 from cpds.errors import InputError
-from cpds.priors.load import resolve_device
+from cpds.priors.load import load_prior, resolve_device
+from cpds.priors.options import PriorOptions
+from cpds.priors.unet import UNetPrior
 
 
 def rewrite_index(folder: Path, change: Callable[[dict], object]) -> None:
@@ -23,6 +27,12 @@ def rewrite_index(folder: Path, change: Callable[[dict], object]) -> None:
 def weights(folder: Path, part: str) -> Path:
     (file,) = (folder / part).glob("*.safetensors")
     return file
+
+
+def pickled(folder: Path, part: str) -> None:
+    file = weights(folder, part)
+    torch.save(load_file(file), file.with_suffix(".bin"))
+    file.unlink()
 
 
 def drop_a_tensor(file: Path) -> None:
@@ -51,6 +61,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         for text in ("[]", "null", "5", '"unet"')
     },
     "index is empty": (lambda f: (f / "model_index.json").write_text("{}"), "cannot be loaded"),
+    **{f"{p} pickled": (lambda f, p=p: pickled(f, p), f"holds {p}/") for p in NETWORKS},
+    "unknown family": (
+        lambda f: rewrite_index(f, lambda i: i.update(_class_name="StableCascadeDecoderPipeline")),
+        "it is a StableCascadeDecoderPipeline, and the families are StableDiffusionPipeline, StableDiffusionXLPipeline",
+    ),
     "another family": (
         lambda f: rewrite_index(f, lambda i: i.update(_class_name="StableDiffusionXLPipeline")),
         "StableDiffusionXLPipeline",
@@ -70,6 +85,32 @@ def test_damaged_priors(refused: Callable, tmp_path: Path, tiny_folder: Path, da
     break_it, words = DAMAGE[damage]
     break_it(tmp_path / "damaged")
     refused("prior", "damaged", words, prior=tmp_path / "damaged")
+
+
+def test_pickles_of_a_folder_are_refused_with_a_conversion(
+    prior: UNetPrior, tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command that the message names makes a folder that loads."""
+    shutil.copytree(tiny_folder, tmp_path / "old")
+    for part, name in (("unet", "diffusion_pytorch_model.bin"), ("text_encoder", "pytorch_model.bin")):
+        file = weights(tmp_path / "old", part)
+        torch.save(load_file(file), file.with_name(name))
+        file.unlink()
+    with pytest.raises(InputError, match=r"holds \w+/\w+\.bin, a pickle, which can run any program") as refused:
+        load_prior(tmp_path / "old", device="cpu")
+    program, *argv = re.findall(r'python -c "(.*)" (\S+) (\S+)$', str(refused.value))[0]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["-c", *argv])
+    exec(program, {})
+    converted, x, t = load_prior(tmp_path / "old-safetensors", device="cpu"), randn(0, 1, 4, 8, 8), torch.tensor([400])
+    one, two = (p.denoise(x, t, p.embed(["a cat"])).eps for p in (prior, converted))
+    assert torch.equal(one, two)
+
+
+def test_a_pickle_is_no_transformer(tiny_folder: Path, tmp_path: Path) -> None:
+    torch.save({}, tmp_path / "net.pt")
+    with pytest.raises(InputError, match=r"net\.pt is a pickle, which can run any program"):
+        load_prior(tiny_folder, device="cpu", options=PriorOptions(transformer=str(tmp_path / "net.pt")))
 
 
 @pytest.mark.parametrize("name", ["nobody/has-this", "no such name", "/no/such/folder", "cat.png", "x" * 300])

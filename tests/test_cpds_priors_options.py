@@ -1,13 +1,13 @@
 """Each option of loading a prior: what it does to networks and results, and what it refuses."""
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import PRIOR_OPTIONS, randn
+from conftest import OTHER_OPTIONS, randn
 from diffusers import AutoencoderTiny
 from labelled_device import labelled_device
 from safetensors.torch import load_file, save_file
@@ -76,17 +76,29 @@ def test_options_that_cannot_be(
     assert isinstance(refused.value, MissingExtra) == ("package" in message)
 
 
-@pytest.mark.parametrize("command", ["image", "svg", "splats", "eval"])
+@pytest.mark.parametrize("command", ["image", "svg", "splats", "eval", "dreambooth"])
 def test_commands_hand_the_options_over(command: str, tmp_path: Path) -> None:
-    given: dict[str, Any] = {f.name: f.default for f in fields(PriorOptions)}
-    flags = "--low_memory --offload model --vae_tiling --vae_slicing --attention_backend native --compile --quantize"
-    flags += " bnb_4bit --transformer a --tiny_vae b --prior_config c --keep_text_encoders --few_step True"
-    flags += " --lora a.safetensors b/c:0.5 --textual_inversion d.safetensors"
-    places = {"image": "--img_path x", "svg": "--svg_path x", "splats": "x --cameras x", "eval": "x"}
-    prompts = [] if command == "eval" else ["--prompt", "a", "--trg_prompt", "b"]
-    args = parse([command, *places[command].split(), *prompts, *flags.split()])
-    changed = {name for name, value in given.items() if getattr(args.prior_options, name) != value}
-    assert changed == PRIOR_OPTIONS
+    """By the names of the fields, with the fields' defaults."""
+    places = {
+        "image": "--img_path x --prompt a --trg_prompt b",
+        "svg": "--svg_path x --prompt a --trg_prompt b",
+        "splats": "x --cameras x --prompt a --trg_prompt b",
+        "eval": "x",
+        "dreambooth": "--instances x --save_path y --prompt a",
+    }
+    flags = [word for name, value in OTHER_OPTIONS.items() for word in words(f"--{name}", value)]
+    plain, changed = (parse([command, *places[command].split(), *more]) for more in ([], flags))
+    assert plain.prior_options == PriorOptions()
+    assert changed.prior_options == PriorOptions(**OTHER_OPTIONS)
+    assert plain.prior is None
+    assert plain.device == "auto"
+
+
+def words(flag: str, value: Any) -> list[str]:
+    """A flag of `cpds` with its value."""
+    if value is True and flag != "--few_step":  # which may also be unsaid
+        return [flag]
+    return [flag, *map(str, value)] if isinstance(value, tuple) else [flag, str(value)]
 
 
 @pytest.mark.parametrize("command", ["image", "svg"])

@@ -4,6 +4,9 @@ from importlib.metadata import entry_points
 from typing import Any
 
 import pytest
+from conftest import OTHER_OPTIONS
+
+from cpds.priors.options import PriorOptions
 
 pytest.importorskip("nerfstudio", exc_type=(ImportError, OSError))
 pytest.importorskip("open3d", exc_type=(ImportError, OSError))  # wants libraries of the system
@@ -28,6 +31,17 @@ def parsed(*argv: str) -> Any:
 @pytest.mark.parametrize("flag", ["--pipeline.target-prompt", "--pipeline.trg-prompt", "--pipeline.trg_prompt"])
 def test_the_target_prompt_has_the_papers_name_too(flag: str) -> None:
     assert parsed("cpds", "--pipeline.prompt", "a cat", flag, "a dog").pipeline.target_prompt == "a dog"
+
+
+@pytest.mark.parametrize("method", ["cpds", "cpds-refine", "cpds-splat", "cpds-splat-refine"])
+def test_priors_options_are_those_of_cpds(method: str) -> None:
+    """By the same names with the same defaults; test_cpds_priors_options.py has the same of the commands of `cpds`."""
+    flags = []
+    for name, value in OTHER_OPTIONS.items():
+        flags += [f"--pipeline.{name}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
+    plain, changed = (parsed(method, *more).pipeline for more in ([], flags))
+    assert plain.prior_options == PriorOptions()
+    assert changed.prior_options == PriorOptions(**OTHER_OPTIONS)
 
 
 @pytest.mark.parametrize("after", [(), ("nerfstudio-data",), ("--pipeline.view-every", "3", "nerfstudio-data")])

@@ -11,6 +11,7 @@ from PIL import Image
 
 pytest.importorskip("nerfstudio", exc_type=(ImportError, OSError))
 pytest.importorskip("open3d", exc_type=(ImportError, OSError))  # wants libraries of the system
+from conftest import OTHER_OPTIONS
 from scenes import (
     TRAINING,
     guidance_gradients,
@@ -143,6 +144,7 @@ def test_the_viewer_changes_prompts_and_guidance_scale(edit_scene: Callable[...,
     pipeline = edit_scene("cpds_splat").pipeline
     before = pipeline.guidance.conditioning["target"]["embeds"].clone()
     pipeline.target_field.default_value = "a pig"
+    assert pipeline.scale_slider.value == pipeline.guidance.config.guidance_scale == 7.5  # as none was given
     pipeline.scale_slider.default_value = 3.0
     pipeline.apply_viewer_changes()
     wanted = pipeline.prior.embed(["a cat", "a pig", ""])["embeds"][1:2]
@@ -199,7 +201,7 @@ def unchanged() -> dict[str, Any]:
         ("cpds_splat_refine", {}),
         ("cpds", {"pipeline__view_every": 3}),
         ("cpds", {"pipeline__loss_weight": 0.001}),  # beside the model's own losses
-        ("cpds", {"pipeline__torch_dtype": "bf16"}),
+        ("cpds", {"pipeline__prior_options": PriorOptions(torch_dtype="bf16")}),
         ("cpds_splat", {"pipeline__target_prompt": "a pig"}),
         ("cpds_splat", {"pipeline__resolution": 24}),
         ("cpds_splat", {"pipeline__region": (-0.2, 1.5, -0.1, 0.1, 1.8, 0.1)}),
@@ -229,6 +231,8 @@ def test_the_prior_gets_its_options(edit_scene: Callable[..., Any], monkeypatch:
         return load_prior(name, device=device)
 
     monkeypatch.setattr("nerf_plugin.scene_pipeline.load_prior", load)
-    words: dict[str, Any] = {"lora": ("a.safetensors:0.5", "b/c"), "textual_inversion": ("d.safetensors",)}
-    edit_scene("cpds", **{f"pipeline__{name}": value for name, value in words.items()}, max_num_iterations=1)
-    assert given[0] == PriorOptions(**words)
+    """And those of a saved run are the same when it goes on."""
+    options = PriorOptions(**OTHER_OPTIONS)
+    trainer = edit_scene("cpds", pipeline__prior_options=options, max_num_iterations=1)
+    assert given == [options]
+    assert open_run(trainer.base_dir).config.pipeline.prior_options == options

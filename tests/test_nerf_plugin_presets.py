@@ -30,7 +30,8 @@ def rates(config: Any) -> dict[str, tuple[float, float | None]]:
 def check_published(config: Any, guidance_scale: float) -> None:
     """The numbers of PDS (Koo 2024) that NeRFs and splats share."""
     found = config.pipeline.guidance
-    assert (found.method, found.guidance_scale, found.t_min, found.t_max) == ("pds", guidance_scale, 0.02, 0.98)
+    assert (found.method, found.default_guidance) == ("pds", (guidance_scale, None))
+    assert (found.t_min, found.t_max) == (0.02, 0.98)
     assert (found.w_identity, found.w_proximity, found.normalize_gradient) == (1.0, 0.0, False)
     assert (config.max_num_iterations, config.pipeline.view_every) == (30_000, 10)
 
@@ -76,7 +77,8 @@ SPLATS = {
 def test_what_a_method_does_by_default(method: str, preset: str, w_proximity: float, wanted: Any) -> None:
     for config in (configured(method, None, Path()), chosen(method, preset)):
         found = config.pipeline.guidance
-        assert (found.method, found.guidance_scale, found.w_identity, found.w_cut) == ("cpds", 7.5, 0.03, 1.0)
+        assert (found.method, found.default_guidance, found.w_identity) == ("cpds", (7.5, None), 0.03)
+        assert found.w_cut == 1.0
         assert (found.patch_selector, found.selector_every, found.n_patches) == ("learned", 4, 64)
         assert (found.w_proximity, found.normalize_gradient) == (w_proximity, True)
         assert (config.max_num_iterations, config.pipeline.view_every) == (300, 1)

@@ -1,6 +1,7 @@
 """Refinement: SDEdit on the views of a scene, one after the other."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,18 +9,31 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 pytest.importorskip("nerfstudio", exc_type=(ImportError, OSError))
 pytest.importorskip("open3d", exc_type=(ImportError, OSError))  # wants libraries of the system
 from scenes import TRAINING, same, saved_model, scene_state, train
 
-from cpds.images import resized
+from cpds.editor import edit
+from cpds.images import open_image, resized
+from cpds.priors.base import Prior
 from nerf_plugin.checkpoints import checkpoints, open_run
-from nerf_plugin.refinement import at_full_size
+from nerf_plugin.refinement import VIEW_EDIT, at_full_size
+from representations.latent import LatentImage, LatentImageConfig
 
 
 def noise(seed: int, *shape: int) -> torch.Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def training_images(trainer: Any, kind: str) -> list[Tensor]:
+    """(H, W, 3) of each training view, as the scene trains on them."""
+    manager = trainer.pipeline.datamanager
+    if kind == "cpds":
+        batch = manager.train_image_dataloader.cached_collated_batch
+        return [batch["image"][batch["image_idx"].tolist().index(v)] for v in TRAINING]
+    return [manager.cached_train[v]["image"] / 255 for v in TRAINING]
 
 
 @pytest.mark.parametrize("kind", ["cpds", "cpds_splat"])
@@ -35,17 +49,31 @@ def test_refinement_replaces_images_in_turn(
     for view in range(3):
         a, b = (np.asarray(Image.open(place / f"view_{view}.png")) for place in (source, refined))
         assert not np.array_equal(a, b)
-    manager = trainer.pipeline.datamanager
-    if kind == "cpds":
-        batch = manager.train_image_dataloader.cached_collated_batch
-        used = [batch["image"][batch["image_idx"].tolist().index(v)] for v in TRAINING]
-    else:
-        used = [manager.cached_train[v]["image"] / 255 for v in TRAINING]
+    used = training_images(trainer, kind)
     for view in TRAINING:
         with Image.open((refined if view < 3 else source) / f"view_{view}.png") as file:
             image = torch.from_numpy(np.array(file.resize((20, 20), Image.Resampling.BICUBIC))).float() / 255
         assert (used[view] - image).abs().mean() < 0.01
     assert not same(saved_model(edited[kind].base_dir), scene_state(trainer))
+
+
+@pytest.mark.parametrize("kind", ["cpds", "cpds_splat"])
+def test_views_are_edited_as_pictures_before_the_first_step(
+    kind: str, edit_scene: Callable[..., Any], base_scenes: dict[str, Path], prior: Prior, capsys: Any
+) -> None:  # fmt: skip
+    short = replace(VIEW_EDIT, num_inference_steps=2, lr=1.0, polish=0.0)
+    common = {"max_num_iterations": 1, "pipeline__redraw": "edit", "pipeline__edit": short, "machine__seed": 5}
+    with pytest.raises(SystemExit):
+        edit_scene(f"{kind}_refine", load_dir=base_scenes[kind], **common)
+    assert "the prompt is empty" in capsys.readouterr().err
+    trainer = edit_scene(f"{kind}_refine", load_dir=base_scenes[kind], pipeline__prompt="a cat", **common)
+    for view, used in zip(TRAINING, training_images(trainer, kind), strict=True):
+        before, after = (open_image(trainer.base_dir / part / f"view_{view}.png") for part in ("source", "images"))
+        picture = LatentImage(before, prior, LatentImageConfig(resolution=16))
+        edit(picture, prior, "a cat", "a dog", replace(short, seed=5))
+        assert (after - picture.preview()).abs().max() < 0.01  # 8 bits
+        assert (after - before).abs().max() > 0.02
+        assert (resized(after, used.shape[:2])[0].permute(1, 2, 0) - used).abs().mean() < 0.01
 
 
 def test_refinement_goes_on(edit_scene: Callable[..., Any], edited: dict[str, Any], tmp_path: Path) -> None:

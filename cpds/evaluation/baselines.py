@@ -12,10 +12,17 @@ from torch import Tensor
 
 from cpds.errors import InputError
 from cpds.evaluation.settings import BaselineConfig
+from cpds.guidance_scale import chosen_scale
 from cpds.priors.base import Conditioning, Prior
 from cpds.schedule import NoiseSchedule
 from cpds.sdedit import Grid, ddim, descending, guided, noisiest
 from cpds.types import Latents
+
+
+def scales(config: BaselineConfig, prior: Prior) -> tuple[float, float]:
+    """Guidance of the source's prompt and of the target's: where none was given, as it is usual for the prior."""
+    source = chosen_scale(prior, "source", config.source_guidance_scale, 1.0)
+    return source, chosen_scale(prior, "target", config.guidance_scale, 7.5)
 
 
 @torch.no_grad()
@@ -26,17 +33,18 @@ def edited(
 
     Raises InputError where there are more steps than timesteps below `strength`.
     """
+    at_source, at_target = scales(config, prior)
     grid = timesteps(prior.schedule, config)
     every = prior.embed([*prompts, *target_prompts, config.negative_prompt])
     source, target, null = every.split([len(prompts), len(target_prompts), 1])
     if config.baseline == "ddpm-inversion":
         return ddpm_inversion(prior, latents, grid, source, target, null, config)
     if config.baseline == "ddim-inversion":
-        x = ddim_inversion(prior, latents, grid, source, null, config.source_guidance_scale)
+        x = ddim_inversion(prior, latents, grid, source, null, at_source)
     else:
         generator = torch.Generator().manual_seed(config.seed)
         x = prior.schedule.add_noise(latents, noise(latents, generator), grid[0].expand(len(latents)))
-    return ddim(prior, x, grid, target, null, config.guidance_scale)
+    return ddim(prior, x, grid, target, null, at_target)
 
 
 def timesteps(schedule: NoiseSchedule, config: BaselineConfig) -> Grid:
@@ -96,10 +104,7 @@ def ddpm_inversion(
     x = y = schedule.add_noise(latents, noise(latents, generator), grid[0].expand(count))
     for now, after in pairwise(grid):
         means = []
-        for x_t, prompt, scale in (
-            (x, source, config.source_guidance_scale),
-            (y, target, config.guidance_scale),
-        ):
+        for x_t, prompt, scale in zip((x, y), (source, target), scales(config, prior), strict=True):
             means.append(posterior_mean(schedule, x_t, guided(prior, x_t, now, prompt, null, scale), now, after))
         x = latents
         if after > 0:

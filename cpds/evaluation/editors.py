@@ -1,13 +1,14 @@
 """What edits the cases of an evaluation, batch by batch: an edit by distillation, or a baseline."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 
 from cpds.config import EditConfig, require
-from cpds.editor import EditDiverged, OwnParts, run, start
-from cpds.evaluation.baselines import edited, timesteps
+from cpds.editor import EditDiverged, OwnParts, run, settled_edit, start
+from cpds.evaluation.baselines import edited, scales, timesteps
 from cpds.evaluation.cases import Case
 from cpds.evaluation.oracle import Oracle
 from cpds.evaluation.settings import ORACLE, BaselineConfig, Setting
@@ -31,6 +32,15 @@ class Counted:
     def _count(self, x_t: Latents, t: Timesteps, conditioning: Conditioning, *, tap: bool = False) -> Prediction:
         self.samples += len(x_t)
         return self._denoise(x_t, t, conditioning, tap=tap)
+
+
+def settled(setting: Setting, prior: Prior) -> Setting:
+    """The same setting with guidance, where none was given, as it is usual for the prior."""
+    if isinstance(setting, EditConfig):
+        return settled_edit(setting, prior)
+    source, target = scales(setting, prior)
+    inverts = setting.baseline != "sdedit"
+    return replace(setting, guidance_scale=target, source_guidance_scale=source if inverts else None)
 
 
 def batch_editor(represent: Represent, prior: Prior, config: Setting) -> EditBatch:

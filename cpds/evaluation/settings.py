@@ -46,10 +46,10 @@ class BaselineConfig:
     """SDEdit (Meng 2022), DDIM inversion (Song 2021), or edit-friendly DDPM inversion (Huberman-Spiegelglas 2024)."""
     strength: float = 0.8
     """How far up the schedule the source is noised or inverted, as a fraction of it (1 - skip)."""
-    guidance_scale: float = 7.5
-    """Classifier-free guidance of the target prompt."""
-    source_guidance_scale: float = 1.0
-    """Classifier-free guidance of the source prompt, in the inversion."""
+    guidance_scale: float | None = None
+    """Guidance of the target prompt. Default: 7.5 where it is classifier-free, else as an edit's."""
+    source_guidance_scale: float | None = None
+    """Guidance of the source prompt, in the inversion. Default: 1 where it is classifier-free, else as an edit's."""
     negative_prompt: str = ""
     """What the unconditional branch is told instead of nothing."""
     num_inference_steps: int = 50
@@ -62,9 +62,11 @@ class BaselineConfig:
         require(0 < self.strength <= 1, f"strength must be > 0 and at most 1, got {self.strength}")
         for name in ("guidance_scale", "source_guidance_scale"):
             value = getattr(self, name)
-            require(0 <= value < math.inf, f"{name} must be >= 0 and finite, got {value}")
-        inverts = self.baseline != "sdedit"
-        require(inverts or self.source_guidance_scale == 1, "sdedit inverts nothing: leave source_guidance_scale at 1")
+            require(value is None or 0 <= value < math.inf, f"{name} must be >= 0 and finite, got {value}")
+        require(
+            self.baseline != "sdedit" or self.source_guidance_scale in (None, 1),
+            "sdedit inverts nothing: leave source_guidance_scale at 1",
+        )
         require(self.num_inference_steps >= 1, f"num_inference_steps must be >= 1, got {self.num_inference_steps}")
         require(0 <= self.seed < 2**32, f"seed must be in 0 ... 4294967295, got {self.seed}")
 

@@ -60,7 +60,8 @@ def value_of(setting: Setting, name: str, text: str) -> Any:
             continue
     if get_origin(kind) is Literal:
         raise InputError(f"{name} must be one of {', '.join(map(str, get_args(kind)))}, got {text!r}")
-    raise InputError(f"sweep: {name} cannot be {text!r}" + (f": it is {KINDS[kind]}" if kind in KINDS else ""))
+    said = [KINDS[one] for one in (kind, *get_args(kind)) if one in KINDS]
+    raise InputError(f"sweep: {name} cannot be {text!r}" + (f": it is {said[0]}" if said else ""))
 
 
 def candidates(text: str) -> list[Any]:

@@ -10,14 +10,9 @@ LR_LORA, LR_FULL = 1e-4, 5e-6  # of diffusers' programs; the latter is PDS's too
 
 
 @dataclass(frozen=True, kw_only=True)
-class DreamBoothConfig:
-    """What is learned, and how. Steps and class images are PDS's (Koo 2024)."""
+class LearningConfig:
+    """How a subject is learned. Steps and class images are PDS's (Koo 2024)."""
 
-    prompt: str
-    """What the instance images show, with a rare word for the subject: "a photo of sks dog"."""
-    class_prompt: str | None = None
-    """What they show without that word: "a photo of a dog". Images of it, by the prior itself, then hold the rest of
-    the class as it is (prior preservation). Default: none."""
     class_images: int = 200
     """Images of the class prompt; made once, and kept."""
     prior_weight: float = 1.0
@@ -42,8 +37,9 @@ class DreamBoothConfig:
     """Precision of the computation, and of weights that are not trained; trained ones stay in fp32."""
     resolution: int | None = None
     """Side of the images in px, which are cropped to squares. Default: what the prior was trained on."""
-    guidance_scale: float = 7.5
-    """Classifier-free guidance of class images and samples, where the prior takes any."""
+    guidance_scale: float | None = None
+    """Guidance of class images and samples, where the prior takes any. Default: 7.5 where it is classifier-free, 5.5
+    where the network takes it as an input (FLUX.1 dev)."""
     samples: int = 4
     """Images of the prompt in a sample sheet; 0: no sheets."""
     sample_every: int = 200
@@ -55,15 +51,13 @@ class DreamBoothConfig:
 
     def __post_init__(self) -> None:
         require_choices(self)
-        require(bool(self.prompt.strip()), "the prompt is empty: say in words what the instance images show")
-        require(self.class_prompt is None or bool(self.class_prompt.strip()), "class_prompt is empty: leave it out")
         counts = ("class_images", "rank", "steps", "batch", "gradient_accumulation", "sample_every", "checkpoint_every")
         for name in counts:
             require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}")
         require(self.samples >= 0, f"samples must be >= 0, got {self.samples}")
         for name in ("prior_weight", "guidance_scale"):
             value = getattr(self, name)
-            require(0 <= value < math.inf, f"{name} must be >= 0 and finite, got {value}")
+            require(value is None or 0 <= value < math.inf, f"{name} must be >= 0 and finite, got {value}")
         require(self.lr is None or 0 < self.lr < math.inf, f"lr must be > 0 and finite, got {self.lr}")
         require(self.resolution is None or self.resolution >= 1, f"resolution must be >= 1, got {self.resolution}")
         require(0 <= self.seed < 2**32, f"seed must be in 0 ... 4294967295, got {self.seed}")
@@ -71,3 +65,19 @@ class DreamBoothConfig:
     @property
     def learning_rate(self) -> float:
         return self.lr or (LR_FULL if self.full else LR_LORA)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DreamBoothConfig(LearningConfig):
+    """What is learned, and how."""
+
+    prompt: str
+    """What the instance images show, with a rare word for the subject: "a photo of sks dog"."""
+    class_prompt: str | None = None
+    """What they show without that word: "a photo of a dog". Images of it, by the prior itself, then hold the rest of
+    the class as it is (prior preservation). Default: none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(bool(self.prompt.strip()), "the prompt is empty: say in words what the instance images show")
+        require(self.class_prompt is None or bool(self.class_prompt.strip()), "class_prompt is empty: leave it out")

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from cpds.errors import InputError
+from cpds.guidance_scale import chosen_scale
 from cpds.images import open_image, png, resized, side_by_side, to_pil
 from cpds.priors.base import Conditioning, Prior
 from cpds.runs import write_atomic
@@ -16,6 +17,7 @@ from cpds.sdedit import ddim, descending, noisiest
 from cpds.types import Images, Latents
 
 SAMPLING_STEPS, FEW_STEPS = 25, 4
+GUIDANCE = 7.5  # of samples, where it is classifier-free
 
 
 def side_of(prior: Prior, resolution: int | None) -> int:
@@ -41,12 +43,13 @@ def encoded(prior: Prior, files: Sequence[Path], side: int) -> Latents:
 
 @torch.no_grad()
 def sampled(
-    prior: Prior, noise: Latents, conditioning: Conditioning, null: Conditioning, guidance_scale: float
+    prior: Prior, noise: Latents, conditioning: Conditioning, null: Conditioning, guidance_scale: float | None
 ) -> Images:
-    """Samples by DDIM, on the CPU; priors of few steps take few, without guidance."""
+    """Samples by DDIM, on the CPU; priors of few steps take few, without guidance (else None: what is usual)."""
     few = prior.guidance == "none"
     grid = descending(noisiest(prior.schedule), FEW_STEPS if few else SAMPLING_STEPS)
-    z = ddim(prior, noise.to(prior.device), grid, conditioning, null, 1 if few else guidance_scale)
+    scale = 1.0 if few else chosen_scale(prior, "target", guidance_scale, GUIDANCE)
+    z = ddim(prior, noise.to(prior.device), grid, conditioning, null, scale)
     return prior.decode(z).cpu()
 
 
@@ -59,7 +62,9 @@ def class_files(folder: Path, count: int) -> list[Path]:
     return [folder / f"{i:06d}.png" for i in range(count)]
 
 
-def make_class_images(prior: Prior, prompt: str, files: Sequence[Path], side: int, guidance_scale: float) -> None:
+def make_class_images(
+    prior: Prior, prompt: str, files: Sequence[Path], side: int, guidance_scale: float | None
+) -> None:
     """Those of `files` that are not there yet, each seeded by its number."""
     missing = [file for file in files if not file.exists()]
     if not missing:

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from cpds.errors import InputError
@@ -16,20 +18,23 @@ from cpds.moments import load_moments, moments
 from cpds.personalize.loss import Subject
 from cpds.priors.adapters import LORA_NAME
 
+OF_SCALER = ("scale", "_growth_tracker")  # of a GradScaler's state, what changes
 CHECKPOINT, LORA, PRIOR = "checkpoint.safetensors", LORA_NAME, "prior"
 
 
-def save_checkpoint(file: Path, subject: Subject, optimizer: Optimizer, step: int) -> None:
-    """Trained parameters, moments and step; a crash leaves the old file or the new one."""
+def save_checkpoint(file: Path, subject: Subject, optimizer: Optimizer, scaler: GradScaler, step: int) -> None:
+    """Trained parameters, moments, the loss's scale and step; a crash leaves the old file or the new one."""
     tensors = {f"param.{name}": x.detach() for name, x in subject.trained.items()}
     tensors |= {f"optimizer.{name}": x for name, x in moments(optimizer).items()}
+    scale = scaler.state_dict()  # empty unless it is in use
+    tensors |= {f"scaler.{name}": torch.tensor(scale[name]) for name in OF_SCALER if name in scale}
     part = file.with_name(file.name + ".part")
     whole: Mapping[str, Tensor] = {name: x.cpu().contiguous() for name, x in tensors.items()}
     save_file(dict(whole), part, {"step": str(step)})
     os.replace(part, file)
 
 
-def load_checkpoint(file: Path, subject: Subject, optimizer: Optimizer) -> int:
+def load_checkpoint(file: Path, subject: Subject, optimizer: Optimizer, scaler: GradScaler) -> int:
     """Go on from what `save_checkpoint` wrote; its step. InputError for what is none of this run."""
     from safetensors import safe_open
 
@@ -43,6 +48,8 @@ def load_checkpoint(file: Path, subject: Subject, optimizer: Optimizer) -> int:
         for name, x in trained.items():
             x.data.copy_(saved[f"param.{name}"])
         load_moments(optimizer, {k.removeprefix("optimizer."): v for k, v in saved.items() if k.startswith("opt")})
+        if scaler.is_enabled():
+            scaler.load_state_dict(scaler.state_dict() | {name: saved[f"scaler.{name}"].item() for name in OF_SCALER})
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as err:
         raise InputError(f"{file} is damaged or of another run ({err}): start the run anew elsewhere") from err
     return step

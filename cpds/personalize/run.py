@@ -2,27 +2,29 @@
 
 import hashlib
 import json
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 
 from cpds.errors import InputError
+from cpds.guidance_scale import chosen_scale
 from cpds.image_files import find_images
 from cpds.personalize.config import DreamBoothConfig
-from cpds.personalize.pictures import class_files, encoded, make_class_images, side_of
+from cpds.personalize.pictures import GUIDANCE, class_files, encoded, make_class_images, side_of
 from cpds.personalize.training import Batches, Training
 from cpds.priors.diffusers_prior import DiffusersPrior
 from cpds.priors.load import load_prior, resolve_device
-from cpds.priors.options import PriorOptions
+from cpds.priors.options import PLAIN, PriorOptions
 from cpds.runs import RunFolder
 from cpds.stored import differences, encode, read_object
 
 SETTINGS, CLASS = "dreambooth.json", "class"
 LONGER = ("steps", "checkpoint_every", "sample_every")  # settings that a resumed run may change
 DTYPES = {"no": "fp32", "fp16": "fp16", "bf16": "bf16"}
+NOT_TRAINED = ("torch_dtype", "low_memory", "offload", "quantize")  # of a prior's options
 
 
 def dreambooth(
@@ -31,32 +33,32 @@ def dreambooth(
     config: DreamBoothConfig,
     *,
     prior: str | None = None,
-    prior_config: str | None = None,
+    options: PriorOptions = PLAIN,
     device: str = "auto",
     class_folder: Path | None = None,
     resume: bool = False,
 ) -> Path:
-    """Teach `prior` (as `load_prior` takes it) the subject of `instances`, an image or a folder of them.
+    """Teach `prior` (as `load_prior` takes it and its options) the subject of `instances`, an image or a folder.
 
     The run is in the folder `out`: metrics.jsonl, samples/, class/ (unless `class_folder` names another place), and
     the result, whose path is returned: pytorch_lora_weights.safetensors, or with config.full the folder prior. With
     `resume` it goes on where its checkpoint ends; on the CPU with the result of an uninterrupted run. Started by
     accelerate's launcher it runs on several devices. Raises InputError for what cannot be used.
     """
-    AcceleratorState._reset_state()  # it would keep the precision of the first run of a program
+    options = of_training(options, config)
     unused = DistributedDataParallelKwargs(find_unused_parameters=config.train_text_encoder)  # SDXL reads no last layer
     accelerator = Accelerator(
-        mixed_precision=config.mixed_precision, cpu=device == "cpu", device_placement=False, kwargs_handlers=[unused]
+        mixed_precision="no",  # accelerate has one for a whole program: the training sees to its own
+        cpu=device == "cpu",
+        device_placement=False,
+        kwargs_handlers=[unused],
     )
     where = accelerator.device if accelerator.num_processes > 1 else resolve_device(device)
-    options = PriorOptions(
-        torch_dtype="fp32" if config.full else DTYPES[config.mixed_precision],  # pyright: ignore[reportArgumentType]
-        keep_text_encoders=config.train_text_encoder,
-        prior_config=prior_config,
-    )
     files = find_images(instances)
     loaded = load_prior(prior, device=str(where), options=options)
     assert isinstance(loaded, DiffusersPrior)
+    scale = chosen_scale(loaded, "target", config.guidance_scale, GUIDANCE)
+    config = replace(config, guidance_scale=scale)
     side = side_of(loaded, config.resolution)
     settings = {
         **encode(config),
@@ -75,6 +77,21 @@ def dreambooth(
         classes = encoded(loaded, made, side)
     batches = Batches(config, encoded(loaded, files, side), classes)
     return Training(loaded, batches, accelerator, RunFolder(out)).run(resume=resume)
+
+
+def of_training(options: PriorOptions, config: DreamBoothConfig) -> PriorOptions:
+    """The options in the precision that the training wants. InputError for those that only an edit can have."""
+    plain = {f.name: f.default for f in fields(PriorOptions)}
+    if given := [name for name in NOT_TRAINED if getattr(options, name) != plain[name]]:
+        raise InputError(
+            f"{', '.join(given)} cannot be had while a prior is trained: leave it out; gradient_checkpointing and "
+            "mixed_precision bf16 save memory"
+        )
+    return replace(
+        options,
+        torch_dtype="fp32" if config.full else DTYPES[config.mixed_precision],
+        keep_text_encoders=options.keep_text_encoders or config.train_text_encoder,
+    )
 
 
 def claim(out: Path, settings: dict[str, Any], *, resume: bool) -> None:

@@ -23,6 +23,7 @@ from cpds.schedule import NoiseSchedule
 from cpds.types import Latents, Timesteps
 
 SAMPLES = "samples"  # folder of the sheets
+AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -66,25 +67,26 @@ class Training:
         self.prompts = prompts + [self.config.class_prompt or ""] * (len(prompts) if batches.classes is not None else 0)
         self.parameters = list(self.subject.trained.values())
         self.optimizer = torch.optim.AdamW(self.parameters, self.config.learning_rate, weight_decay=0.01)
+        self.scaler = torch.amp.GradScaler(prior.device.type, enabled=self.config.mixed_precision == "fp16")
 
     def run(self, *, resume: bool = False) -> Path:
         """Train to the last step and write the result, whose path is returned."""
         file, first = self.folder.path / CHECKPOINT, 0
         if resume and file.is_file():
-            first = load_checkpoint(file, self.subject, self.optimizer)
+            first = load_checkpoint(file, self.subject, self.optimizer, self.scaler)
         main = self.accelerator.is_main_process
         if main:
             self.folder.cut_metrics(first)
         with torch.no_grad():  # known for good, unless text encoders are trained
             read = None if self.subject.text else dict(self.subject.read(self.prompts).tensors)
-        copy, optimizer = self.accelerator.prepare(self.subject, self.optimizer)
+        copy = self.accelerator.prepare(self.subject)
         steps, every = self.config.steps, self.config.checkpoint_every
         for step in tqdm(range(first + 1, steps + 1), "DreamBooth", steps, initial=first, disable=not main):
-            loss = self.step(step, copy, optimizer, read)
+            loss = self.step(step, copy, read)
             if main:
                 self.folder.log({"step": step, "loss": loss})
                 if step % every == 0 or step == steps:
-                    save_checkpoint(file, self.subject, self.optimizer, step)
+                    save_checkpoint(file, self.subject, self.optimizer, self.scaler, step)
                 if self.config.samples and (step % self.config.sample_every == 0 or step == steps):
                     self.write_sheet(step)
         if main:
@@ -92,7 +94,12 @@ class Training:
         self.accelerator.wait_for_everyone()
         return self.folder.path / (PRIOR if self.config.full else LORA)
 
-    def step(self, step: int, copy: nn.Module, optimizer: torch.optim.Optimizer, read: dict | None) -> float:
+    def autocast(self) -> torch.autocast:
+        """Computation in `config.mixed_precision`."""
+        dtype = AUTOCAST.get(self.config.mixed_precision)
+        return torch.autocast(self.prior.device.type, dtype, enabled=dtype is not None)
+
+    def step(self, step: int, copy: nn.Module, read: dict | None) -> float:
         """One optimizer step; its loss on this device. InputError where it is no number."""
         count, total = self.config.gradient_accumulation, 0.0
         rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
@@ -101,15 +108,18 @@ class Training:
             batch = self.batches.draw((step - 1) * count + part, rank, ranks, self.prior.schedule)
             z, eps, t = (x.to(self.prior.device) if x.is_floating_point() and x.ndim > 1 else x for x in batch)
             with self.accelerator.no_sync(copy) if part + 1 < count else nullcontext():
-                errors = copy(z, eps, t, self.prompts, read)
+                with self.autocast():
+                    errors = copy(z, eps, t, self.prompts, read)
                 loss = total_loss(errors, self.config.batch, self.config.prior_weight) / count
-                self.accelerator.backward(loss)
+                self.scaler.scale(loss).backward()
             total += loss.item()
         if not math.isfinite(total):
             raise InputError(f"the loss is {total} at step {step}: lower lr, or take another mixed_precision (bf16)")
-        self.accelerator.clip_grad_norm_(self.parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
         return total
 
     @torch.no_grad()
@@ -118,7 +128,7 @@ class Training:
         self.subject.eval()
         like = self.batches.instances
         noise = torch.cat([noise_like(like, seed) for seed in range(self.config.samples)])
-        with self.accelerator.autocast():
+        with self.autocast():
             prompt, null = (self.subject.read([text]) for text in (self.config.prompt, ""))
             images = sampled(self.prior, noise, prompt, null, self.config.guidance_scale)
         self.folder.write(f"{SAMPLES}/{step:06d}.png", png(sheet(images)))

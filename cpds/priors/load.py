@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from cpds.errors import InputError
-from cpds.hub import only_cached
+from cpds.hub import PICKLES, only_cached
 from cpds.priors.adapters import EMBEDS_NAME, LORA_NAME, file_of
 from cpds.priors.base import Prior
 from cpds.priors.diffusers_prior import DiffusersPrior
@@ -92,15 +92,25 @@ def index_of(name: str, what: str) -> tuple[dict[str, Any], bool]:
 
 
 def check_folder(folder: Path) -> dict[str, Any]:
-    """A folder's index. InputError unless `folder` holds a pipeline with every component that its index lists."""
+    """A folder's index. InputError unless `folder` holds a pipeline with every component that its index lists, none of
+    them as a pickle."""
     index = folder / INDEX
     if not index.is_file():
         raise InputError(f"prior folder {folder} has no {INDEX}: give a folder in diffusers' layout")
     listed = read_index(index)
     for part, kind in listed.items():
         needed = isinstance(kind, list) and kind[0] is not None and part not in ("safety_checker", "feature_extractor")
-        if needed and not any((folder / part).glob("*")):
+        files = list((folder / part).glob("*")) if needed else []
+        if needed and not files:
             raise InputError(f"prior folder {folder} lacks its component {part}: download the prior again")
+        pickles = [file for file in files if file.suffix in PICKLES]
+        if pickles and not any(file.suffix == ".safetensors" for file in files):
+            raise InputError(
+                f"prior folder {folder} holds {part}/{min(pickles).name}, a pickle, which can run any program when it "
+                'is read: convert the folder where you trust it, python -c "import sys, diffusers; diffusers.'
+                f'DiffusionPipeline.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2])" {folder.name} '
+                f"{folder.name}-safetensors"
+            )
     return listed
 
 

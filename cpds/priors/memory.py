@@ -72,7 +72,7 @@ def tiny_autoencoder(name: str, vae: Any, device: torch.device) -> Any:
     from diffusers import AutoencoderTiny
 
     with opening(name):
-        tiny: Any = AutoencoderTiny.from_pretrained(name, torch_dtype=vae.dtype)
+        tiny: Any = AutoencoderTiny.from_pretrained(name, torch_dtype=vae.dtype, use_safetensors=True)
     found = tiny.config.latent_channels, 2 ** (len(tiny.config.encoder_block_out_channels) - 1)
     wanted = vae.config.latent_channels, 2 ** (len(vae.config.block_out_channels) - 1)
     if found != wanted:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from cpds.errors import InputError, MissingExtra
-from cpds.hub import reason
+from cpds.hub import PICKLES, reason
 from cpds.priors.adapters import adapt
 from cpds.priors.options import BACKENDS, PLAIN, PriorOptions
 
@@ -65,7 +65,7 @@ class Source:
             else:
                 if self.network not in given and self.options.quantize != "none":
                     common["quantization_config"] = self._quantization()
-                pipeline = kind.from_pretrained(self.configs or self.name, **common)
+                pipeline = kind.from_pretrained(self.configs or self.name, use_safetensors=True, **common)
             for part in (self.network, "vae", *self.text_encoders):
                 network = getattr(pipeline, part)
                 if part not in given and any(x.is_meta for x in network.parameters()):
@@ -81,6 +81,8 @@ class Source:
         file = self.options.transformer or self.name
         kind = getattr(diffusers, self._parts[self.network][1])
         settings: dict[str, Any] = {"torch_dtype": self.dtype, "local_files_only": self.offline}
+        if Path(file).suffix in PICKLES:
+            raise InputError(f"transformer {file} is a pickle, which can run any program when it is read: convert it")
         if file.endswith(".gguf"):
             require_package("gguf", f"{file} is a GGUF file")
             settings["quantization_config"] = diffusers.GGUFQuantizationConfig(compute_dtype=self.dtype)

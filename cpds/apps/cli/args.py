@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
@@ -18,29 +18,41 @@ EMBEDDED_NOTE = (
 ImagePreset = Literal[PRESETS_FOR["image"]]
 SvgPreset = Literal[PRESETS_FOR["svg"]]
 SplatPreset = Literal[PRESETS_FOR["splats"]]
+Part = TypeVar("Part")
+
+
+def part(kind: type[Part], args: Any) -> Part:
+    """Those of a command's arguments that are the settings of type `kind`, from which it inherits."""
+    return kind(**{f.name: getattr(args, f.name) for f in fields(kind)})  # pyright: ignore[reportArgumentType]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PriorArgs(PriorOptions):
-    """What every command with a prior takes. A command names its presets by giving `preset` a type of its own."""
+    """What every command with a prior takes."""
 
-    preset: str = "cpds"
-    """Settings to start from; --method alone starts from that method's own. Other flags change single settings."""
     prior: str | None = None
     """Diffusion prior: a Hugging Face name, a local folder in diffusers' layout or a single .safetensors checkpoint;
     `cpds priors` lists some. Default: the embedded prior."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
-    edit: tyro.conf.OmitArgPrefixes[EditConfig] = field(default_factory=lambda: PRESETS["cpds"])
 
     @property
     def prior_options(self) -> PriorOptions:
         """How the prior is to be loaded."""
-        return PriorOptions(**{f.name: getattr(self, f.name) for f in fields(PriorOptions)})
+        return part(PriorOptions, self)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EditArgs(PriorArgs):
+class PresetArgs(PriorArgs):
+    """What every command takes that edits in any way; one names its presets by giving `preset` a type of its own."""
+
+    preset: str = "cpds"
+    """Settings to start from; --method alone starts from that method's own. Other flags change single settings."""
+    edit: tyro.conf.OmitArgPrefixes[EditConfig] = field(default_factory=lambda: PRESETS["cpds"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditArgs(PresetArgs):
     """What every command that edits takes beside its source."""
 
     prompt: str

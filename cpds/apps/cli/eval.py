@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from cpds.apps.cli.args import EMBEDDED_NOTE, PriorArgs
+from cpds.apps.cli.args import EMBEDDED_NOTE, PresetArgs
 from cpds.apps.cli.presets import edit_as_typed, offered_to
 from cpds.config import require
 from cpds.errors import InputError, MissingExtra
@@ -35,7 +35,7 @@ EvalPreset = Literal[offered_to("eval")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalArgs(PriorArgs):
+class EvalArgs(PresetArgs):
     """Edit a whole data set and measure the results: emoji-edit, PIE-Bench, or a JSONL manifest of your own."""
 
     data: tyro.conf.Positional[str]
@@ -99,10 +99,11 @@ def run_eval(args: EvalArgs, command: str) -> int:
     from tqdm import tqdm
 
     from cpds.evaluation.cases import DATA_SETS, classifier_file, load_cases, select
-    from cpds.evaluation.editors import batch_editor, check
+    from cpds.evaluation.editors import batch_editor, check, settled
     from cpds.evaluation.runner import Evaluation
     from cpds.evaluation.scoring import load_metrics
     from cpds.evaluation.tables import save_tables
+    from cpds.guidance_scale import guidance_note
     from cpds.images import working_size
     from cpds.priors.load import load_prior
     from cpds.threads import choose_threads
@@ -116,6 +117,9 @@ def run_eval(args: EvalArgs, command: str) -> int:
     lpips = open_lpips(args.lpips_weights) if args.lpips else None  # before the prior, which is read longer
     prior = load_prior(args.prior, device=args.device, options=args.prior_options)
     choose_threads(prior)
+    chosen = {label: settled(setting, prior) for label, setting in chosen.items()}
+    if note := guidance_note(args.edit.guidance, prior):
+        print_status(f"cpds: note: {note}")
     for width, height in {case.size for case in cases}:
         working_size(height, width, args.resolution or prior.image_size, prior.size_multiple)
     metrics = load_metrics(prior, cases, classifier, lpips, args.clip, args.dino)

@@ -37,6 +37,10 @@ COMMANDS: dict[str, tuple[type, Run]] = {
     "presets": (PresetsArgs, lambda _args, _: run_presets()),
     "priors": (PriorsArgs, lambda _args, _: run_priors()),
 }
+ROOM = {  # by command, where it is not the others'
+    "eval": "lower --batch or --resolution, or take --low_memory",
+    "dreambooth": "lower --batch or --resolution, or take --gradient_checkpointing and --mixed_precision bf16",
+}
 ALIASES = {"trg_prompt": "target_prompt"}
 
 
@@ -138,9 +142,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_status("Stopped before the first step; nothing has changed")
         return 130
     except Exception as err:
-        if type(err).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
+        kinds = ("OutOfMemoryError", "MemoryError")  # the first is torch's, which is not imported here
+        if type(err).__name__ not in kinds and "allocate memory" not in str(err):  # torch's on a CPU
             raise
-        print_status("cpds: error: out of GPU memory: lower --resolution (or --batch), or take --low_memory")
+        words = sys.argv[1:] if argv is None else argv
+        print_status(f"cpds: error: out of memory: {ROOM.get(words[0], 'lower --resolution, or take --low_memory')}")
         return 2
 
 

@@ -22,8 +22,11 @@ def run_presets() -> int:
     """Print every preset, one line each, with what differs from the plain defaults."""
     for name, preset in PRESETS.items():
         shown = {f.name: getattr(preset.guidance, f.name) for f in fields(GuidanceConfig)}
+        shown["guidance_scale"], shown["source_guidance_scale"] = shown.pop("default_guidance")
+        shown["guidance_schedule"] = shown.pop("default_schedule")
         shown |= {f.name: getattr(preset, f.name) for f in fields(EditConfig) if f.name != "guidance"}
         plain = {f.name: f.default for f in [*fields(GuidanceConfig), *fields(EditConfig)]}
+        plain["guidance_schedule"] = plain["default_schedule"]
         own = " ".join(f"{k}={v}" for k, v in shown.items() if k == "method" or (v and v != plain.get(k)))
         print_result(f"{name:>15}: {own}" + (f"  # {NOTES[name]}" if name in NOTES else ""))
     return 0

@@ -57,9 +57,8 @@ def lines(rows: list[dict[str, Any]], here: dict[str, str]) -> Iterator[str]:
     yield "GiB: weights on the card in half precision, and with quantize or offload group; activations come on top."
     yield f"Text encoders, up to {largest:.0f} GiB, come for new prompts alone; where they do not fit, on the CPU."
     yield "gated: accept the licence on the model's page, then hf auth login. here: in the local cache."
-    kinds = {row["pipeline"] for row in rows}
-    others = [f"{name} ({kind})" for name, kind in here.items() if name not in {row["name"] for row in rows}]
-    fitting = [text for text in others if text.rpartition("(")[2].rstrip(")") in kinds]
+    names, kinds = ({row[key] for row in rows} for key in ("name", "pipeline"))
+    fitting = [f"{name} ({kind})" for name, kind in here.items() if kind in kinds and name not in names]
     yield f"Also in the local cache, of these families: {', '.join(fitting) or 'nothing'}"
     yield "Any pipeline of these families will do: a hub name, a folder in diffusers' layout, or one .safetensors file."
 

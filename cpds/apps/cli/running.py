@@ -36,6 +36,10 @@ def tell_skipped(skipped: Mapping[Path, str]) -> None:
 
 def run_jobs(jobs: Jobs, prior: Prior, opened: Callable[[Job], Opened], suffix: str = "") -> int:
     """All edits, one after the other; the first exit code that is not 0. `suffix` ends both prompts."""
+    from cpds.guidance_scale import guidance_note
+
+    if note := guidance_note(jobs.args.edit.guidance, prior):
+        print_status(f"cpds: note: {note}")
     if not jobs.several:
         return _each(jobs, prior, opened, suffix)
     from cpds.locks import held
