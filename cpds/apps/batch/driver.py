@@ -2,12 +2,12 @@
 
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Generic, NamedTuple
 
 from cpds.apps.batch.columns import OF_ALL
-from cpds.apps.batch.executor import Executor, Lost, Outcome, Ready, Refused, Worker
+from cpds.apps.batch.executor import Executor, Lost, Outcome, Ready, Refused, W
 from cpds.apps.batch.rows import Row
 from cpds.errors import InputError
 from cpds.stored import encode
@@ -41,14 +41,14 @@ def _setting(row: Row) -> str:
 
 
 @dataclass
-class _Crew:
+class _Crew(Generic[W]):
     """The workers and what is left to do."""
 
-    executor: Executor
+    executor: Executor[W]
     queue: deque[Task]
-    busy: dict[Worker, Task | None] = field(default_factory=dict)  # None: it loads the prior
-    idle: list[Worker] = field(default_factory=list)
-    places: dict[Worker, str] = field(default_factory=dict)
+    busy: dict[W, Task | None] = field(default_factory=dict)  # None: it loads the prior
+    idle: list[W] = field(default_factory=list)
+    places: dict[W, str] = field(default_factory=dict)
     losses: int = 0
 
     def start(self, place: str) -> None:
@@ -62,7 +62,7 @@ class _Crew:
             self.busy[worker] = task
             worker.call("edit", task.rows)
 
-    def replace(self, worker: Worker, loading: bool, reason: str) -> None:
+    def replace(self, worker: W, loading: bool, reason: str) -> None:
         """A new worker for one that has died, if there is work for it."""
         place = self.places.pop(worker)
         worker.stop()
@@ -78,7 +78,7 @@ class _Crew:
         self.executor.close()
 
 
-def work(tasks: Iterable[Task], executor: Executor) -> Iterator[Ready | Outcome]:
+def work(tasks: Iterable[Task], executor: Executor[W]) -> Generator[Ready | Outcome, None, None]:
     """Do all tasks: each worker's Ready, and of each row the one outcome that counts.
 
     A row that fails, or whose worker dies, is tried once more, by itself. Raises InputError where no worker can begin.

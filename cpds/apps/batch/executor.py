@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from cpds.priors.options import PriorOptions
 
@@ -51,6 +51,7 @@ class Outcome:
     attempts: int = 1
 
 
+@runtime_checkable
 class Worker(Protocol):
     """A process, somewhere, that edits; it does one thing at a time."""
 
@@ -65,16 +66,20 @@ class Worker(Protocol):
         ...
 
 
-class Executor(Protocol):
+W = TypeVar("W", bound=Worker)
+
+
+@runtime_checkable
+class Executor(Protocol[W]):
     """Where workers come from."""
 
     places: Sequence[str]  # one for each worker that is wanted: a device
 
-    def start(self, place: str) -> Worker:
+    def start(self, place: str) -> W:
         """A new worker, which has yet to load its prior."""
         ...
 
-    def wait(self, workers: Sequence[Worker]) -> tuple[Worker, Any]:
+    def wait(self, workers: Sequence[W]) -> tuple[W, Any]:
         """Wait until one of these, all of which were called, has an answer: what the method returned, or Lost."""
         ...
 

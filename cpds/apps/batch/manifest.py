@@ -30,10 +30,12 @@ def read_manifest(path: Path) -> list[Row]:
         why = getattr(err, "strerror", None) or "it is no UTF-8"
         raise InputError(f"manifest {path} cannot be read ({why}): save it as UTF-8") from err
     folder = Path(os.path.abspath(path)).parent
-    records = read(text, faults)
+    records = list(read(text, faults))
     rows = [read_row(record, line, n, folder, faults) for n, (line, record) in enumerate(records, 1)]
     good = [row for row in rows if row is not None]
-    faults += doubled(good)
+    ids = doubled("id", [(line, str(record.get("id", n))) for n, (line, record) in enumerate(records, 1)])
+    outputs = doubled("output", [(row.line, row.output) for row in good])
+    faults += (outputs | ids).values()
     good = list(checked(good, faults))
     if faults:
         faults.sort(key=lambda fault: int(fault.split()[1].rstrip(":")))
@@ -90,14 +92,13 @@ def repeated(names: Iterable[str]) -> list[str]:
     return sorted({name for name in seen if seen.count(name) > 1})
 
 
-def doubled(rows: list[Row]) -> list[str]:
-    """Faults of rows whose id, or output, another row has already; letter case tells no two files apart."""
-    found, first = [], {}
-    for row in rows:
-        for what, name in (("id", row.id), ("output", row.output)):
-            before = first.setdefault((what, name.casefold()), row)
-            if before is not row and (what == "id" or row.id.casefold() != before.id.casefold()):
-                found.append(f"line {row.line}: {what} {name!r} is that of line {before.line} too")
+def doubled(what: str, names: Iterable[tuple[int, str]]) -> dict[int, str]:
+    """Faults, by line, of names that another line has already; letter case tells no two files apart."""
+    found: dict[int, str] = {}
+    first: dict[str, int] = {}
+    for line, name in names:
+        if (before := first.setdefault(name.casefold(), line)) != line:
+            found[line] = f"line {line}: {what} {name!r} is that of line {before} too"
     return found
 
 

@@ -16,24 +16,22 @@ PATIENCE = 10.0  # s
 class RayWorker:
     """An actor, and the answer that it owes."""
 
-    def __init__(self, actor: Any, name: str) -> None:
-        self.actor, self.name = actor, name
+    def __init__(self, ray: Any, actor: Any, name: str) -> None:
+        self._ray, self.actor, self.name = ray, actor, name
         self.answer: Any = None
 
     def call(self, method: str, *arguments: Any) -> None:
         self.answer = getattr(self.actor, method).remote(*arguments)
 
     def stop(self) -> None:
-        import ray
-
-        ray.kill(self.actor)
+        self._ray.kill(self.actor)
 
 
 class RayCluster:
     """Actors on the cluster that this process is connected to; `places` says cuda or cpu for each."""
 
-    def __init__(self, setup: Setup, places: Sequence[str]) -> None:
-        self.setup, self.places = setup, places
+    def __init__(self, ray: Any, setup: Setup, places: Sequence[str]) -> None:
+        self._ray, self.setup, self.places = ray, setup, places
         self._begun = 0
 
     @classmethod
@@ -42,10 +40,7 @@ class RayCluster:
 
         InputError for a cluster that does not answer or has not what is asked for, MissingExtra without Ray.
         """
-        try:
-            import ray
-        except ImportError as err:
-            raise MissingExtra("Ray is not installed: pip install -e '.[batch]'") from err
+        ray = installed()
         require(set(devices) <= {"cpu"}, "Ray gives each worker a GPU of its own: leave devices out, or say cpu")
         reachable(address)
         try:
@@ -58,32 +53,35 @@ class RayCluster:
         if count > most:
             ray.shutdown()
             raise InputError(f"{count} workers were asked for, and the cluster has room for {most}: take fewer")
-        return cls(setup, ["cuda" if gpus else "cpu"] * count)
+        return cls(ray, setup, ["cuda" if gpus else "cpu"] * count)
 
     def start(self, place: str) -> RayWorker:
-        import ray
-
         self._begun += 1
-        actor = ray.remote(num_cpus=1, num_gpus=int(place == "cuda"))(EditWorker)
-        return RayWorker(actor.remote(self.setup, place), f"Ray's worker {self._begun} on {place}")
+        actor = self._ray.remote(num_cpus=1, num_gpus=int(place == "cuda"))(EditWorker)
+        return RayWorker(self._ray, actor.remote(self.setup, place), f"Ray's worker {self._begun} on {place}")
 
     def wait(self, workers: Sequence[RayWorker]) -> tuple[RayWorker, Any]:
-        import ray
-
         by_answer = {worker.answer: worker for worker in workers}
         ready: list[Any] = []
         while not ready:
-            ready, _ = ray.wait(list(by_answer), num_returns=1, timeout=1)
+            ready, _ = self._ray.wait(list(by_answer), num_returns=1, timeout=1)
         worker = by_answer[ready[0]]
         try:
-            return worker, ray.get(ready[0])
-        except ray.exceptions.RayError as err:
+            return worker, self._ray.get(ready[0])
+        except self._ray.exceptions.RayError as err:
             return worker, Lost(f"{worker.name} has ended ({type(err).__name__})")
 
     def close(self) -> None:
-        import ray
+        self._ray.shutdown()
 
-        ray.shutdown()
+
+def installed() -> Any:
+    """Ray itself. MissingExtra where it is not installed."""
+    try:
+        import ray  # pyright: ignore[reportMissingImports]
+    except ImportError as err:
+        raise MissingExtra("Ray is not installed: pip install -e '.[batch]'") from err
+    return ray
 
 
 def reachable(address: str) -> None:
@@ -100,6 +98,5 @@ def reachable(address: str) -> None:
 
 
 def unreachable(address: str, why: str) -> InputError:
-    return InputError(
-        f"no Ray cluster answers at {address or 'this machine'} ({why}): check the address, and that ray start runs there"
-    )
+    where = address or "this machine"
+    return InputError(f"no Ray cluster answers at {where} ({why}): check the address, and that ray start runs there")

@@ -38,8 +38,9 @@ class Results:
         row, files = self.rows.get(str(record.get("id"))), record.get("files")
         if row is None or record.get("row") != row.digest or record.get("error") is not None:
             return False
-        there = isinstance(files, list) and bool(files)
-        return there and all(isinstance(f, str) and os.path.isfile(self.out / FOLDER / f) for f in files)
+        if not isinstance(files, list) or not files:
+            return False
+        return all(isinstance(f, str) and os.path.isfile(self.out / FOLDER / f) for f in files)
 
     @property
     def todo(self) -> list[Row]:
@@ -83,9 +84,8 @@ class Results:
         self._write_lines()
         told = [summary(self.records.get(name, {"id": name}), row) for name, row in self.rows.items()]
         table = io.StringIO()
-        lines = csv.DictWriter(table, COLUMNS, lineterminator="\n")
-        lines.writeheader()
-        lines.writerows(told)
+        lines = csv.writer(table, lineterminator="\n")
+        lines.writerows([COLUMNS, *([row[c] for c in COLUMNS] for row in told)])
         write_atomic(self.out / TABLE, table.getvalue().encode())
         write_atomic(self.out / SHEET, sheet(self.out, told).encode())
         return [self.out / name for name in (LINES, TABLE, SHEET)]

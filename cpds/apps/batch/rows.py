@@ -91,7 +91,7 @@ def is_column(name: str) -> bool:
     return name in OWN or any(name in columns(command) for command in COMMANDS)
 
 
-def arguments(command: str, source: Path, named: Mapping[str, str], values: Mapping[tuple[str, ...], Any]) -> Any:
+def arguments(command: str, source: Path, named: Mapping[str, Any], values: Mapping[tuple[str, ...], Any]) -> Any:
     """The command's arguments. InputError for settings that cannot be."""
     kind, origin, what = COMMANDS[command]
     method = values.get(("edit", "guidance", "method"), Beginning.method)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
@@ -102,7 +102,7 @@ def setup_of(args: BatchArgs, results: Path) -> "Setup":
     return Setup(None if args.prior is None else located(args.prior), options, results.absolute())
 
 
-def executor_of(args: BatchArgs, setup: "Setup") -> "Executor":
+def executor_of(args: BatchArgs, setup: "Setup") -> "Executor[Any]":
     """Local processes, or a Ray cluster. InputError for one that cannot be reached."""
     if args.ray is not None:
         from cpds.apps.batch.ray_cluster import RayCluster
@@ -124,7 +124,7 @@ def places(devices: Sequence[str], workers: int | None) -> list[str]:
     return [found[i % len(found)] for i in range(workers or len(found))]
 
 
-def edit_all(results: "Results", tasks: "list[Task]", executor: "Executor", command: str) -> None:
+def edit_all(results: "Results", tasks: "list[Task]", executor: "Executor[Any]", command: str) -> None:
     """Every task, with its outcome noted as soon as it is known."""
     from tqdm import tqdm
 
