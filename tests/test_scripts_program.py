@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 PROGRAMS = [
     f"scripts.emoji_prior.{name}" for name in ("train", "export", "classifier", "evaluate", "benchmark", "icons")
 ]
-PROGRAMS += ["scripts.toy_scene.__main__", "benchmarks.compare", "benchmarks.there_and_back"]
+PROGRAMS += ["scripts.toy_scene.__main__", "benchmarks.batch", "benchmarks.compare", "benchmarks.there_and_back"]
 
 
 @dataclass(frozen=True)
