@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batches import SHORT, write_manifest
+from batches import SHORT, Inline, write_manifest
 
 from cpds.apps.batch.driver import tasks_of, work
 from cpds.apps.batch.executor import Lost, Outcome, Ready, Setup
 from cpds.apps.batch.local import LocalProcesses, LocalWorker
 from cpds.apps.batch.manifest import read_manifest
 from cpds.apps.batch.worker import EditWorker
+from cpds.apps.cli import batch
+from cpds.apps.cli.main import main
 from cpds.priors.options import PriorOptions
 
 ROW = {"source": "cat.png", "prompt": "a cat", "target_prompt": "a dog", **SHORT}
@@ -86,31 +88,39 @@ def test_a_lost_worker_says_how_it_ended(tiny_folder: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="reads the children of a process from /proc")
-@pytest.mark.parametrize("what", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_command_takes_its_workers_along_and_is_resumed(
-    tmp_path: Path, tiny_folder: Path, manifest: Path, what: signal.Signals
+    tmp_path: Path, tiny_folder: Path, manifest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "out"
+    out, times = tmp_path / "out", {}
     argv = ["batch", str(manifest), "--out", str(out), "--prior", str(tiny_folder), "--devices", "cpu"]
-    command = [sys.executable, "-m", "cpds.apps.cli.main", *argv]
-    log = tmp_path / "log"
+    for what, code in {signal.SIGINT: 130, signal.SIGKILL: -9}.items():
+        before = done(out)
+        assert stopped([sys.executable, "-m", "cpds.apps.cli.main", *argv], what, out, tmp_path / "log") == code
+        assert len(before) < len(done(out)) < 12
+        assert "Traceback" not in (tmp_path / "log").read_text()
+        assert times == {name: (out / f"results/{name}.png").stat().st_mtime_ns for name in before}
+        times = {name: (out / f"results/{name}.png").stat().st_mtime_ns for name in done(out)}
+    monkeypatch.setattr(batch, "executor_of", lambda _, setup: Inline.of(setup))
+    assert main(argv) == 0
+    assert sorted(done(out)) == sorted(f"r{i}" for i in range(12))
+    assert times == {name: (out / f"results/{name}.png").stat().st_mtime_ns for name in times}
+    assert not list(out.rglob("*.part"))
+
+
+def stopped(command: list[str], what: signal.Signals, out: Path, log: Path) -> int:
+    """The exit code of a command that gets a signal after its first row; its workers end with it."""
+    before = len(done(out))
     with log.open("w") as stream:
         process = subprocess.Popen(command, stdout=stream, stderr=stream, start_new_session=True)
-        until(lambda: done(out) or process.poll() is not None)
-        workers = descendants(process.pid)
-        os.killpg(process.pid, what) if what == signal.SIGINT else process.kill()  # Ctrl-C reaches the whole group
-        assert process.wait(PATIENCE) == (130 if what == signal.SIGINT else -9), log.read_text()
+    until(lambda: len(done(out)) > before or process.poll() is not None)
+    workers = descendants(process.pid)
+    if what == signal.SIGINT:  # a terminal sends it to all
+        os.killpg(process.pid, what)
+    else:
+        process.send_signal(what)
+    code = process.wait(PATIENCE)
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
-    assert "Traceback" not in log.read_text()
-    first = done(out)
-    assert 0 < len(first) < 12
-    times = {name: (out / f"results/{name}.png").stat().st_mtime_ns for name in first}
-    again = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
-    assert again.returncode == 0, again.stderr
-    assert f"{len(first)} of 12 rows are already finished" in again.stderr
-    assert sorted(done(out)) == sorted(f"r{i}" for i in range(12))
-    assert times == {name: (out / f"results/{name}.png").stat().st_mtime_ns for name in first}
-    assert not list(out.rglob("*.part"))
+    return code
 
 
 def done(out: Path) -> list[str]:

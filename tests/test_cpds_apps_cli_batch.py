@@ -105,7 +105,7 @@ def test_rows_that_fail_are_listed_and_tried_again(
 ) -> None:
     bad = {**ROW, "id": "bad", "lr": 1e31, "target_prompt": "<script>alert('x')</script>"}
     assert run(ROWS[0], bad, ROWS[1]) == 1
-    assert edited(executors[0]) == [["a"], ["b"], ["bad"], ["bad"]]
+    assert edited(executors[0]) == [["a"], ["bad"], ["b"], ["bad"]]
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cpds: failed")]
     assert len(told) == 1
     assert told[0].startswith("cpds: failed: bad (line 2): step ")

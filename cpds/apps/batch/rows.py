@@ -50,7 +50,7 @@ class Row:
 
 def read_row(record: Mapping[str, Any], line: int, number: int, folder: Path, faults: list[str]) -> Row | None:
     """The row of a record whose relative paths are to `folder`; what is wrong with it goes to `faults`."""
-    named = {name: record[name] for name in (*OWN,) if name in record}
+    named = {name: record[name] for name in OWN if name in record}
     found = len(faults)
     for name in NEEDED:
         if not (isinstance(named.get(name), str) and named[name].strip()):
@@ -59,7 +59,7 @@ def read_row(record: Mapping[str, Any], line: int, number: int, folder: Path, fa
         return None
     command = command_of(named["source"])
     values = {}
-    for name in record.keys() - named.keys():
+    for name in (name for name in record if name not in named):
         try:
             column = known(name, command)
             values[column.path] = located(value_of(column.kind, record[name], name), name, folder)
