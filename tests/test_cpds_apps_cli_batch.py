@@ -15,8 +15,9 @@ from batches import SHORT, Inline, write_manifest
 from conftest import PRIOR_OPTIONS, snapshot
 
 from cpds.apps.batch.executor import Lost, Setup
+from cpds.apps.batch.sheet import figure
 from cpds.apps.cli import batch
-from cpds.apps.cli.batch import BatchArgs, places
+from cpds.apps.cli.batch import BatchArgs, places, setup_of
 from cpds.apps.cli.main import main, parse
 from cpds.threads import available
 
@@ -146,6 +147,25 @@ def test_the_page_shows_all_and_runs_nothing(run: Batch, tmp_path: Path) -> None
     assert all((tmp_path / "out" / image).is_file() for image in images)
 
 
+def test_the_page_shows_images_of_what_browsers_cannot_show(tmp_path: Path) -> None:
+    row = {"id": "s", "state": "done", "prompt": "a", "target_prompt": "b", "notes": "n", "error": None}
+    rows = [{**row, "source": str(tmp_path / f"x.{s}"), "result": f"results/s p.{s}"} for s in ("ply", "svgz", "svg")]
+    sources = [[a["src"] for t, a in Page(figure(tmp_path / "out", row)).tags if t == "img"] for row in rows]
+    assert sources == [["results/s%20p.png"], ["results/s%20p.png"], ["../x.svg", "results/s%20p.svg"]]
+
+
+def test_workers_get_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's do not begin in this folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "local").mkdir()
+    words = ["--prior", "local", "--lora", "local:0.5", "owner/model", "--transformer", "local", "--out", "out"]
+    setup = setup_of(parse(["batch", "m.jsonl", *words]), Path("out/results"))
+    here = str(tmp_path / "local")
+    assert (setup.prior, setup.options.lora) == (here, (f"{here}:0.5", "owner/model"))
+    assert (setup.options.transformer, setup.options.tiny_vae) == (here, None)
+    assert setup.results == tmp_path / "out/results"
+
+
 # ---- flags
 
 
@@ -185,11 +205,12 @@ def test_a_folder_of_something_else_is_left_alone(run: Batch, tmp_path: Path, ed
     assert {k: v for k, v in snapshot(tmp_path / "out").items() if k != ".lock"} == before
 
 
-def test_another_prior_needs_another_folder(run: Batch, tmp_path: Path, sentence: Any) -> None:
+def test_another_prior_needs_another_folder(run: Batch, tmp_path: Path, capsys: Any) -> None:
     assert run(ROWS[0]) == 0
-    sentence_before = snapshot(tmp_path / "out")
+    before = snapshot(tmp_path / "out")
     assert run(*ROWS, torch_dtype="bf16") == 2
-    assert snapshot(tmp_path / "out") == sentence_before
+    assert "was made with another prior (prior was" in capsys.readouterr().err
+    assert snapshot(tmp_path / "out") == before
 
 
 def test_batch_says_how_many_are_edited_at_once(run: Batch, executors: list[Inline]) -> None:

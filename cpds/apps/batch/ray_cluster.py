@@ -11,6 +11,7 @@ from cpds.config import require
 from cpds.errors import InputError, MissingExtra
 
 PATIENCE = 10.0  # s
+QUIET = {"logging_level": logging.ERROR, "log_to_driver": False, "include_dashboard": False}
 
 
 class RayWorker:
@@ -44,7 +45,7 @@ class RayCluster:
         require(set(devices) <= {"cpu"}, "Ray gives each worker a GPU of its own: leave devices out, or say cpu")
         reachable(address)
         try:
-            ray.init(address or None, ignore_reinit_error=True, logging_level=logging.ERROR, log_to_driver=False)
+            ray.init(address or None, ignore_reinit_error=True, **QUIET)
         except (ConnectionError, RuntimeError, ValueError) as err:
             raise unreachable(address, str(err).splitlines()[0] if str(err) else "no answer") from err
         room = ray.cluster_resources()

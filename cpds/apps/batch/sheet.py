@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+HIDDEN = (".ply", ".svgz")  # what browsers do not show
 STYLE = """
 body { font: 14px/1.4 system-ui, sans-serif; margin: 2em; color: #222; background: #fff }
 figure { display: inline-block; vertical-align: top; width: 272px; margin: 0 16px 24px 0 }
@@ -48,13 +49,13 @@ def picture(url: str, what: str) -> str:
 
 
 def shown(result: str) -> str:
-    """The file that shows a result: a scene has an image beside it."""
-    return f"{result.removesuffix('.ply')}.png" if result.endswith(".ply") else result
+    """The file that shows a result: what browsers cannot show has an image beside it."""
+    return f"{result.rpartition('.')[0]}.png" if result.endswith(HIDDEN) else result
 
 
 def source_url(out: Path, source: str) -> str:
     """A source as seen from the page; empty for scenes, and for files that cannot be reached from there."""
-    if source.lower().endswith((".ply", ".svgz")):
+    if source.lower().endswith(HIDDEN):
         return ""
     try:
         return quote(Path(os.path.relpath(source, out)).as_posix())

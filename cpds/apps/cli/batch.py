@@ -98,8 +98,12 @@ def setup_of(args: BatchArgs, results: Path) -> "Setup":
     from cpds.apps.batch.executor import Setup
     from cpds.priors.options import located
 
-    options = PriorOptions(**{f.name: getattr(args, f.name) for f in fields(PriorOptions)})
-    return Setup(None if args.prior is None else located(args.prior), options, results.absolute())
+    options = {f.name: getattr(args, f.name) for f in fields(PriorOptions)}
+    for name in ("transformer", "tiny_vae", "prior_config"):
+        options[name] = options[name] and located(options[name])
+    for name in ("lora", "textual_inversion"):
+        options[name] = tuple(map(located, options[name]))
+    return Setup(args.prior and located(args.prior), PriorOptions(**options), results.absolute())
 
 
 def executor_of(args: BatchArgs, setup: "Setup") -> "Executor[Any]":
@@ -132,11 +136,13 @@ def edit_all(results: "Results", tasks: "list[Task]", executor: "Executor[Any]",
     from cpds.apps.batch.executor import Ready
 
     bar = tqdm(total=len(results.rows), initial=len(results.records), unit="edit", dynamic_ncols=True)
+    failed = 0
     with closing(work(tasks, executor)) as events, bar:
         for event in events:
             if isinstance(event, Ready):
                 results.claim(event.fingerprint, command)
                 continue
             results.add(event)
-            bar.set_postfix(failed=len(results.failed), refresh=False)
+            failed += event.error is not None
+            bar.set_postfix(failed=failed, refresh=False)
             bar.update()
