@@ -39,8 +39,8 @@ def test_the_commands_can_be_read() -> None:
 
 def test_every_column_and_flag_that_it_names_is_one() -> None:
     flags = {f.name for kind in (BatchArgs, *(c.args for c in COMMANDS.values())) for f in fields(kind)}
-    of_ray = {"head", "port", "address"}
-    assert {flag.replace("-", "_") for flag in re.findall(r"--([a-z][\w-]+)", TEXT)} <= flags | of_ray
+    others = {"help", "head", "port", "address"}  # the last three are Ray's
+    assert {flag.replace("-", "_") for flag in re.findall(r"--([a-z][\w-]+)", TEXT)} <= flags | others
     table = re.findall(r"^\| (`.*?`) \|", TEXT.partition("## The manifest")[2].partition("## What")[0], re.M)
     named = {name for cell in table for name in re.findall(r"`(\w+)`", cell)}
     assert {"source", "prompt", "target_prompt", "id", "output", "mask", "cameras", "frame", "masks"} == named
