@@ -20,15 +20,22 @@ ray = pytest.importorskip("ray")
 ROW = {"source": "cat.png", "prompt": "a cat", "target_prompt": "a dog", **SHORT}
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray on a busy machine: its own limits are 15 s for a node to begin."""
+    limits = {"RAY_agent_register_timeout_ms": "200000", "RAY_raylet_start_wait_time_s": "200"}
+    for name, value in (limits | {"RAY_USAGE_STATS_ENABLED": "0"}).items():
+        monkeypatch.setenv(name, value)
+
+
 def pid_of(worker: RayWorker) -> int:
     """The process of an idle actor on this machine."""
     return ray.get(worker.actor.__ray_call__.remote(lambda _: os.getpid()))
 
 
 def test_a_killed_actor_is_replaced_and_every_row_is_done_once(
-    tmp_path: Path, tiny_folder: Path, image_file: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_folder: Path, image_file: Path
 ) -> None:
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     rows = read_manifest(
         write_manifest(tmp_path / "manifest.jsonl", [{**ROW, "id": f"r{i}", "seed": i} for i in range(12)])
     )
