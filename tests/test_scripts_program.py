@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[1]
 PROGRAMS = [
     f"scripts.emoji_prior.{name}" for name in ("train", "export", "classifier", "evaluate", "benchmark", "icons")
 ]
-PROGRAMS += ["scripts.toy_scene.__main__", "benchmarks.compare", "benchmarks.there_and_back", "benchmarks.gpu"]
+PROGRAMS += ["scripts.toy_scene.__main__"]
+PROGRAMS += [f"benchmarks.{name}" for name in ("batch", "compare", "gpu", "there_and_back")]
 
 
 @dataclass(frozen=True)

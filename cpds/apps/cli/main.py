@@ -15,6 +15,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import tyro
 
 import cpds
+from cpds.apps.cli.batch import BatchArgs, run_batch
 from cpds.apps.cli.dreambooth import DreamBoothArgs, run_dreambooth
 from cpds.apps.cli.eval import EvalArgs, run_eval
 from cpds.apps.cli.image import ImageArgs, run_image
@@ -32,6 +33,7 @@ COMMANDS: dict[str, tuple[type, Run]] = {
     "image": (ImageArgs, lambda args, _: run_image(args)),
     "svg": (SvgArgs, lambda args, _: run_svg(args)),
     "splats": (SplatArgs, lambda args, _: run_splats(args)),
+    "batch": (BatchArgs, run_batch),
     "eval": (EvalArgs, run_eval),
     "dreambooth": (DreamBoothArgs, lambda args, _: run_dreambooth(args)),
     "presets": (PresetsArgs, lambda _args, _: run_presets()),

@@ -1,0 +1,97 @@
+"""The edits of rows, as their commands make them: what is edited, the edit, and its result as files."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cpds.apps.batch.rows import Row
+
+if TYPE_CHECKING:
+    from cpds.images import SourceImage
+    from cpds.priors.base import Prior
+
+Files = dict[str, bytes]  # suffix -> content; the edited thing's own format first
+
+
+@dataclass(frozen=True)
+class Edited:
+    """The files of a row's result, and what its user should know."""
+
+    files: Files
+    notes: tuple[str, ...] = ()
+
+
+def edited(rows: Sequence[Row], prior: "Prior") -> Iterator[Edited]:
+    """The rows' results, in their order: images of one size and of one setting, or one row of any kind.
+
+    Raises whatever the edit does.
+    """
+    if rows[0].command == "image":
+        yield from images(rows, prior)
+    else:
+        (row,) = rows
+        yield {"svg": drawing, "splats": scene}[row.command](row, prior)
+
+
+def images(rows: Sequence[Row], prior: "Prior") -> Iterator[Edited]:
+    """As `cpds image` edits each of them; see `LatentImage`, which edits several as if each were alone."""
+    import torch
+
+    from cpds.editor import edit
+    from cpds.images import open_source
+    from representations.latent import LatentImage, LatentImageConfig
+
+    args = rows[0].args
+    sources = [open_source(row.source) for row in rows]
+    masks = [mask_of(row, source) for row, source in zip(rows, sources, strict=True)]
+    if len(rows) > 1 and any(m is not None for m in masks):
+        masks = [torch.ones_like(s.image[:, :1]) if m is None else m for m, s in zip(masks, sources, strict=True)]
+    mask = None if masks[0] is None else torch.cat([m for m in masks if m is not None])
+    config = LatentImageConfig(args.resolution, args.keep_unchanged)
+    shown = LatentImage(torch.cat([source.image for source in sources]), prior, config, mask)
+    edit(shown, prior, [row.args.prompt for row in rows], [row.target_prompt for row in rows], args.edit)
+    for source, result in zip(sources, shown.preview().split(1), strict=True):
+        yield Edited({"png": source.png(result)}, source.notes)
+
+
+def mask_of(row: Row, source: "SourceImage") -> Any:
+    """(1, 1, H, W): where the image may change, which is nowhere where it is transparent; None: everywhere."""
+    from cpds.masks import edit_mask, fitting
+
+    mask = None if row.args.mask is None else fitting(edit_mask(row.args.mask), row.args.mask, source.image)
+    if source.visible is None:
+        return mask
+    return source.visible if mask is None else mask * source.visible
+
+
+def drawing(row: Row, prior: "Prior") -> Edited:
+    """As `cpds svg` edits it."""
+    from cpds.masks import edit_mask
+    from svg.document import Document
+    from svg.fading import prepared
+    from svg.image import SvgImage
+    from svg.rasterizer import make_rasterizer
+
+    args = row.args
+    document = prepared(Document.open(row.source), args.scene)
+    mask = None if args.mask is None else edit_mask(args.mask)
+    shown = SvgImage(document, prior, args.scene, mask, make_rasterizer(document, args.rasterizer))
+    warning = document.warning()
+    return rendered(row, shown, prior, args.scene.suffix, () if warning is None else (warning,))
+
+
+def scene(row: Row, prior: "Prior") -> Edited:
+    """As `cpds splats` edits it."""
+    from representations.splats.scene import SplatScene
+
+    args = row.args
+    return rendered(row, SplatScene.open(row.source, args.cameras, prior, args.views, args.frame, args.masks), prior)
+
+
+def rendered(row: Row, shown: Any, prior: "Prior", suffix: str = "", notes: tuple[str, ...] = ()) -> Edited:
+    """The edit of something with a file format of its own; `suffix` ends both prompts."""
+    from cpds.editor import edit
+    from cpds.images import png, to_pil
+
+    edit(shown, prior, row.args.prompt + suffix, row.target_prompt + suffix, row.args.edit)
+    return Edited({shown.suffix: shown.export(), "png": png(to_pil(shown.preview()))}, notes)
