@@ -21,7 +21,7 @@ from benchmarks.steps import one_step
 from cpds import PRESETS
 from cpds.editor import start
 from cpds.priors.load import DTYPES
-from cpds.priors.options import PriorOptions
+from cpds.priors.options import PLAIN
 from representations.latent import LatentImage
 
 
@@ -40,8 +40,7 @@ class Config:
 def main(config: Config) -> None:
     began = time.perf_counter()
     device = torch.device("cpu")
-    options = PriorOptions(vae_tiling=True, vae_slicing=True)
-    prior = prior_of(SIZES[config.family], config.toy, device, DTYPES[config.dtype], options)
+    prior = prior_of(SIZES[config.family], config.toy, device, DTYPES[config.dtype], PLAIN)
     image = torch.rand(1, 3, prior.image_size, prior.image_size, generator=torch.Generator().manual_seed(0))
     guidance = replace(PRESETS["cpds"].guidance, patch_selector="random")
     state = start(LatentImage(image, prior), prior, "a cat", "a dog", replace(PRESETS["cpds"], guidance=guidance))
