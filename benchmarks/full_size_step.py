@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 import tyro
 
-from benchmarks.gpu_sizes import SIZES, prior_of
+from benchmarks.gpu_sizes import SIZES, SizeName, prior_of
 from benchmarks.gpu_step import GIB, peak_memory
 from benchmarks.steps import one_step
 from cpds import PRESETS
@@ -29,7 +29,7 @@ from representations.latent import LatentImage
 class Config:
     """Which prior."""
 
-    family: tyro.conf.Positional[Literal[tuple(SIZES)]]  # pyright: ignore[reportInvalidTypeForm]
+    family: tyro.conf.Positional[SizeName]
     """Whose size."""
     dtype: Literal["fp32", "bf16"] = "bf16"
     """Precision of the prior."""

@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 import torch
 
-from benchmarks.gpu_sizes import SIZES, weights
+from benchmarks.gpu_sizes import SIZES, SizeName, weights
 from benchmarks.gpu_step import GIB, Row
 from benchmarks.gpu_table import markdown
 from cpds.config import require
@@ -50,7 +50,7 @@ class GpuConfig:
     """Networks of the same kinds with few and narrow layers, to try the code."""
     out: Path | None = None
     """Where the table goes (.md; .json beside it). Default: benchmarks/gpu.md, for full sizes on CUDA alone."""
-    models: tuple[Literal["SD1.5", "SDXL", "SD3.5-medium", "FLUX.1-dev"], ...] = tuple(SIZES)
+    models: tuple[SizeName, ...] = tuple(SIZES)
     """Whose sizes."""
     dtypes: tuple[Literal["fp32", "fp16", "bf16"], ...] = ("fp32", "fp16", "bf16")
     """Precisions of the prior."""

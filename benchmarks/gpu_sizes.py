@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import diffusers
 import torch
@@ -37,7 +37,8 @@ TOY_VAE = {"block_out_channels": (4, 8, 8), "layers_per_block": 1, "norm_num_gro
     f"{half}_block_types": (f"{kind}coderBlock2D",) * 3 for half, kind in (("down", "DownEn"), ("up", "UpDe"))
 }
 BLOCKS = {"down": "CrossAttnDownBlock2D", "up": "CrossAttnUpBlock2D"}
-SIZES = {
+SizeName = Literal["SD1.5", "SDXL", "SD3.5-medium", "FLUX.1-dev"]
+SIZES: dict[SizeName, Size] = {
     "SD1.5": Size(
         *("sd1", "sd-vae", UNetPrior),
         {"embeds": (77, 768)},

@@ -16,7 +16,7 @@ import torch
 import tyro
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.gpu_sizes import SIZES, prior_of, weights
+from benchmarks.gpu_sizes import SIZES, SizeName, prior_of, weights
 from benchmarks.steps import one_step
 from cpds import PRESETS
 from cpds.editor import start
@@ -33,7 +33,7 @@ GIB = 2**30
 class Row:
     """One prior in one precision."""
 
-    model: str = "SD1.5"
+    model: SizeName = "SD1.5"
     """Whose size: SD1.5, SDXL, SD3.5-medium or FLUX.1-dev."""
     dtype: Literal["fp32", "fp16", "bf16"] = "bf16"
     """Precision of the prior."""
@@ -107,7 +107,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, rounds: int = 10) -> f
     seconds = []
     for _ in range(rounds + 2):
         began = time.perf_counter()
-        a @ b
+        torch.mm(a, b)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - began)

@@ -22,7 +22,8 @@ from cpds.apps.cli import batch
 from cpds.apps.cli.main import main
 from cpds.priors.options import PriorOptions
 
-ROW = {"source": "cat.png", "prompt": "a cat", "target_prompt": "a dog", **SHORT}
+# long enough to be stopped between two rows
+ROW = {"source": "cat.png", "prompt": "a cat", "target_prompt": "a dog", **SHORT, "num_inference_steps": 20}
 PATIENCE = 300  # s
 
 

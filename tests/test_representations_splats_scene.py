@@ -15,6 +15,7 @@ from torch import Tensor
 from cpds.config import EditConfig, GuidanceConfig
 from cpds.editor import edit, run, start
 from cpds.errors import InputError
+from cpds.guidance_scale import settled
 from cpds.presets import PRESETS
 from cpds.priors.unet import UNetPrior
 from cpds.representation import Exportable, Masked, Representation, Source
@@ -42,7 +43,8 @@ def test_is_a_representation_with_the_groups_of_the_presets(prior: UNetPrior) ->
 def test_groups_bring_their_learning_rates(prior: UNetPrior) -> None:
     """The preset that the scene names has none of its own, so that they are what the optimizer takes."""
     state = start(scene(prior), prior, "a", "b")
-    assert state.config == PRESETS["cpds-splats"]
+    preset = PRESETS["cpds-splats"]
+    assert state.config == replace(preset, guidance=settled(preset.guidance, prior))
     assert [g["lr"] for g in state.optimizer.param_groups] == [LEARNING_RATES[g] for g in GROUPS]
 
 
