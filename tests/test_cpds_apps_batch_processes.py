@@ -112,7 +112,13 @@ def stopped(command: list[str], what: signal.Signals, out: Path, log: Path) -> i
     """The exit code of a command that gets a signal after its first row; its workers end with it."""
     before = len(done(out))
     with log.open("w") as stream:
-        process = subprocess.Popen(command, stdout=stream, stderr=stream, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background job ignores
+        )
     until(lambda: len(done(out)) > before or process.poll() is not None)
     workers = descendants(process.pid)
     if what == signal.SIGINT:  # a terminal sends it to all
