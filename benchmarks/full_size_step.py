@@ -8,6 +8,7 @@ which the preset asks the prior 12 times before the first step, needs no more me
 are made in the precision that they are used in, and text encoders, which are gone before a step, are left out.
 """
 
+import sys
 import time
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -23,6 +24,7 @@ from cpds.editor import start
 from cpds.priors.load import DTYPES
 from cpds.priors.options import PLAIN
 from representations.latent import LatentImage
+from scripts.program import run_program
 
 
 @dataclass(frozen=True)
@@ -54,4 +56,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    sys.exit(run_program(main, Config, __doc__))

@@ -7,3 +7,9 @@ class InputError(ValueError):
 
 class MissingExtra(InputError, ImportError):
     """An optional library is not installed; the message says how to install it."""
+
+
+def out_of_memory(err: BaseException) -> bool:
+    """Whether too little memory ended it, on any device: torch's CPU allocator raises a plain RuntimeError."""
+    kinds = ("OutOfMemoryError", "MemoryError")  # the first is torch's, which is not imported here
+    return type(err).__name__ in kinds or "allocate memory" in str(err)

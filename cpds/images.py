@@ -40,6 +40,12 @@ class SourceImage:
         """1 where the file is not wholly transparent, 0 where it is; None where it is opaque."""
         return None if self.alpha is None else torch.from_numpy(numbers(self.alpha) > 0).float()[None, None]
 
+    def editable(self, mask: Float[Tensor, "1 1 H W"] | None) -> Float[Tensor, "1 1 H W"] | None:
+        """Where the mask allows an edit and the file shows anything; None: everywhere."""
+        if (visible := self.visible) is None:
+            return mask
+        return visible if mask is None else mask * visible.to(mask)
+
     def png(self, edited: Images) -> bytes:
         """An edit of `image` as PNG with the file's alpha and color profile; colors that are equal keep their bytes.
 

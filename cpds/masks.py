@@ -45,10 +45,15 @@ def open_mask(path: Path, like: Images) -> Float[Tensor, "1 1 H W"]:
 
 def fitting(mask: Float[Tensor, "1 1 h w"], path: Path, like: Images) -> Float[Tensor, "1 1 h w"]:
     """The mask that was read from `path`; InputError unless it has the image's size."""
-    if mask.shape[-2:] != like.shape[-2:]:
-        ours, theirs = (f"{x.shape[-1]}x{x.shape[-2]}" for x in (mask, like))
-        raise InputError(f"mask {path} is {ours} px but the image is {theirs}: make them the same size")
+    require_size(path, mask.shape[-2:], like.shape[-2:])
     return mask
+
+
+def require_size(path: Path, found: Sequence[int], wanted: Sequence[int]) -> None:
+    """InputError unless a mask's (H, W) is the image's."""
+    if tuple(found) != tuple(wanted):
+        ours, theirs = (f"{width}x{height}" for height, width in (found, wanted))
+        raise InputError(f"mask {path} is {ours} px but the image is {theirs}: make them the same size")
 
 
 def edit_mask(path: Path) -> Float[Tensor, "1 1 H W"]:

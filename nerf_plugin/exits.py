@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
-from cpds.errors import InputError
+from cpds.errors import InputError, out_of_memory
 from cpds.terminal import print_status
 
 OUT_OF_MEMORY = (
@@ -28,8 +26,3 @@ def exit_on_input_error() -> Iterator[None]:
             raise
         print_status(f"ns-train: error: {OUT_OF_MEMORY if full else err}")
         raise SystemExit(2) from err
-
-
-def out_of_memory(err: Exception) -> bool:
-    """Of any device; torch's CPU allocator raises a plain RuntimeError."""
-    return isinstance(err, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(err)

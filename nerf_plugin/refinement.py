@@ -45,23 +45,24 @@ class RefinePipelineConfig(ScenePipelineConfig):
     edit: EditConfig = field(default_factory=lambda: VIEW_EDIT)
     """How views are edited as pictures; all with the run's seed, so that they see the same noise (edit)."""
     guidance_scale: float | None = None
-    """Guidance of the denoising. Default: the paper's 15; 5.5 where the prior's network takes it as an input (FLUX.1
-    dev), 1 where it was distilled to few steps (Turbo, schnell)."""
+    """Guidance of the denoising (sdedit). Default: the paper's 15; 5.5 where the prior's network takes it as an input
+    (FLUX.1 dev), 1 where it was distilled to few steps (Turbo, schnell)."""
     negative_prompt: str = ""
-    """What the unconditional branch is told instead of nothing."""
+    """What the unconditional branch is told instead of nothing (sdedit)."""
     denoising_steps: int = PDS_REFINE_NERF.denoising_steps
-    """Steps of a denoising from pure noise."""
+    """Steps of a denoising from pure noise (sdedit)."""
     skip: tuple[float, float] = PDS_REFINE_NERF.skip
-    """Share of them that is skipped, drawn from this range: the more, the closer to the view."""
+    """Share of them that is skipped, drawn from this range: the more, the closer to the view (sdedit)."""
     keep_unchanged: bool = True
-    """Take pixels that SDEdit did not change from the view as it was before refining, not from the autoencoder."""
+    """Take pixels that were not changed from the view as it was before refining, not from the autoencoder."""
     update_every: int = PDS_REFINE_NERF.every
-    """Training steps between two images that are replaced."""
+    """Training steps between two images that are replaced (sdedit)."""
 
     def check(self) -> None:
         super().check()
         told = bool(self.prompt.strip())
         require(told or self.redraw != "edit", "the prompt is empty: say what the scene shows (pipeline.prompt)")
+        require(self.edit.seed == 0, f"edit.seed is not read, got {self.edit.seed}: give the run's, machine.seed")
         low, high = self.skip
         scale = self.guidance_scale
         require(scale is None or 0 <= scale < math.inf, f"guidance_scale must be >= 0 and finite, got {scale}")

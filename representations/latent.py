@@ -92,9 +92,7 @@ class LatentImage:
         mask: Float[Tensor, "1 1 H W"] | None = None,
     ) -> "LatentImage":
         """From an opened file, whose transparency and color profile the saved edit keeps; what is clear is held."""
-        if source.visible is not None:
-            mask = source.visible if mask is None else mask * source.visible.to(mask)
-        image = cls(source.image, prior, config, mask)
+        image = cls(source.image, prior, config, source.editable(mask))
         image.file = source
         return image
 

@@ -36,7 +36,7 @@ def torch_problem() -> str | None:
     import torch
 
     if torch.version.cuda is None:
-        return f"torch {torch.__version__} is built without CUDA: install a build with it (see pytorch.org)"
+        return f"torch {torch.__version__} is built without CUDA: install a build that has it"
     if not torch.cuda.is_available():
         return (
             f"torch {torch.__version__} cannot use the card, most often because the driver is older than CUDA "

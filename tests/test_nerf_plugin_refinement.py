@@ -66,6 +66,10 @@ def test_views_are_edited_as_pictures_before_the_first_step(
     with pytest.raises(SystemExit):
         edit_scene(f"{kind}_refine", load_dir=base_scenes[kind], **common)
     assert "the prompt is empty" in capsys.readouterr().err
+    seeded = common | {"pipeline__edit": replace(short, seed=3), "pipeline__prompt": "a cat"}
+    with pytest.raises(SystemExit):
+        edit_scene(f"{kind}_refine", load_dir=base_scenes[kind], **seeded)
+    assert "edit.seed is not read, got 3" in capsys.readouterr().err
     trainer = edit_scene(f"{kind}_refine", load_dir=base_scenes[kind], pipeline__prompt="a cat", **common)
     for view, used in zip(TRAINING, training_images(trainer, kind), strict=True):
         before, after = (open_image(trainer.base_dir / part / f"view_{view}.png") for part in ("source", "images"))

@@ -18,7 +18,7 @@ PROGRAMS = [
     f"scripts.emoji_prior.{name}" for name in ("train", "export", "classifier", "evaluate", "benchmark", "icons")
 ]
 PROGRAMS += ["scripts.toy_scene.__main__"]
-PROGRAMS += [f"benchmarks.{name}" for name in ("batch", "compare", "gpu", "there_and_back")]
+PROGRAMS += [f"benchmarks.{name}" for name in ("batch", "compare", "full_size_step", "gpu", "there_and_back")]
 
 
 @dataclass(frozen=True)

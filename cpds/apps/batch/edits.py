@@ -59,9 +59,7 @@ def mask_of(row: Row, source: "SourceImage") -> Any:
     from cpds.masks import edit_mask, fitting
 
     mask = None if row.args.mask is None else fitting(edit_mask(row.args.mask), row.args.mask, source.image)
-    if source.visible is None:
-        return mask
-    return source.visible if mask is None else mask * source.visible
+    return source.editable(mask)
 
 
 def drawing(row: Row, prior: "Prior") -> Edited:

@@ -24,15 +24,16 @@ class Sources:
 
     def size(self, row: Row) -> tuple[int, int]:
         """Height and width of an image that is edited, (0, 0) of others. InputError for what cannot be edited."""
+        from cpds.masks import require_size
+
         args: Any = row.args
         size = self._once("image", row.source) if row.command == "image" else (0, 0)
         if row.command == "splats":
             self._once("cameras", args.cameras, args.frame, args.masks)
         elif args.mask is not None:
             mask = self._once("mask", args.mask)
-            if row.command == "image" and mask != size:
-                ours, theirs = (f"{width}x{height}" for height, width in (mask, size))
-                raise InputError(f"mask {args.mask} is {ours} px but the image is {theirs}: make them the same size")
+            if row.command == "image":
+                require_size(args.mask, mask, size)
         if row.command == "svg":
             self._once("svg", row.source, args.scene, args.rasterizer)
         return size

@@ -10,7 +10,7 @@ from typing import Any
 from cpds.apps.batch.edits import edited
 from cpds.apps.batch.executor import Outcome, Ready, Refused, Setup
 from cpds.apps.batch.rows import Row
-from cpds.errors import InputError
+from cpds.errors import InputError, out_of_memory
 from cpds.threads import wait_passively
 
 
@@ -71,8 +71,8 @@ def reason(err: Exception) -> str:
     """An error in one sentence: ours as they are, a library's with its kind."""
     from cpds.editor import EditDiverged
 
-    if type(err).__name__ == "OutOfMemoryError":
-        return "out of GPU memory: lower resolution or batch, or take low_memory"
+    if out_of_memory(err):
+        return "out of memory: lower resolution or batch, or take low_memory"
     if isinstance(err, InputError | EditDiverged):
         return str(err)
     return f"{type(err).__name__}: {(str(err).strip().splitlines() or ['no reason given'])[0]}"

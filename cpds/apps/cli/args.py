@@ -27,19 +27,25 @@ def part(kind: type[Part], args: Any) -> Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PriorArgs(PriorOptions):
-    """What every command with a prior takes."""
+class ChosenPrior(PriorOptions):
+    """Which prior, and how it is loaded."""
 
     prior: str | None = None
     """Diffusion prior: a Hugging Face name, a local folder in diffusers' layout or a single .safetensors checkpoint;
     `cpds priors` lists some. Default: the embedded prior."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
 
     @property
     def prior_options(self) -> PriorOptions:
         """How the prior is to be loaded."""
         return part(PriorOptions, self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorArgs(ChosenPrior):
+    """What every command with a prior takes that runs on one device."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
 
 
 @dataclass(frozen=True, kw_only=True)

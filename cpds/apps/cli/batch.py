@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from cpds.apps.cli.args import EMBEDDED_NOTE
+from cpds.apps.cli.args import EMBEDDED_NOTE, ChosenPrior
 from cpds.config import require
 from cpds.errors import InputError
-from cpds.priors.options import PriorOptions
 from cpds.terminal import print_loading, print_result, print_status
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ GPU_BATCH = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchArgs(PriorOptions):
+class BatchArgs(ChosenPrior):
     """Edit thousands of images, SVGs and splat scenes: a row of a manifest each, with prompts and settings of its own.
 
     The same command goes on where it was stopped or killed: rows that are finished are not edited again."""
@@ -34,9 +33,6 @@ class BatchArgs(PriorOptions):
     relative to the manifest. It is checked as a whole before any work."""
     out: Path
     """Folder for the results, a list of them (results.jsonl, results.csv) and a page that shows them (results.html)."""
-    prior: str | None = None
-    """Diffusion prior: a Hugging Face name, a local folder in diffusers' layout or a single .safetensors checkpoint;
-    `cpds priors` lists some. Default: the embedded prior."""
     devices: tuple[str, ...] = ()
     """Where workers compute, in turn: cpu, cuda:0, cuda:1, mps. Default: every CUDA device, else the one there is. With
     ray: cpu, or nothing, for a GPU each where the cluster has GPUs."""
@@ -98,12 +94,11 @@ def setup_of(args: BatchArgs, results: Path) -> "Setup":
     from cpds.apps.batch.executor import Setup
     from cpds.priors.options import located
 
-    options = {f.name: getattr(args, f.name) for f in fields(PriorOptions)}
-    for name in ("transformer", "tiny_vae", "prior_config"):
-        options[name] = options[name] and located(options[name])
-    for name in ("lora", "textual_inversion"):
-        options[name] = tuple(map(located, options[name]))
-    return Setup(args.prior and located(args.prior), PriorOptions(**options), results.absolute())
+    given = args.prior_options
+    single = {name: getattr(given, name) for name in ("transformer", "tiny_vae", "prior_config")}
+    single = {name: value and located(value) for name, value in single.items()}
+    several = {name: tuple(map(located, getattr(given, name))) for name in ("lora", "textual_inversion")}
+    return Setup(args.prior and located(args.prior), replace(given, **single, **several), results.absolute())
 
 
 def executor_of(args: BatchArgs, setup: "Setup") -> "Executor[Any]":

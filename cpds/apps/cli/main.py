@@ -23,7 +23,7 @@ from cpds.apps.cli.presets import Beginning, PresetsArgs, chosen_preset, first_e
 from cpds.apps.cli.priors import PriorsArgs, run_priors
 from cpds.apps.cli.splats import SplatArgs, run_splats
 from cpds.apps.cli.svg import SvgArgs, run_svg
-from cpds.errors import InputError
+from cpds.errors import InputError, out_of_memory
 from cpds.stored import stored
 from cpds.terminal import print_result, print_status, print_styled, warn
 from cpds.threads import wait_passively
@@ -144,8 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_status("Stopped before the first step; nothing has changed")
         return 130
     except Exception as err:
-        kinds = ("OutOfMemoryError", "MemoryError")  # the first is torch's, which is not imported here
-        if type(err).__name__ not in kinds and "allocate memory" not in str(err):  # torch's on a CPU
+        if not out_of_memory(err):
             raise
         words = sys.argv[1:] if argv is None else argv
         print_status(f"cpds: error: out of memory: {ROOM.get(words[0], 'lower --resolution, or take --low_memory')}")
