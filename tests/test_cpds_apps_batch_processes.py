@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def test_a_killed_worker_is_replaced_and_no_row_is_lost_or_done_twice(
             return begun[-1]
 
     outcomes: list[Outcome] = []
-    for event in work(tasks_of(rows, 1), Watched(setup, ["cpu", "cpu"])):
+    for event in work(tasks_of(rows, 1), Watched(partial(EditWorker, setup), ["cpu", "cpu"])):
         if isinstance(event, Ready):
             continue
         outcomes.append(event)
@@ -76,7 +77,7 @@ def test_a_killed_worker_is_replaced_and_no_row_is_lost_or_done_twice(
 
 
 def test_a_lost_worker_says_how_it_ended(tiny_folder: Path, tmp_path: Path) -> None:
-    executor = LocalProcesses(Setup(str(tiny_folder), PriorOptions(), tmp_path), ["cpu"])
+    executor = LocalProcesses(partial(EditWorker, Setup(str(tiny_folder), PriorOptions(), tmp_path)), ["cpu"])
     worker = executor.start("cpu")
     worker.call("load")
     worker.process.kill()

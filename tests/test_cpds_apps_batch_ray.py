@@ -2,6 +2,7 @@
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ class Actor:
 
 def connect(monkeypatch: pytest.MonkeyPatch, setup: Setup, ray: StandIn, *asked: Any) -> RayCluster:
     monkeypatch.setattr(ray_cluster, "installed", lambda: ray)
-    return RayCluster.connect(setup, *asked)
+    return RayCluster.connect(partial(EditWorker, setup), *asked)
 
 
 def test_an_actor_that_dies_is_replaced(
@@ -156,7 +157,7 @@ def test_a_killed_process_of_ray_is_replaced_and_every_row_is_done_once(
 
     outcomes: list[Outcome] = []
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    for event in work(tasks_of(rows, 1), Watched.connect(setup, "", ["cpu"], 2)):
+    for event in work(tasks_of(rows, 1), Watched.connect(partial(EditWorker, setup), "", ["cpu"], 2)):
         if isinstance(event, Ready):
             continue
         outcomes.append(event)

@@ -50,6 +50,7 @@ class Evaluation:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], command: str = "") -> None:
         self.folder = folder
+        self.rows: dict[str, dict[str, Any]] = {}
         document = json.loads(json.dumps(settings))
         if os.path.isfile(folder / CONFIG) and read_rows(folder):
             changed = differences(read_config(folder), document)
@@ -78,38 +79,61 @@ class Evaluation:
         `there_and_back`: edit the results back too, and measure how near that comes to the sources. A row counts as
         done while the case is what it was (its digest) and its image is there.
         """
-        rows, digests = read_rows(self.folder), {case.id: case.digest() for case in cases}
-        for case in cases:
-            row = rows.get(case.id, {})
-            if row.get("case") != digests[case.id] or not (self.folder / RESULTS / f"{case.id}.png").is_file():
-                rows.pop(case.id, None)
-        write_atomic(self.folder / ROWS, "".join(json.dumps(row) + "\n" for row in rows.values()).encode())
-        todo = [case for case in cases if case.id not in rows]
+        todo = self.todo(cases)
         report(len(cases) - len(todo))
         for group in batches(todo, batch_size):
-            sources = torch.cat([open_image(case.source) for case in group])
-            began = time.perf_counter()
-            results, samples = edit(group, sources)
-            results = (results.cpu() * 255).round() / 255  # measured as they are saved
-            cost = {"seconds": round((time.perf_counter() - began) / len(group), 3), "samples": samples}
-            backs = edit([exchanged(case) for case in group], results)[0].cpu() if there_and_back else None
-            for i, (case, result) in enumerate(zip(group, results.split(1), strict=True)):
-                scores = metrics.score(case, result) | cost
-                if backs is not None:
-                    scores |= self._returned(case, sources[i : i + 1], backs[i : i + 1], metrics)
-                rows[case.id] = {"id": case.id, "case": digests[case.id], "tags": list(case.tags), **scores}
-                write_atomic(self.folder / RESULTS / f"{case.id}.png", png(to_pil(result)))
-                with (self.folder / ROWS).open("a") as stream:
-                    stream.write(json.dumps(rows[case.id]) + "\n")
-            report(sum(case.id in rows for case in cases))
-        write_atomic(self.folder / SHEET, png(contact_sheet(cases, [self.folder])))
-        return [rows[case.id] for case in cases]
+            costs = make(self.folder, group, edit, there_and_back)
+            for case, cost in zip(group, costs, strict=True):
+                self.note(case, cost, metrics)
+            report(sum(case.id in self.rows for case in cases))
+        return self.finish(cases)
 
-    def _returned(self, case: Case, source: Images, back: Images, metrics: Metrics) -> dict[str, float]:
-        """Metrics of what came back, which is kept."""
-        (self.folder / BACK).mkdir(exist_ok=True)
-        write_atomic(self.folder / BACK / f"{case.id}.png", png(to_pil(back)))
-        return metrics.returned(source, (back * 255).round() / 255)
+    def todo(self, cases: Sequence[Case]) -> list[Case]:
+        """Those that are not done yet."""
+        self.rows = read_rows(self.folder)
+        for case in cases:
+            row = self.rows.get(case.id, {})
+            if row.get("case") != case.digest() or not (self.folder / RESULTS / f"{case.id}.png").is_file():
+                self.rows.pop(case.id, None)
+        write_atomic(self.folder / ROWS, "".join(json.dumps(row) + "\n" for row in self.rows.values()).encode())
+        return [case for case in cases if case.id not in self.rows]
+
+    def note(self, case: Case, cost: dict[str, float], metrics: Metrics) -> None:
+        """Measure what was made of a case, and its way back where there is one."""
+        scores = metrics.score(case, open_image(self.folder / RESULTS / f"{case.id}.png")) | cost
+        if (back := self.folder / BACK / f"{case.id}.png").is_file():
+            scores |= metrics.returned(open_image(case.source), open_image(back))
+        row = {"id": case.id, "case": case.digest(), "tags": list(case.tags), **scores}
+        with (self.folder / ROWS).open("a") as stream:
+            stream.write(json.dumps(row) + "\n")
+        self.rows[case.id] = row
+
+    def finish(self, cases: Sequence[Case]) -> list[dict[str, Any]]:
+        """The rows of all cases, in their order; they are shown in one picture."""
+        write_atomic(self.folder / SHEET, png(contact_sheet(cases, [self.folder])))
+        return [self.rows[case.id] for case in cases]
+
+
+def make(folder: Path, cases: Sequence[Case], edit: EditBatch, there_and_back: bool) -> list[dict[str, float]]:
+    """Edit cases of one size at once and save their results in a setting's folder; what each cost.
+
+    `there_and_back`: also what comes of editing the results back.
+    """
+    sources = torch.cat([open_image(case.source) for case in cases])
+    began = time.perf_counter()
+    results, samples = edit(list(cases), sources)
+    seconds = (time.perf_counter() - began) / len(cases)
+    _save(folder / RESULTS, cases, results)
+    if there_and_back:
+        saved = torch.cat([open_image(folder / RESULTS / f"{case.id}.png") for case in cases])
+        _save(folder / BACK, cases, edit([exchanged(case) for case in cases], saved)[0])
+    return [{"seconds": round(seconds, 3), "samples": samples} for _ in cases]
+
+
+def _save(folder: Path, cases: Iterable[Case], images: Images) -> None:
+    folder.mkdir(exist_ok=True)
+    for case, image in zip(cases, images.cpu().split(1), strict=True):
+        write_atomic(folder / f"{case.id}.png", png(to_pil(image)))
 
 
 def contact_sheet(

@@ -4,7 +4,7 @@ import json
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Generic, NamedTuple
+from typing import Generic, NamedTuple, Protocol
 
 from cpds.apps.batch.columns import OF_ALL
 from cpds.apps.batch.executor import Executor, Lost, Outcome, Ready, Refused, W
@@ -16,10 +16,17 @@ ATTEMPTS = 2  # of a row
 LOSSES = 3  # workers that may die one after the other while they load the prior
 
 
+class Identified(Protocol):
+    """A row, of whatever: ids are unique."""
+
+    @property
+    def id(self) -> str: ...
+
+
 class Task(NamedTuple):
     """Rows that a worker edits at once; one row alone where it is tried again."""
 
-    rows: Sequence[Row]
+    rows: Sequence[Identified]
     attempt: int = 1
 
 

@@ -1,6 +1,6 @@
 """What a batch needs of whatever runs its workers: local processes (local.py) or a Ray cluster (ray_cluster.py)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -51,6 +51,21 @@ class Outcome:
     attempts: int = 1
 
 
+class Served(Protocol):
+    """What a worker's process makes, of its device, and is called with."""
+
+    def load(self) -> Ready | Refused:
+        """To be called first."""
+        ...
+
+    def edit(self, rows: Sequence[Any]) -> list[Outcome]:
+        """What became of each row."""
+        ...
+
+
+Make = Callable[[str], Served]  # of a device; it is sent to the process
+
+
 @runtime_checkable
 class Worker(Protocol):
     """A process, somewhere, that edits; it does one thing at a time."""
@@ -58,7 +73,7 @@ class Worker(Protocol):
     name: str  # in messages
 
     def call(self, method: str, *arguments: Any) -> None:
-        """Begin a method of the EditWorker there; Executor.wait gives its answer."""
+        """Begin a method of what is served there; Executor.wait gives its answer."""
         ...
 
     def stop(self) -> None:

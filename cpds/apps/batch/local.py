@@ -9,8 +9,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from cpds.apps.batch.executor import Lost, Setup
-from cpds.apps.batch.worker import EditWorker
+from cpds.apps.batch.executor import Lost, Make
 
 SPAWN = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA
 
@@ -18,9 +17,9 @@ SPAWN = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA
 class LocalWorker:
     """A process with a pipe to it."""
 
-    def __init__(self, setup: Setup, device: str) -> None:
+    def __init__(self, make: Make, device: str) -> None:
         self.pipe, theirs = SPAWN.Pipe()
-        self.process = SPAWN.Process(target=serve, args=(theirs, setup, device), daemon=True)
+        self.process = SPAWN.Process(target=serve, args=(theirs, make, device), daemon=True)
         with ignored(signal.SIGINT):  # from its first moment on: Ctrl-C reaches all processes of a terminal
             self.process.start()
         theirs.close()  # or the pipe would not end with the process
@@ -39,11 +38,11 @@ class LocalWorker:
 class LocalProcesses:
     """Processes on devices of this machine; `places` names the device of each."""
 
-    def __init__(self, setup: Setup, places: Sequence[str]) -> None:
-        self.setup, self.places = setup, places
+    def __init__(self, make: Make, places: Sequence[str]) -> None:
+        self.make, self.places = make, places
 
     def start(self, place: str) -> LocalWorker:
-        return LocalWorker(self.setup, place)
+        return LocalWorker(self.make, place)
 
     def wait(self, workers: Sequence[LocalWorker]) -> tuple[LocalWorker, Any]:
         pipes = [worker.pipe for worker in workers]
@@ -80,11 +79,11 @@ def ended(exit_code: int | None) -> str:
     return f"exit code {exit_code}"
 
 
-def serve(pipe: Connection, setup: Setup, device: str) -> None:
+def serve(pipe: Connection, make: Make, device: str) -> None:
     """A worker's process: answer calls until the pipe, or the process that began this one, ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
-    worker = EditWorker(setup, device)
+    worker = make(device)
     while True:
         try:
             method, arguments = pipe.recv()

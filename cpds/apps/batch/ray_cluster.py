@@ -5,13 +5,25 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-from cpds.apps.batch.executor import Lost, Setup
-from cpds.apps.batch.worker import EditWorker
+from cpds.apps.batch.executor import Lost, Make, Outcome, Ready, Refused
 from cpds.config import require
 from cpds.errors import InputError, MissingExtra
 
 PATIENCE = 10.0  # s
 QUIET = {"logging_level": logging.ERROR, "log_to_driver": False, "include_dashboard": False}
+
+
+class Actor:
+    """What Ray makes in a process of its own: the worker that `make` makes there."""
+
+    def __init__(self, make: Make, device: str) -> None:
+        self._served = make(device)
+
+    def load(self) -> Ready | Refused:
+        return self._served.load()
+
+    def edit(self, rows: Sequence[Any]) -> list[Outcome]:
+        return self._served.edit(rows)
 
 
 class RayWorker:
@@ -31,12 +43,12 @@ class RayWorker:
 class RayCluster:
     """Actors on the cluster that this process is connected to; `places` says cuda or cpu for each."""
 
-    def __init__(self, ray: Any, setup: Setup, places: Sequence[str]) -> None:
-        self._ray, self.setup, self.places = ray, setup, places
+    def __init__(self, ray: Any, make: Make, places: Sequence[str]) -> None:
+        self._ray, self.make, self.places = ray, make, places
         self._begun = 0
 
     @classmethod
-    def connect(cls, setup: Setup, address: str, devices: Sequence[str], workers: int | None) -> "RayCluster":
+    def connect(cls, make: Make, address: str, devices: Sequence[str], workers: int | None) -> "RayCluster":
         """Join the cluster at `address`; without one, that of this machine, else one that is begun here.
 
         InputError for a cluster that does not answer or has not what is asked for, MissingExtra without Ray.
@@ -54,12 +66,12 @@ class RayCluster:
         if count > most:
             ray.shutdown()
             raise InputError(f"{count} workers were asked for, and the cluster has room for {most}: take fewer")
-        return cls(ray, setup, ["cuda" if gpus else "cpu"] * count)
+        return cls(ray, make, ["cuda" if gpus else "cpu"] * count)
 
     def start(self, place: str) -> RayWorker:
         self._begun += 1
-        actor = self._ray.remote(num_cpus=1, num_gpus=int(place == "cuda"))(EditWorker)
-        return RayWorker(self._ray, actor.remote(self.setup, place), f"Ray's worker {self._begun} on {place}")
+        actor = self._ray.remote(num_cpus=1, num_gpus=int(place == "cuda"))(Actor)
+        return RayWorker(self._ray, actor.remote(self.make, place), f"Ray's worker {self._begun} on {place}")
 
     def wait(self, workers: Sequence[RayWorker]) -> tuple[RayWorker, Any]:
         by_answer = {worker.answer: worker for worker in workers}

@@ -1,11 +1,13 @@
-"""A worker: it loads the prior once and edits rows, and what goes wrong with one harms no other."""
+"""What a worker's process serves: it loads the prior once and edits rows; what goes wrong with one harms no other."""
 
 import io
 import time
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import redirect_stderr
-from typing import Any
+from dataclasses import replace
+from typing import Any, Generic, TypeVar
 
 from cpds.apps.batch.edits import edited
 from cpds.apps.batch.executor import Outcome, Ready, Refused, Setup
@@ -13,13 +15,19 @@ from cpds.apps.batch.rows import Row
 from cpds.errors import InputError, out_of_memory
 from cpds.threads import wait_passively
 
+S = TypeVar("S", bound=Setup)
 
-class EditWorker:
-    """Edits rows on one device. Its methods are what an executor's workers are called with."""
 
-    def __init__(self, setup: Setup, device: str) -> None:
+class PriorWorker(ABC, Generic[S]):
+    """Edits rows on one device with one prior."""
+
+    def __init__(self, setup: S, device: str) -> None:
         self.setup, self.device = setup, device
-        self._prior: Any = None
+        self.prior: Any = None
+
+    @abstractmethod
+    def made(self, rows: Sequence[Any]) -> list[Outcome]:
+        """Edit rows at once and put the results into their files; any error may be raised."""
 
     def load(self) -> Ready | Refused:
         """Load the prior; to be called first."""
@@ -28,31 +36,37 @@ class EditWorker:
         from cpds.threads import choose_threads
 
         try:
-            self._prior = load_prior(self.setup.prior, device=self.device, options=self.setup.options)
+            self.prior = load_prior(self.setup.prior, device=self.device, options=self.setup.options)
         except InputError as err:
             return Refused(str(err))
         with redirect_stderr(io.StringIO()):  # what every worker would say again
-            choose_threads(self._prior)
-        return Ready(self._prior.fingerprint, str(self._prior.device))
+            choose_threads(self.prior)
+        return Ready(self.prior.fingerprint, str(self.prior.device))
 
-    def edit(self, rows: Sequence[Row]) -> list[Outcome]:
+    def edit(self, rows: Sequence[Any]) -> list[Outcome]:
         """What became of each row. Rows whose edit at once fails are edited one by one."""
         began = time.perf_counter()
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", UserWarning)
-                results = list(edited(rows, self._prior))
+                outcomes = self.made(rows)
             seconds = round((time.perf_counter() - began) / len(rows), 3)
             said = tuple(dict.fromkeys(str(w.message) for w in caught if w.category is UserWarning))
-            return [
-                Outcome(row.id, self._write(row, result.files), seconds, (*result.notes, *said))
-                for row, result in zip(rows, results, strict=True)
-            ]
+            return [replace(outcome, seconds=seconds, notes=(*outcome.notes, *said)) for outcome in outcomes]
         except Exception as err:  # of any library that the edit needs
             if len(rows) > 1:
                 return [outcome for row in rows for outcome in self.edit([row])]
             seconds = round(time.perf_counter() - began, 3)
             return [Outcome(rows[0].id, seconds=seconds, error=reason(err))]
+
+
+class EditWorker(PriorWorker[Setup]):
+    """Edits rows of a batch's manifest."""
+
+    def made(self, rows: Sequence[Row]) -> list[Outcome]:
+        results = list(edited(rows, self.prior))
+        pairs = zip(rows, results, strict=True)
+        return [Outcome(row.id, self._write(row, result.files), notes=result.notes) for row, result in pairs]
 
     def _write(self, row: Row, files: dict[str, bytes]) -> tuple[str, ...]:
         """Put a result into the folder of results; each file is there whole or not at all."""

@@ -1,28 +1,29 @@
 """`cpds batch`: the edits of a manifest, by several workers. Nothing heavy is imported before it runs."""
 
-from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tyro
 
 from cpds.apps.cli.args import EMBEDDED_NOTE, ChosenPrior
+from cpds.apps.cli.workers import WorkerArgs, located_prior
 from cpds.config import require
 from cpds.errors import InputError
 from cpds.terminal import print_loading, print_result, print_status
 
 if TYPE_CHECKING:
     from cpds.apps.batch.driver import Task
-    from cpds.apps.batch.executor import Executor, Setup
+    from cpds.apps.batch.executor import Executor
     from cpds.apps.batch.results import Results
 
 GPU_BATCH = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchArgs(ChosenPrior):
+class BatchArgs(ChosenPrior, WorkerArgs):
     """Edit thousands of images, SVGs and splat scenes: a row of a manifest each, with prompts and settings of its own.
 
     The same command goes on where it was stopped or killed: rows that are finished are not edited again."""
@@ -33,23 +34,14 @@ class BatchArgs(ChosenPrior):
     relative to the manifest. It is checked as a whole before any work."""
     out: Path
     """Folder for the results, a list of them (results.jsonl, results.csv) and a page that shows them (results.html)."""
-    devices: tuple[str, ...] = ()
-    """Where workers compute, in turn: cpu, cuda:0, cuda:1, mps. Default: every CUDA device, else the one there is. With
-    ray: cpu, or nothing, for a GPU each where the cluster has GPUs."""
-    workers: int | None = None
-    """Processes that edit at the same time, each with the prior in memory. Default: one for each device."""
     batch: int | None = None
     """Images of one size and with the same settings that a worker edits at once. Default: 8 on a GPU, else 1. With 1
     the pixels are those of `cpds image` to the last bit; with more the last bits of the arithmetic differ."""
-    ray: tuple[str, ...] | None = None
-    """Let a Ray cluster run the workers: its address (host:port, ray://host:port), or none for the cluster that this
-    machine is part of, else for one that is begun here. All machines need the same folders and CPDS."""
 
     def check(self) -> None:
         """InputError for numbers that cannot be."""
-        require(self.workers is None or self.workers >= 1, f"workers must be >= 1, got {self.workers}")
+        super().check()
         require(self.batch is None or self.batch >= 1, f"batch must be >= 1, got {self.batch}")
-        require(len(self.ray or ()) <= 1, f"ray takes one address, got {' '.join(self.ray or ())}")
 
 
 def run_batch(args: BatchArgs, command: str) -> int:
@@ -58,8 +50,10 @@ def run_batch(args: BatchArgs, command: str) -> int:
     print_loading()
 
     from cpds.apps.batch.driver import tasks_of
+    from cpds.apps.batch.executor import Setup
     from cpds.apps.batch.manifest import read_manifest
     from cpds.apps.batch.results import FOLDER, Results
+    from cpds.apps.batch.worker import EditWorker
     from cpds.locks import held
 
     rows = read_manifest(args.manifest)
@@ -72,7 +66,8 @@ def run_batch(args: BatchArgs, command: str) -> int:
             print_status(f"{len(rows) - len(todo)} of {len(rows)} rows are already finished")
         try:
             if todo:
-                executor = executor_of(args, setup_of(args, args.out / FOLDER))
+                setup = Setup(*located_prior(args), (args.out / FOLDER).absolute())
+                executor = args.executor(partial(EditWorker, setup))
                 gpu = "cpu" not in executor.places and "mps" not in executor.places
                 tasks = tasks_of(todo, args.batch or (GPU_BATCH if gpu else 1))
                 edit_all(results, tasks, executor, command)
@@ -87,40 +82,6 @@ def run_batch(args: BatchArgs, command: str) -> int:
     for file in told:
         print_result(file)
     return int(bool(results.failed))
-
-
-def setup_of(args: BatchArgs, results: Path) -> "Setup":
-    """What the workers are made from; its paths are absolute."""
-    from cpds.apps.batch.executor import Setup
-    from cpds.priors.options import located
-
-    given = args.prior_options
-    single = {name: getattr(given, name) for name in ("transformer", "tiny_vae", "prior_config")}
-    single = {name: value and located(value) for name, value in single.items()}
-    several = {name: tuple(map(located, getattr(given, name))) for name in ("lora", "textual_inversion")}
-    return Setup(args.prior and located(args.prior), replace(given, **single, **several), results.absolute())
-
-
-def executor_of(args: BatchArgs, setup: "Setup") -> "Executor[Any]":
-    """Local processes, or a Ray cluster. InputError for one that cannot be reached."""
-    if args.ray is not None:
-        from cpds.apps.batch.ray_cluster import RayCluster
-
-        return RayCluster.connect(setup, "".join(args.ray), args.devices, args.workers)
-    from cpds.apps.batch.local import LocalProcesses
-
-    return LocalProcesses(setup, places(args.devices, args.workers))
-
-
-def places(devices: Sequence[str], workers: int | None) -> list[str]:
-    """A device for each worker; whether it is there the worker finds out."""
-    import torch
-
-    from cpds.priors.load import resolve_device
-
-    found = [d for text in devices for d in text.split(",") if d]
-    found = found or [f"cuda:{i}" for i in range(torch.cuda.device_count())] or [str(resolve_device("auto"))]
-    return [found[i % len(found)] for i in range(workers or len(found))]
 
 
 def edit_all(results: "Results", tasks: "list[Task]", executor: "Executor[Any]", command: str) -> None:

@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +12,7 @@ import tyro
 
 from cpds.apps.cli.args import EMBEDDED_NOTE, PresetArgs
 from cpds.apps.cli.presets import edit_as_typed, offered_to
+from cpds.apps.cli.workers import WorkerArgs, located_prior
 from cpds.config import require
 from cpds.errors import InputError, MissingExtra
 from cpds.evaluation.settings import (
@@ -28,6 +30,7 @@ from cpds.presets import PRESETS
 from cpds.terminal import print_loading, print_result, print_status
 
 if TYPE_CHECKING:
+    from cpds.apps.batch.executor import Outcome
     from cpds.evaluation.networks import Lpips
     from cpds.types import Images
 
@@ -35,7 +38,7 @@ EvalPreset = Literal[offered_to("eval")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalArgs(PresetArgs):
+class EvalArgs(PresetArgs, WorkerArgs):
     """Edit a whole data set and measure the results: emoji-edit, PIE-Bench, or a JSONL manifest of your own."""
 
     data: tyro.conf.Positional[str]
@@ -88,6 +91,7 @@ def run_eval(args: EvalArgs, command: str) -> int:
 
     `command`, as it was typed, goes into the config.
     """
+    args.check()
     require(args.batch >= 1, f"batch must be >= 1, got {args.batch}")
     require(args.limit is None or args.limit >= 1, f"limit must be >= 1, got {args.limit}")
     chosen = settings(args, shlex.split(command)[2:])
@@ -137,17 +141,29 @@ def run_eval(args: EvalArgs, command: str) -> int:
     }
     try:
         with tqdm(total=len(cases) * len(chosen), unit="edit") as bar:
-            for number, (label, setting) in enumerate(chosen.items()):
-                bar.set_description(label)
-                editor, before = batch_editor(represent, prior, setting), number * len(cases)
-                evaluations[label].run(
-                    cases,
-                    editor,
-                    metrics,
-                    args.batch,
-                    lambda done, before=before: bar.update(before + done - bar.n),
-                    args.there_and_back,
+            if args.elsewhere:
+                from cpds.apps.batch.evaluating import EvalSetup, EvalWorker, evaluate
+
+                setup = EvalSetup(*located_prior(args), args.out.absolute(), chosen, latent, args.there_and_back)
+                workers = args.executor(partial(EvalWorker, setup))
+                failed = evaluate(
+                    evaluations, cases, workers, prior, metrics, args.batch, lambda n: bar.update(n - bar.n)
                 )
+                if failed:
+                    bar.close()
+                    return told(failed)
+            else:
+                for number, (label, setting) in enumerate(chosen.items()):
+                    bar.set_description(label)
+                    editor, before = batch_editor(represent, prior, setting), number * len(cases)
+                    evaluations[label].run(
+                        cases,
+                        editor,
+                        metrics,
+                        args.batch,
+                        lambda done, before=before: bar.update(before + done - bar.n),
+                        args.there_and_back,
+                    )
         print_result(save_tables(args.out, metrics.fingerprint, cases))
     except KeyboardInterrupt:
         print_status("Stopped; the same command goes on where this one ended")
@@ -155,6 +171,14 @@ def run_eval(args: EvalArgs, command: str) -> int:
     except OSError as err:
         raise InputError(f"{args.out} cannot be written ({err.strerror}): make room and run it again") from err
     return 0
+
+
+def told(failed: "Sequence[Outcome]") -> int:
+    """Name what failed, and how to go on."""
+    for outcome in failed:
+        print_status(f"cpds: failed: {outcome.id}: {outcome.error}")
+    print_status("The same command tries these again; the tables are made when all are done")
+    return 1
 
 
 def settings(args: EvalArgs, argv: Sequence[str]) -> dict[str, Setting]:
