@@ -1,8 +1,12 @@
 """The prior's training on made-up icons: resumable to the bit, and what it exports loads like any other prior."""
 
+import copy
+import os
 import random
+import socket
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +21,7 @@ from scripts.emoji_prior.collages import Collage
 from scripts.emoji_prior.export import ExportConfig
 from scripts.emoji_prior.icons import Icons, Scene
 from scripts.emoji_prior.loop import lr_factor
+from scripts.emoji_prior.processes import Processes
 from scripts.emoji_prior.settings import TrainConfig
 
 
@@ -74,6 +79,39 @@ def test_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(config: 
     train.main(broken)
     uninterrupted, resumed = (torch.load(c.out / "denoiser.pt")["module"] for c in (config, broken))
     assert all(torch.equal(uninterrupted[k], resumed[k]) for k in uninterrupted)
+
+
+def train_in_processes(rank: int, count: int, port: int, config: TrainConfig) -> None:
+    """One process of a run, in an environment as accelerate's launcher makes it."""
+    about = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in about.items()})
+    torch.set_num_threads(1)
+    train.load_icons = lambda names: make_icons()
+    train.main(config)
+
+
+def test_two_processes_take_the_steps_of_one(config: TrainConfig, tmp_path: Path):
+    config = replace(config, autoencoder_steps=2, denoiser_steps=1)
+    train.main(config)
+    several = replace(config, out=tmp_path / "several")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(train_in_processes, (2, port, several), nprocs=2)
+    one, two = (torch.load(c.out / "denoiser.pt")["optimiser"]["state"] for c in (config, several))
+    mean = [torch.cat([state[i]["exp_avg"].flatten() for i in sorted(state)]) for state in (one, two)]  # of gradients
+    assert mean[0].norm() > 0
+    assert (mean[0] - mean[1]).norm() < 0.02 * mean[0].norm()  # bf16's rounding; half a batch differs by far more
+
+
+def test_processes_share_a_batch_or_say_that_they_cannot():
+    alone = Processes("cpu")
+    assert list(range(5))[alone.share(5)] == [0, 1, 2, 3, 4]
+    two = copy.copy(alone)
+    two.count, two.state = 2, SimpleNamespace(process_index=1)  # pyright: ignore[reportAttributeAccessIssue]
+    assert list(range(6))[two.share(6)] == [1, 3, 5]
+    with pytest.raises(InputError, match="a batch of 5 cannot be shared by 2 processes: take a multiple"):
+        two.share(5)
 
 
 def test_export_loads_as_a_prior_and_as_a_pipeline(config: TrainConfig, tmp_path: Path):

@@ -32,6 +32,7 @@ def train_autoencoder(config: TrainConfig, images: Tensor) -> Any:
         z = vae.encode(x).latent_dist.mean
         return vae.decode(z + 0.1 * noise).sample, z
 
+    mine, device_type = loop.processes.share(config.autoencoder_batch), torch.device(config.device).type
     crop, factor = SIDE // 2, 2 ** (len(config.autoencoder_channels) - 1)
 
     def loss_of(rng: random.Random, generator: torch.Generator) -> Tensor:
@@ -39,10 +40,11 @@ def train_autoencoder(config: TrainConfig, images: Tensor) -> Any:
         for i in torch.randint(len(images), (config.autoencoder_batch,), generator=generator).tolist():
             top, left = rng.randrange(SIDE - crop + 1), rng.randrange(SIDE - crop + 1)
             crops.append(images[i, :, top : top + crop, left : left + crop])
-        x = torch.stack(crops).to(config.device).float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
+        x = torch.stack(crops[mine]).to(config.device).float().div(127.5).sub(1)
+        x = x.contiguous(memory_format=torch.channels_last)
         size = (config.autoencoder_batch, config.latent_channels, crop // factor, crop // factor)
-        noise = torch.randn(size, generator=generator).to(config.device)
-        with torch.autocast(config.device, torch.bfloat16):
+        noise = torch.randn(size, generator=generator)[mine].to(config.device)
+        with torch.autocast(device_type, torch.bfloat16):
             y, z = reconstruct(x, noise)
         y, z = y.float(), z.float()
         edges = sum((a - b).abs().mean() for a, b in zip(gradients(x), gradients(y), strict=True))
@@ -65,7 +67,7 @@ def encode_pool(config: TrainConfig, vae: Any, images: Tensor) -> Tensor:
     parts = []
     for batch in images.split(64):
         x = batch.to(config.device).float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(config.device, torch.bfloat16):
+        with torch.autocast(torch.device(config.device).type, torch.bfloat16):
             parts.append(vae.encode(x).latent_dist.mean.float().cpu())
     latents = torch.cat(parts)
     factor = load_trained(config.start).scaling_factor if config.start else 1 / latents.std().item()

@@ -22,6 +22,7 @@ from scripts.emoji_prior.networks import (
     repeat_pixels,
 )
 from scripts.emoji_prior.pool import Drawn, describe
+from scripts.emoji_prior.processes import Processes
 from scripts.emoji_prior.settings import TrainConfig
 
 TOKENS = "text_encoder.embeddings.token_embedding.weight"
@@ -44,7 +45,8 @@ def train_denoiser(
 
     rng = random.Random(config.seed)
     corpus = [describe(icons, drawn, words, rng) for drawn in pool]
-    tokenizer = build_tokenizer(corpus, config.out / "tokenizer")
+    with Processes(config.device).state.main_process_first():
+        tokenizer = build_tokenizer(corpus, config.out / "tokenizer")
     scheduler = build_scheduler()
     alpha_bar = scheduler.alphas_cumprod
     torch.manual_seed(config.seed)
@@ -56,6 +58,7 @@ def train_denoiser(
     model.unet.to(memory_format=torch.channels_last)
     loop = TrainingLoop(config, "denoiser", model, config.denoiser_steps, config.lr, 0.9995)
     repeat_pixels(model.unet)
+    mine, device_type = loop.processes.share(config.batch), torch.device(config.device).type
     forward = torch.compile(model) if config.compile else model
 
     def loss_of(rng: random.Random, generator: torch.Generator) -> Tensor:
@@ -71,12 +74,12 @@ def train_denoiser(
         noise = torch.randn(z.shape, generator=generator)
         a = alpha_bar[t].view(-1, 1, 1, 1)
         x = a.sqrt() * z + (1 - a).sqrt() * noise
-        x = x.to(config.device).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(config.device, torch.bfloat16):
-            eps = forward(x, t.to(config.device), ids.input_ids.to(config.device))
+        x = x[mine].to(config.device).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device_type, torch.bfloat16):
+            eps = forward(x, t[mine].to(config.device), ids.input_ids[mine].to(config.device))
         weight = loss_weight(alpha_bar[t]).to(config.device)
-        error = (eps.float() - noise.to(config.device)).square().mean((1, 2, 3))
-        return (weight * error).mean() / weight.mean()
+        error = (eps.float() - noise[mine].to(config.device)).square().mean((1, 2, 3))
+        return (weight[mine] * error).mean() / weight.mean()
 
     def save_samples() -> None:
         trained = {k: v.clone() for k, v in model.state_dict().items()}

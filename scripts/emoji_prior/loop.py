@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from scripts.emoji_prior.checkpoints import save
+from scripts.emoji_prior.processes import Processes
 from scripts.emoji_prior.settings import TrainConfig
 
 
@@ -29,6 +30,7 @@ class TrainingLoop:
         self.lr, self.average_decay = lr, average_decay
         self.optimizer = torch.optim.AdamW(module.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
         self.average = {k: v.detach().clone() for k, v in module.state_dict().items()}
+        self.processes = Processes(config.device)
         self.step = 0
         self.path = config.out / f"{name}.pt"
         if self.path.exists():
@@ -38,7 +40,11 @@ class TrainingLoop:
             self.average, self.step = state["average"], state["step"]
 
     def train(self, loss_of: Callable[[random.Random, torch.Generator], Tensor], on_save: Callable[[], None]) -> None:
-        """Train until `steps`, then leave the averaged weights in the module."""
+        """Train until `steps`, then leave the averaged weights in the module.
+
+        `loss_of` draws the whole batch of a step, which is the same in every process, and gives the loss of the
+        process's share. One process prints and saves.
+        """
         began, since, total, saved = time.time(), self.step, 0.0, time.time()
         while self.step < self.steps:
             # every step has its own seed, so that a resumed run sees the same batches
@@ -48,6 +54,7 @@ class TrainingLoop:
                 group["lr"] = self.lr * lr_factor(self.step, self.steps, self.config.decay)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            total += self.processes.average(self.module.parameters(), loss)
             nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
             self.optimizer.step()
             self.step += 1
@@ -55,7 +62,8 @@ class TrainingLoop:
             with torch.no_grad():
                 for key, value in self.module.state_dict().items():
                     self.average[key].lerp_(value, 1 - mix) if value.is_floating_point() else None
-            total += loss.item()
+            if not self.processes.main:
+                continue
             if self.step % 50 == 0:
                 pace = (time.time() - began) / (self.step - since)
                 line = f"{self.name} {self.step}/{self.steps} loss {total / 50:.4f} {pace:.2f} s/step"

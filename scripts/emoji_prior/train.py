@@ -4,6 +4,7 @@
     python -m scripts.emoji_prior.train --out runs/prior --denoiser-steps 20000   # longer; may be changed on resume
     python -m scripts.emoji_prior.train --out runs/prior --export cpds/assets/prior
     python -m scripts.emoji_prior.train --out runs/next --start cpds/assets/prior # go on from others' weights
+    accelerate launch --multi_gpu -m scripts.emoji_prior.train --out runs/prior   # the same on all GPUs of a machine
 
 The learning rate warms up, stays, and falls to zero over the last steps: to end a run early, resume it with fewer.
 
@@ -12,6 +13,7 @@ denoiser and text encoder together on the autoencoder's latents. bf16 autocast o
 """
 
 import sys
+from dataclasses import replace
 
 from scripts.emoji_prior.autoencoder import encode_pool, train_autoencoder
 from scripts.emoji_prior.checkpoints import load_trained
@@ -19,19 +21,25 @@ from scripts.emoji_prior.denoiser import train_denoiser
 from scripts.emoji_prior.export import export, sizes_of
 from scripts.emoji_prior.icons import concepts, load_icons
 from scripts.emoji_prior.pool import draw_pool
+from scripts.emoji_prior.processes import Processes
 from scripts.emoji_prior.settings import TrainConfig
 from scripts.program import run_program
 
 
 def main(config: TrainConfig) -> None:
     config.out.mkdir(parents=True, exist_ok=True)
-    icons = load_icons(list(concepts()))
-    images, pool = draw_pool(config, icons)
-    print(f"{len(images)} images of {len(set(icons.concept))} concepts", flush=True)
+    processes = Processes(config.device)
+    config = replace(config, device=processes.device)
+    with processes.state.main_process_first():  # it makes the files, the others read them
+        icons = load_icons(list(concepts()))
+        images, pool = draw_pool(config, icons)
+    if processes.main:
+        print(f"{len(images)} images of {len(set(icons.concept))} concepts", flush=True)
     vae = train_autoencoder(config, images)
-    latents = encode_pool(config, vae, images)
+    with processes.state.main_process_first():
+        latents = encode_pool(config, vae, images)
     model, tokenizer, scheduler = train_denoiser(config, icons, latents, pool, vae)
-    if config.export:
+    if config.export and processes.main:
         facts = {"started from": load_trained(config.start).about} if config.start else {}
         facts |= {
             "parameters": sizes_of(model, vae),
