@@ -89,14 +89,19 @@ def guidance_note(config: GuidanceConfig, prior: Prior) -> str | None:
     return f"{', '.join(f'{name} {getattr(chosen, name)}' for name in names)}, for a prior {why}"
 
 
-def require_guidance(prior: Prior, config: GuidanceConfig) -> None:
-    """InputError for settings of guidance that `prior` cannot follow."""
-    scales = {x for x in (config.guidance_scale, config.source_guidance_scale) if x is not None}
-    if prior.guidance == "none" and scales != {1.0}:
+def require_scales(prior: Prior, *scales: float | None) -> None:
+    """InputError for weights of guidance, None where none is given, that `prior` cannot follow."""
+    given = {scale for scale in scales if scale is not None}
+    if prior.guidance == "none" and given - {1.0}:
         raise InputError(
             f"prior {prior.fingerprint} was distilled to few steps and takes no guidance: set guidance_scale (and "
-            f"source_guidance_scale) to 1, not {', '.join(f'{s:g}' for s in sorted(scales))}"
+            f"source_guidance_scale) to 1, not {', '.join(f'{s:g}' for s in sorted(given))}"
         )
+
+
+def require_guidance(prior: Prior, config: GuidanceConfig) -> None:
+    """InputError for settings of guidance that `prior` cannot follow."""
+    require_scales(prior, config.guidance_scale, config.source_guidance_scale)
     if prior.guidance != "embedded" and config.true_guidance_scale != 1:
         raise InputError(
             f"true_guidance_scale is for priors that take guidance as an input, as FLUX.1 dev does, and prior "

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cpds.config import EditConfig, require
 from cpds.editor import edit, step_generator
-from cpds.guidance_scale import chosen_scale
+from cpds.guidance_scale import chosen_scale, require_scales
 from cpds.images import open_image, png, resized, to_pil
 from cpds.presets import PDS_REFINE_NERF, PRESETS
 from cpds.sdedit import sdedit
@@ -89,6 +89,7 @@ class RefinePipeline(ScenePipeline):
         super().setup(start)
         if not start.resumed:
             given, default = self.config.guidance_scale, PDS_REFINE_NERF.guidance_scale
+            require_scales(self.prior, given)
             self.scale_slider.value = chosen_scale(self.prior, "target", given, default)
         self.uncond = self.prior.embed([self.config.negative_prompt])
         self.target_prompt = ""  # that `target_text` encodes

@@ -9,10 +9,10 @@ import pytest
 from batches import Inline
 from datasets import make_dataset
 
-from cpds.apps.batch import evaluating
 from cpds.apps.batch.executor import Lost
 from cpds.apps.cli import workers
 from cpds.apps.cli.main import main
+from cpds.evaluation import runner
 from cpds.evaluation.runner import read_rows
 
 SHORT = ["--num_inference_steps", "2", "--lr", "20", "--n_patches", "8", "--device", "cpu", "--no-lpips"]
@@ -82,7 +82,7 @@ def test_a_failed_edit_leaves_the_others_and_is_tried_again(
             raise RuntimeError("the disk is full")
         return make(folder, cases, *more)
 
-    monkeypatch.setattr(evaluating, "make", partial(failing, evaluating.make))
+    monkeypatch.setattr(runner, "make", partial(failing, runner.make))
     flags = ("--label", "x", "--workers", "1", "--batch", "5")
     assert evaluate("out", *flags) == 1
     shown = capsys.readouterr()

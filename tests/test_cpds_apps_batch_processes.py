@@ -19,8 +19,8 @@ from cpds.apps.batch.executor import Lost, Outcome, Ready, Setup
 from cpds.apps.batch.local import LocalProcesses, LocalWorker
 from cpds.apps.batch.manifest import read_manifest
 from cpds.apps.batch.worker import EditWorker
-from cpds.apps.cli import batch
 from cpds.apps.cli.main import main
+from cpds.apps.cli.workers import WorkerArgs
 from cpds.priors.options import PriorOptions
 
 # long enough to be stopped between two rows
@@ -102,7 +102,7 @@ def test_a_stopped_command_takes_its_workers_along_and_is_resumed(
         assert "Traceback" not in (tmp_path / "log").read_text()
         assert times == {name: (out / f"results/{name}.png").stat().st_mtime_ns for name in before}
         times = {name: (out / f"results/{name}.png").stat().st_mtime_ns for name in done(out)}
-    monkeypatch.setattr(batch, "executor_of", lambda _, setup: Inline.of(setup))
+    monkeypatch.setattr(WorkerArgs, "executor", lambda args, make: Inline(make))
     assert main(argv) == 0
     assert sorted(done(out)) == sorted(f"r{i}" for i in range(12))
     assert times == {name: (out / f"results/{name}.png").stat().st_mtime_ns for name in times}

@@ -14,11 +14,11 @@ import pytest
 from batches import SHORT, Inline, write_manifest
 from conftest import PRIOR_OPTIONS, snapshot
 
-from cpds.apps.batch.executor import Lost, Setup
+from cpds.apps.batch.executor import Lost, Make
 from cpds.apps.batch.sheet import figure
-from cpds.apps.cli import batch
-from cpds.apps.cli.batch import BatchArgs, places, setup_of
+from cpds.apps.cli.batch import BatchArgs
 from cpds.apps.cli.main import main, parse
+from cpds.apps.cli.workers import WorkerArgs, located_prior, places
 from cpds.threads import available
 
 ROW = {"source": "cat.png", "prompt": "a cat", "target_prompt": "a dog", **SHORT}
@@ -31,11 +31,11 @@ def executors(monkeypatch: pytest.MonkeyPatch) -> list[Inline]:
     """Workers run in this process; the executors of all commands."""
     made: list[Inline] = []
 
-    def executor_of(args: BatchArgs, setup: Setup) -> Inline:
-        made.append(Inline.of(setup, places=places(args.devices, args.workers)))
+    def executor(args: WorkerArgs, make: Make) -> Inline:
+        made.append(Inline(make, places(args.devices, args.workers)))
         return made[-1]
 
-    monkeypatch.setattr(batch, "executor_of", executor_of)
+    monkeypatch.setattr(WorkerArgs, "executor", executor)
     return made
 
 
@@ -159,11 +159,10 @@ def test_workers_get_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     (tmp_path / "local").mkdir()
     words = ["--prior", "local", "--lora", "local:0.5", "owner/model", "--transformer", "local", "--out", "out"]
-    setup = setup_of(parse(["batch", "m.jsonl", *words]), Path("out/results"))
+    prior, options = located_prior(parse(["batch", "m.jsonl", *words]))
     here = str(tmp_path / "local")
-    assert (setup.prior, setup.options.lora) == (here, (f"{here}:0.5", "owner/model"))
-    assert (setup.options.transformer, setup.options.tiny_vae) == (here, None)
-    assert setup.results == tmp_path / "out/results"
+    assert (prior, options.lora) == (here, (f"{here}:0.5", "owner/model"))
+    assert (options.transformer, options.tiny_vae) == (here, None)
 
 
 # ---- flags

@@ -107,6 +107,10 @@ PLAIN = {"lr": None, "n_patches": None}
         ({"preset": "sdedit"}, "sdedit has no n_patches, lr: its settings are guidance_scale, source_guidance_scale, "),
         ({**PLAIN, "preset": "sdedit", "strength": 1.5}, "strength must be > 0 and at most 1, got 1.5"),
         ({**PLAIN, "preset": "sdedit", "source_guidance_scale": 2}, "sdedit inverts nothing: leave source_guidance"),
+        (
+            {**PLAIN, "preset": "sdedit", "few_step": "True", "guidance_scale": 3},
+            "few steps and takes no guidance: set",
+        ),
         ({**PLAIN, "preset": "sdedit", "strength": 0.001}, "is more than the 1 timesteps up to strength 0.001"),
         ({"patch_selector": "oracle"}, "patch_selector oracle needs ground truths: case c3 has none"),
         ({"patch_selector": "orakel"}, "patch_selector must be one of random, "),

@@ -3,19 +3,20 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cpds.apps.batch.driver import Task, work
 from cpds.apps.batch.executor import Executor, Outcome, Ready, Setup
 from cpds.apps.batch.worker import PriorWorker
 from cpds.config import require
-from cpds.evaluation.cases import Case
-from cpds.evaluation.editors import batch_editor
-from cpds.evaluation.runner import Evaluation, batches, make
-from cpds.evaluation.scoring import Metrics
 from cpds.evaluation.settings import Setting
-from cpds.priors.base import Prior
-from representations.latent import LatentImage, LatentImageConfig
+
+if TYPE_CHECKING:
+    from cpds.evaluation.cases import Case
+    from cpds.evaluation.runner import Evaluation
+    from cpds.evaluation.scoring import Metrics
+    from cpds.priors.base import Prior
+    from representations.latent import LatentImageConfig
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class EvalRow:
     """One case in one setting."""
 
     label: str
-    case: Case
+    case: "Case"
 
     @property
     def id(self) -> str:
@@ -42,7 +43,7 @@ class EvalSetup(Setup):
     """What every worker of an evaluation is made from; `results` holds a folder for each setting."""
 
     settings: Mapping[str, Setting]
-    latent: LatentImageConfig
+    latent: "LatentImageConfig"
     there_and_back: bool
 
 
@@ -50,6 +51,10 @@ class EvalWorker(PriorWorker[EvalSetup]):
     """Edits cases; all rows of a call have one setting and images of one size."""
 
     def made(self, rows: Sequence[EvalRow]) -> list[Outcome]:
+        from cpds.evaluation.editors import batch_editor
+        from cpds.evaluation.runner import make
+        from representations.latent import LatentImage
+
         setup, label = self.setup, rows[0].label
         edit = batch_editor(
             lambda images: LatentImage(images, self.prior, setup.latent), self.prior, setup.settings[label]
@@ -60,11 +65,11 @@ class EvalWorker(PriorWorker[EvalSetup]):
 
 
 def evaluate(
-    evaluations: Mapping[str, Evaluation],
-    cases: Sequence[Case],
+    evaluations: "Mapping[str, Evaluation]",
+    cases: "Sequence[Case]",
     executor: Executor[Any],
-    prior: Prior,
-    metrics: Metrics,
+    prior: "Prior",
+    metrics: "Metrics",
     batch: int,
     report: Callable[[int], object] = lambda done: None,
 ) -> list[Outcome]:
@@ -72,6 +77,8 @@ def evaluate(
 
     `report` is told how many are done. InputError where a worker has another prior than `prior`, which measures.
     """
+    from cpds.evaluation.runner import batches
+
     todo = {label: evaluation.todo(cases) for label, evaluation in evaluations.items()}
     rows = {row.id: row for label, left in todo.items() for row in (EvalRow(label, case) for case in left)}
     done, failed = len(evaluations) * len(cases) - len(rows), []
