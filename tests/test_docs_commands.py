@@ -1,0 +1,111 @@
+"""Commands that the documents show can be read by the programs that they call; nothing is run."""
+
+import importlib.util
+import os
+import re
+import runpy
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+import tyro
+from documents import FENCE, PAGES, ROOT, commands, read
+
+from cpds.apps.cli.main import ALIASES, COMMANDS, parse
+
+PLACES = [(page, words) for page in PAGES for words in commands(page)]
+POSIX = {"benchmarks.gpu_step", "benchmarks.steps"}  # they ask the operating system for their memory
+
+
+def of(*program: str) -> list[Any]:
+    """Commands that begin with these words, each once, with what a failure is to be called."""
+    found = {" ".join(words): (page, words) for page, words in PLACES if words[: len(program)] == [*program]}
+    return [pytest.param(words[len(program) :], id=f"{page}: {line[:60]}") for line, (page, words) in found.items()]
+
+
+class Parsed(BaseException):
+    """A program has read its arguments."""
+
+
+@pytest.fixture
+def stop_when_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    cli: Callable[..., Any] = tyro.cli
+
+    def parse_only(*args: Any, **kwargs: Any) -> None:
+        cli(*args, **kwargs)
+        raise Parsed
+
+    monkeypatch.setattr(tyro, "cli", parse_only)
+
+
+@pytest.mark.parametrize("words", of("cpds"))
+def test_commands_of_cpds(words: list[str]) -> None:
+    assert type(parse(words)) is COMMANDS[words[0]][0]
+
+
+@pytest.mark.parametrize("words", of("python", "-m"))
+def test_programs(words: list[str], stop_when_parsed: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = words[0]
+    if os.name == "nt" and name in POSIX:
+        pytest.skip("measures by functions that Windows does not have")
+    if importlib.util.find_spec(f"{name}.__main__" if (ROOT / name.replace(".", "/")).is_dir() else name) is None:
+        pytest.fail(f"there is no program {name}")
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(Parsed):
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
+@pytest.mark.parametrize("words", of("ns-train"))
+def test_methods_of_nerfstudio(words: list[str]) -> None:
+    pytest.importorskip("nerfstudio", exc_type=(ImportError, OSError))
+    pytest.importorskip("open3d", exc_type=(ImportError, OSError))
+    from nerfstudio.configs.method_configs import all_descriptions, all_methods
+
+    one = {name: all_methods[name] for name in (words[0], "tensorf")}  # all of them take ten times as long
+    union = tyro.extras.subcommand_type_from_defaults(one, {name: all_descriptions[name] for name in one})
+    assert tyro.cli(union, args=words).method_name == words[0]
+
+
+def test_targets_of_make() -> None:
+    asked = {words[1] for _, words in PLACES if words[0] == "make"}
+    assert asked >= {"demo", "test", "gpu"}
+    assert asked <= set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text("utf-8"), re.M))
+
+
+def test_extras_that_pip_is_asked_for() -> None:
+    import tomllib
+
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    asked = {name for page in PAGES for extras in re.findall(r"\.\[([\w,]+)\]", read(page)) for name in extras.split(",")}
+    assert asked >= {"svg", "nerf", "train", "metrics", "batch"}
+    assert asked <= set(known)
+
+
+def names(kind: type) -> Iterator[str]:
+    """Of the fields of a command's arguments, nested ones too."""
+    for name, hint in get_type_hints(kind).items():
+        yield name
+        if isinstance(hint, type) and is_dataclass(hint):
+            yield from names(hint)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("docs/") or page == "README.md"])
+def test_flags_are_some_commands(page: str) -> None:
+    """Those in the text; the ones of commands in blocks are read with these."""
+    ours = {name for args, _ in COMMANDS.values() for name in names(args)} | set(ALIASES) | {"help", "version"}
+    others = {"torch-backend", "strict", "frame", "load-config", "load-dir", "max-num-iterations"}  # uv's, mkdocs', nerfstudio's
+    text = FENCE.sub("", read(page))
+    asked = {flag for flag in re.findall(r"(?<![\w-])--([a-z][\w-]*)(?![\w.-])", text)} - others
+    assert {flag for flag in asked if flag.replace("-", "_").removeprefix("no_") not in ours} == set()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("docs/") or page == "README.md"])
+def test_files_that_the_text_names(page: str) -> None:
+    """Paths in the repository, between backquotes."""
+    roots = "cpds|svg|representations|nerf_plugin|scripts|benchmarks|tests|docs"
+    text = FENCE.sub("", read(page))
+    wrong = [name for name in re.findall(rf"`((?:{roots})/[\w./-]+)`", text) if not (ROOT / name).exists()]
+    assert not [name for name in wrong if not (ROOT / f"{name}.py").exists()]
