@@ -3,7 +3,11 @@
 import re
 import shlex
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -42,6 +46,19 @@ def commands(page: str) -> Iterator[list[str]]:
             words = words[1:]
         if words:
             yield words
+
+
+@cache
+def all_commands() -> list[tuple[str, list[str]]]:
+    """The commands of all pages, each with its page."""
+    return [(page, words) for page in PAGES for words in commands(page)]
+
+
+def commands_of(*program: str) -> list[Any]:
+    """The rest of each command that begins with these words, as a parameter of a test; each once."""
+    n, found = len(program), {" ".join(words): (page, words) for page, words in all_commands()}
+    chosen = {line: place for line, place in found.items() if place[1][:n] == [*program]}
+    return [pytest.param(words[n:], id=f"{page}: {line[:60]}") for line, (page, words) in chosen.items()]
 
 
 def words_of(line: str) -> list[str]:

@@ -1,4 +1,7 @@
-"""Commands that the documents show can be read by the programs that they call; nothing is run."""
+"""Commands that the documents show can be read by the programs that they call; nothing is run.
+
+test_nerf_plugin_config.py has those of ns-train.
+"""
 
 import importlib.util
 import os
@@ -6,24 +9,18 @@ import re
 import runpy
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
 import tyro
-from documents import FENCE, PAGES, ROOT, commands, read
+from documents import FENCE, PAGES, ROOT, all_commands, commands_of, read
 
 from cpds.apps.cli.main import ALIASES, COMMANDS, parse
 
-PLACES = [(page, words) for page in PAGES for words in commands(page)]
 POSIX = {"benchmarks.gpu_step", "benchmarks.steps"}  # they ask the operating system for their memory
-
-
-def of(*program: str) -> list[Any]:
-    """Commands that begin with these words, each once, with what a failure is to be called."""
-    found = {" ".join(words): (page, words) for page, words in PLACES if words[: len(program)] == [*program]}
-    return [pytest.param(words[len(program) :], id=f"{page}: {line[:60]}") for line, (page, words) in found.items()]
 
 
 class Parsed(BaseException):
@@ -41,36 +38,28 @@ def stop_when_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tyro, "cli", parse_only)
 
 
-@pytest.mark.parametrize("words", of("cpds"))
+@pytest.mark.parametrize("words", commands_of("cpds"))
 def test_commands_of_cpds(words: list[str]) -> None:
     assert type(parse(words)) is COMMANDS[words[0]][0]
 
 
-@pytest.mark.parametrize("words", of("python", "-m"))
-def test_programs(words: list[str], stop_when_parsed: None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("words", commands_of("python", "-m"))
+def test_programs(words: list[str], stop_when_parsed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = words[0]
     if os.name == "nt" and name in POSIX:
         pytest.skip("measures by functions that Windows does not have")
     if importlib.util.find_spec(f"{name}.__main__" if (ROOT / name.replace(".", "/")).is_dir() else name) is None:
         pytest.fail(f"there is no program {name}")
+    monkeypatch.chdir(tmp_path)
+    for folder in (given for flag, given in pairwise(words) if flag == "--folder"):
+        Path(folder).mkdir()  # it has to be there
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(Parsed):
         runpy.run_module(name, run_name="__main__", alter_sys=True)
 
 
-@pytest.mark.parametrize("words", of("ns-train"))
-def test_methods_of_nerfstudio(words: list[str]) -> None:
-    pytest.importorskip("nerfstudio", exc_type=(ImportError, OSError))
-    pytest.importorskip("open3d", exc_type=(ImportError, OSError))
-    from nerfstudio.configs.method_configs import all_descriptions, all_methods
-
-    one = {name: all_methods[name] for name in (words[0], "tensorf")}  # all of them take ten times as long
-    union = tyro.extras.subcommand_type_from_defaults(one, {name: all_descriptions[name] for name in one})
-    assert tyro.cli(union, args=words).method_name == words[0]
-
-
 def test_targets_of_make() -> None:
-    asked = {words[1] for _, words in PLACES if words[0] == "make"}
+    asked = {words[1] for _, words in all_commands() if words[0] == "make"}
     assert asked >= {"demo", "test", "gpu"}
     assert asked <= set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text("utf-8"), re.M))
 
@@ -79,7 +68,9 @@ def test_extras_that_pip_is_asked_for() -> None:
     import tomllib
 
     known = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
-    asked = {name for page in PAGES for extras in re.findall(r"\.\[([\w,]+)\]", read(page)) for name in extras.split(",")}
+    asked = {
+        name for page in PAGES for extras in re.findall(r"\.\[([\w,]+)\]", read(page)) for name in extras.split(",")
+    }
     assert asked >= {"svg", "nerf", "train", "metrics", "batch"}
     assert asked <= set(known)
 
@@ -96,7 +87,14 @@ def names(kind: type) -> Iterator[str]:
 def test_flags_are_some_commands(page: str) -> None:
     """Those in the text; the ones of commands in blocks are read with these."""
     ours = {name for args, _ in COMMANDS.values() for name in names(args)} | set(ALIASES) | {"help", "version"}
-    others = {"torch-backend", "strict", "frame", "load-config", "load-dir", "max-num-iterations"}  # uv's, mkdocs', nerfstudio's
+    others = {
+        "torch-backend",
+        "strict",
+        "frame",
+        "load-config",
+        "load-dir",
+        "max-num-iterations",
+    }  # uv's, mkdocs', nerfstudio's
     text = FENCE.sub("", read(page))
     asked = {flag for flag in re.findall(r"(?<![\w-])--([a-z][\w-]*)(?![\w.-])", text)} - others
     assert {flag for flag in asked if flag.replace("-", "_").removeprefix("no_") not in ours} == set()
