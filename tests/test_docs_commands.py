@@ -68,9 +68,8 @@ def test_extras_that_pip_is_asked_for() -> None:
     import tomllib
 
     known = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
-    asked = {
-        name for page in PAGES for extras in re.findall(r"\.\[([\w,]+)\]", read(page)) for name in extras.split(",")
-    }
+    lists = [extras for page in PAGES for extras in re.findall(r"\.\[([\w,]+)\]", read(page))]
+    asked = {name for extras in lists for name in extras.split(",")}
     assert asked >= {"svg", "nerf", "train", "metrics", "batch"}
     assert asked <= set(known)
 
@@ -87,16 +86,8 @@ def names(kind: type) -> Iterator[str]:
 def test_flags_are_some_commands(page: str) -> None:
     """Those in the text; the ones of commands in blocks are read with these."""
     ours = {name for args, _ in COMMANDS.values() for name in names(args)} | set(ALIASES) | {"help", "version"}
-    others = {
-        "torch-backend",
-        "strict",
-        "frame",
-        "load-config",
-        "load-dir",
-        "max-num-iterations",
-    }  # uv's, mkdocs', nerfstudio's
-    text = FENCE.sub("", read(page))
-    asked = {flag for flag in re.findall(r"(?<![\w-])--([a-z][\w-]*)(?![\w.-])", text)} - others
+    others = {"torch-backend", "load-config", "max-num-iterations"}  # uv's and nerfstudio's
+    asked = set(re.findall(r"(?<![\w-])--([a-z][\w-]*)(?![\w.-])", FENCE.sub("", read(page)))) - others
     assert {flag for flag in asked if flag.replace("-", "_").removeprefix("no_") not in ours} == set()
 
 
