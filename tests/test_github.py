@@ -3,6 +3,7 @@
 import re
 import shlex
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def test_workflows_ask_for_what_is_there(name: str) -> None:
         assert words[0] != "make" or words[1] in targets
         for extras in re.findall(r"\.\[(.*?)\]", " ".join(words)):
             assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"])
-        for pattern in (given for flag, given in zip(words, words[1:], strict=False) if flag == "--ignore-glob"):
+        for pattern in (given for flag, given in pairwise(words) if flag == "--ignore-glob"):
             assert list(ROOT.glob(pattern))
         for file in (word for word in words if word.startswith("cpds/")):
             assert (ROOT / file).is_file()
