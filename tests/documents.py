@@ -62,11 +62,11 @@ def commands_of(*program: str) -> list[Any]:
 
 
 def words_of(line: str) -> list[str]:
-    """[] where a line is no command, as of formulas."""
+    """Brackets around optional words and dots for more of them are left out."""
     try:
         words = shlex.split(line, comments=True)
-    except ValueError:
-        return []
+    except ValueError:  # formulas have odd quotes; a command that has them will not be read
+        words = line.split()
     return [bare for word in words if (bare := word.strip("[]…") if word[:1] == "[" or word[-1:] in "]…" else word)]
 
 
