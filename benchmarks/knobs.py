@@ -1,4 +1,4 @@
-"""The strips of docs/knobs.md: one edit with one flag at several values, source first, each under what was given.
+"""The comparisons of docs/knobs.md: one edit with one flag at several values, source first, each under what was given.
 
     python -m benchmarks.knobs            # all of them, a few minutes on a CPU
     python -m benchmarks.knobs strength   # or some by name
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import tyro
 from PIL import Image, ImageDraw
@@ -32,32 +32,24 @@ ROOT = Path(__file__).parents[1]
 SIDE, LABEL = 128, 16  # px of a tile, and below each
 
 
-class Strip(NamedTuple):
-    """An edit, and the flags that are tried on it."""
-
-    source: Path
-    prompts: tuple[str, str]
-    flags: Sequence[str]
-
-
-CAT = ROOT / "cpds/assets/demo/cat.png"
-TO_DOG = ("a cat face on a blue background", "a dog face on a blue background")
-STRIPS = {
-    "strength": Strip(CAT, TO_DOG, ["--lr 0.03", "--lr 0.06", "--lr 0.12", "--lr 0.24", "--lr 0.48"]),
-    "guidance": Strip(CAT, TO_DOG, [f"--guidance_scale {omega}" for omega in (2, 7.5, 15, 30)]),
-    "structure": Strip(CAT, TO_DOG, [f"--w_cut {weight}" for weight in (0, 2, 8, 32)]),
-    "polish": Strip(CAT, TO_DOG, [f"--polish {level}" for level in (0, 0.3, 0.5, 0.7)]),
-    "methods": Strip(CAT, TO_DOG, [f"--method {name}" for name in ("dds", "pds", "cpds", "flowedit")]),
-    "seeds": Strip(CAT, TO_DOG, [f"--seed {seed}" for seed in (0, 1, 2, 3)]),
+SOURCE = ROOT / "cpds/assets/demo/cat.png"
+PROMPTS = ("a cat face on a blue background", "a dog face on a blue background")
+COMPARISONS = {  # the flags of each tile
+    "strength": [f"--lr {lr}" for lr in (0.03, 0.06, 0.12, 0.24, 0.48)],
+    "guidance": [f"--guidance_scale {omega}" for omega in (2, 7.5, 15, 30)],
+    "structure": [f"--w_cut {weight}" for weight in (0, 2, 8, 32)],
+    "polish": [f"--polish {level}" for level in (0, 0.3, 0.5, 0.7)],
+    "methods": [f"--method {name}" for name in ("dds", "pds", "cpds", "flowedit")],
+    "seeds": [f"--seed {seed}" for seed in (0, 1, 2, 3)],
 }
 
 
 @dataclass(frozen=True)
 class KnobsConfig:
-    """Which strips to make."""
+    """Which comparisons to make."""
 
-    names: tyro.conf.Positional[tuple[str, ...]] = tuple(STRIPS)
-    """Strips by name."""
+    names: tyro.conf.Positional[tuple[str, ...]] = tuple(COMPARISONS)
+    """By name."""
     out: Path = ROOT / "docs/knobs"
     """Folder for the PNGs."""
     prior: str | None = None
@@ -65,15 +57,15 @@ class KnobsConfig:
 
     def __post_init__(self) -> None:
         for name in self.names:
-            require(name in STRIPS, f"there is no strip {name!r}: take {', '.join(STRIPS)}")
+            require(name in COMPARISONS, f"there is no comparison {name!r}: take {', '.join(COMPARISONS)}")
 
 
-def edited(strip: Strip, flags: str, prior: Prior) -> Image.Image:
-    """What `cpds image` makes of the strip's source with these flags."""
-    argv = ["image", "--img_path", str(strip.source), "--prompt", strip.prompts[0], "--trg_prompt", strip.prompts[1]]
+def edited(flags: str, prior: Prior) -> Image.Image:
+    """What `cpds image` makes of the source with these flags."""
+    argv = ["image", "--img_path", str(SOURCE), "--prompt", PROMPTS[0], "--trg_prompt", PROMPTS[1]]
     args: Any = parse(argv + shlex.split(flags))
-    image = LatentImage.open(args.img_path, prior, mask=args.mask)
-    edit(image, prior, *strip.prompts, args.edit)
+    image = LatentImage.open(SOURCE, prior)
+    edit(image, prior, *PROMPTS, args.edit)
     return tile(image.preview())
 
 
@@ -98,9 +90,9 @@ def main(config: KnobsConfig) -> None:
     prior = load_prior(config.prior)
     config.out.mkdir(parents=True, exist_ok=True)
     for name in config.names:
-        strip = STRIPS[name]
-        tiles = [tile(open_image(strip.source)), *(edited(strip, flags, prior) for flags in strip.flags)]
-        write_atomic(config.out / f"{name}.png", png(labelled(tiles, ["source", *strip.flags])))
+        flags = COMPARISONS[name]
+        tiles = [tile(open_image(SOURCE)), *(edited(given, prior) for given in flags)]
+        write_atomic(config.out / f"{name}.png", png(labelled(tiles, ["source", *flags])))
         print(config.out / f"{name}.png", flush=True)
 
 

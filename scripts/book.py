@@ -18,7 +18,7 @@ PAGES = {  # in the repository -> in the book
     "cpds/assets/prior/README.md": "embedded-prior.md",
 }
 LINK = re.compile(r"\[([^\]\n]*(?:\n[^\]\n]*)?)\]\(([^()\s]+)\)")
-PICTURES = {".png", ".jpg", ".gif", ".svg", ".webp"}
+IMAGES = {".png", ".jpg", ".gif", ".svg", ".webp"}
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -30,7 +30,7 @@ def on_files(files: Any, config: Any) -> Any:
         files.append(File.generated(config, page, content=text))
         for _, target in LINK.findall(text):
             place = in_repository(source, target)
-            if is_picture(place) and not place.startswith("docs/"):
+            if is_image(place) and not place.startswith("docs/"):
                 files.append(File.generated(config, place, abs_src_path=str(ROOT / place)))
     return files
 
@@ -48,8 +48,8 @@ def in_repository(source: str, target: str) -> str:
     return place if path and "://" not in path and (ROOT / place).exists() else ""
 
 
-def is_picture(place: str) -> bool:
-    return Path(place).suffix in PICTURES
+def is_image(place: str) -> bool:
+    return Path(place).suffix in IMAGES
 
 
 def in_book(source: str, link: re.Match[str], repository: str | None) -> str:
@@ -61,6 +61,6 @@ def in_book(source: str, link: re.Match[str], repository: str | None) -> str:
         return link[0]
     if place in PAGES:
         return f"[{text}]({PAGES[place]}{mark}{anchor})"
-    if place.startswith("docs/") or is_picture(place):
+    if place.startswith("docs/") or is_image(place):
         return f"[{text}]({place.removeprefix('docs/')}{mark}{anchor})"
     return f"[{text}]({repository.rstrip('/')}/blob/main/{place}{mark}{anchor})" if repository else text
