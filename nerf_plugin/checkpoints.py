@@ -97,7 +97,7 @@ def read_config(path: Path) -> TrainerConfig:
     from nerfstudio.engine.trainer import TrainerConfig
 
     try:
-        config = yaml.load(path.read_text(), Loader=yaml.Loader)
+        config = yaml.load(path.read_text("utf-8"), Loader=yaml.Loader)
     except (OSError, ValueError, yaml.YAMLError, AttributeError, ImportError, TypeError) as err:
         raise InputError(f"{path} cannot be read ({str(err).splitlines()[0]}): train the scene again") from err
     if not isinstance(config, TrainerConfig):

@@ -384,7 +384,7 @@ def pressed(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Any]:
         def and_press(self: MetricsLog, state: EditState, result: StepResult) -> None:
             stepped(self, state, result)
             if state.step == at:
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
 
         with monkeypatch.context() as patch:
             patch.setattr(MetricsLog, "stepped", and_press)

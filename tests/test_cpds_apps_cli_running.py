@@ -62,6 +62,8 @@ class Interrupted:
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interrupted]:
+    if not hasattr(os, "fork"):
+        pytest.skip("forks a process for each command")
     runner = Interrupted(tmp_path_factory.mktemp("interrupted") / "stderr")
     yield runner
     assert runner.process.stdin is not None
@@ -155,7 +157,7 @@ def test_ctrl_c_never_saves_half_a_step(
     def press(self: LearnedPatches, *args: object) -> None:
         seen.append(0)
         for _ in range(presses if len(seen) == 50 else 0):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             time.sleep(0.01)
         observe(self, *args)  # pyright: ignore
 
@@ -175,7 +177,7 @@ def test_ctrl_c_while_the_images_are_written_stops_the_batch(
     finished = ImageOutputs.finished
 
     def press(self: ImageOutputs, state: object) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         finished(self, state)  # pyright: ignore
 
     monkeypatch.setattr(ImageOutputs, "finished", press)

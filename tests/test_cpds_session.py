@@ -226,7 +226,7 @@ def test_stopped_by_a_signal_and_resumed(
     plain: Callable[[], Plain], prior: UNetPrior, tmp_path: Path, sent: signal.Signals, code: int
 ) -> None:
     edit_in_folder(plain(), prior, *PROMPTS, tmp_path / "whole", LEARNED)
-    before, send = signal.getsignal(sent), At(3, lambda: os.kill(os.getpid(), sent))
+    before, send = signal.getsignal(sent), At(3, lambda: signal.raise_signal(sent))
     with pytest.raises(EditStopped) as stop:
         edit_in_folder(plain(), prior, *PROMPTS, tmp_path / "out", LEARNED, callbacks=[send])
     assert (stop.value.step, stop.value.exit_code, stop.value.finished) == (3, code, False)
@@ -238,29 +238,30 @@ def test_stopped_by_a_signal_and_resumed(
 
 
 PROGRAM = """
-import os, signal, sys
+import signal, sys
 import torch
 from test_cpds_session import LEARNED, PROMPTS, At, thing
 from cpds import edit_in_folder, load_prior
 torch.set_num_threads(1)
 made = thing()
 made.prior = load_prior(sys.argv[1], device="cpu")
-send = At(3, lambda: os.kill(os.getpid(), int(sys.argv[3])))
+send = At(3, lambda: signal.raise_signal(int(sys.argv[3])))
 edit_in_folder(made, made.prior, *PROMPTS, sys.argv[2], LEARNED, callbacks=[send])
 """
 
 
-@pytest.mark.parametrize(("sent", "rest"), [(signal.SIGTERM, 3), (signal.SIGKILL, 6)])
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+@pytest.mark.parametrize(("name", "rest"), [("SIGTERM", 3), ("SIGKILL", 6)])
 def test_a_program_that_was_killed_is_resumed_by_another(
-    plain: Callable[[], Plain], prior: UNetPrior, tiny_folder: Path, tmp_path: Path, sent: signal.Signals, rest: int
+    plain: Callable[[], Plain], prior: UNetPrior, tiny_folder: Path, tmp_path: Path, name: str, rest: int
 ) -> None:
     edit_in_folder(plain(), prior, *PROMPTS, tmp_path / "whole", LEARNED)
-    here = Path(__file__).parent
+    here, sent = Path(__file__).parent, signal.Signals[name]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here.parent), str(here)]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", PROGRAM, str(tiny_folder), str(tmp_path / "out"), str(int(sent))]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == (-sent if sent == signal.SIGKILL else 1), done.stderr
-    assert ("stopped after step 3: resume the run in " in done.stderr) == (sent == signal.SIGTERM)
+    assert done.returncode == (-sent if name == "SIGKILL" else 1), done.stderr
+    assert ("stopped after step 3: resume the run in " in done.stderr) == (name == "SIGTERM")
     watch = At()
     edit_in_folder(plain(), prior, *PROMPTS, tmp_path / "out", LEARNED, resume=True, callbacks=[watch])
     assert watch.steps == rest  # a KILL leaves the checkpoint of the start

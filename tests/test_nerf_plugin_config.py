@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from conftest import OTHER_OPTIONS
+from documents import commands_of
 
 from cpds.priors.options import PriorOptions
 
@@ -50,3 +51,8 @@ def test_a_region_is_given_as_to_cpds_splats(region: tuple[float, ...], after: t
     config = parsed("cpds-splat", *PROMPTS, "--pipeline.region", *map(str, region), *after)
     assert config.pipeline.region == region
     assert config.pipeline.view_every == (3 if "3" in after else 1)
+
+
+@pytest.mark.parametrize("words", commands_of("ns-train"))
+def test_commands_of_the_documents_can_be_read(words: list[str]) -> None:
+    assert parsed(*words).method_name == words[0]

@@ -199,7 +199,7 @@ def _digest_of(file: Path) -> bytes:
 def read_index(file: Path) -> dict[str, Any]:
     """A pipeline's index. InputError for what is none."""
     try:
-        listed = json.loads(file.read_text())
+        listed = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as err:
         raise InputError(f"{file} is not valid JSON: download the prior again") from err
     if not isinstance(listed, dict):
