@@ -155,6 +155,9 @@ class CPDSPipeline(DiffusionPipeline):
         if mask is not None and mask.shape[-2:] != images.shape[-2:]:
             sizes = [f"{width}x{height}" for height, width in (mask.shape[-2:], images.shape[-2:])]
             raise InputError(f"mask_image is {sizes[0]} px but the image is {sizes[1]}: make them the same size")
+        for prompts in (prompt, target_prompt):
+            if not isinstance(prompts, str) and len(prompts) not in (1, len(images)):
+                raise InputError(f"{len(prompts)} prompts for {len(images)} images: give one, or one for each image")
         prior = self.prior()
         with torch.enable_grad():  # pipelines are often called where it is off
             latent = LatentImage(images, prior, LatentImageConfig(resolution), mask)
@@ -195,7 +198,7 @@ def settings(
 def tensor(image: Any, name: str, processor: VaeImageProcessor) -> torch.Tensor:
     """(b, 3, h, w) or, of masks, (b, 1, h, w) in [0, 1]. InputError for what is no image, or of several sizes."""
     try:
-        found = processor.preprocess(image).float()
+        found = processor.preprocess(image).float().contiguous()  # as cpds has them: layouts round differently
     except (ValueError, TypeError, RuntimeError, AttributeError) as err:
         raise InputError(f"{name} cannot be used ({err}): give images of one size") from err
     channels = 3 if processor is IMAGES else 1
