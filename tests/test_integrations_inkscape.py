@@ -1,5 +1,6 @@
 """The Inkscape extension: by Inkscape itself on a virtual screen, and as a script in Inkscape's Python."""
 
+import ast
 import json
 import os
 import shutil
@@ -118,6 +119,14 @@ def test_the_form_and_the_script_agree() -> None:
     assert set(presets) <= set(PRESETS_FOR["svg"])
     assert presets[0] == PRESETS_FOR["svg"][0]
     assert form.findtext(f"{INX}script/{INX}command") == "cpds_edit.py"
+
+
+def test_the_script_needs_inkscapes_python_alone() -> None:
+    """In which there is no cpds, and no torch."""
+    nodes = list(ast.walk(ast.parse((FOLDER / "cpds_edit.py").read_text())))
+    named = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    named |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    assert {name.split(".")[0] for name in named} - sys.stdlib_module_names == {"inkex"}
 
 
 def test_the_selection_and_the_fields_reach_cpds(script: Script) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import folder_paths
 import torch
 from comfy import model_management
-from comfy_api.latest import ComfyAPISync, ComfyExtension, io
+from comfy.utils import ProgressBar
+from comfy_api.latest import ComfyExtension, io
 
 from cpds import PRESETS, EditConfig, EditState, InputError, Prior, PriorOptions, edit, load_prior
 from cpds.apps.cli.priors import SIZES
@@ -21,6 +22,7 @@ from representations.latent import LatentImage, LatentImageConfig
 
 CPDSPrior = io.Custom("CPDS_PRIOR")
 PREVIEWS = 8  # images of the trajectory, shown while an edit runs
+PREVIEW_SIDE = 512  # px, at most
 MAX_SEED = 2**32 - 1
 
 
@@ -60,9 +62,7 @@ def config_of(preset: str, strength: float, steps: int, seed: int) -> EditConfig
     """The preset's settings with those of the others that are not 0."""
     config = PRESETS[preset]
     guidance = replace(config.guidance, guidance_scale=strength) if strength else config.guidance
-    return replace(
-        config, guidance=guidance, num_inference_steps=steps or config.num_inference_steps, seed=seed
-    )
+    return replace(config, guidance=guidance, num_inference_steps=steps or config.num_inference_steps, seed=seed)
 
 
 def require_prompts(prompt: str, target_prompt: str) -> None:
@@ -82,18 +82,14 @@ def gradients() -> Iterator[None]:
 class Watch:
     """Shows ComfyUI how far an edit is, and stops it when the user does."""
 
-    def __init__(self) -> None:
-        self.api = ComfyAPISync()
-
     def started(self, state: EditState) -> None:
-        pass
+        self.bar = ProgressBar(state.config.num_inference_steps)
 
     def stepped(self, state: EditState, result: StepResult) -> None:
         model_management.throw_exception_if_processing_interrupted()
-        steps = state.config.num_inference_steps
-        shown = state.step % max(1, steps // PREVIEWS) == 0
-        preview = to_pil(state.representation.preview()[:1]) if shown else None
-        self.api.execution.set_progress(state.step, steps, preview_image=preview)
+        shown = state.step % max(1, self.bar.total // PREVIEWS) == 0
+        preview = ("JPEG", to_pil(state.representation.preview()[:1]), PREVIEW_SIDE) if shown else None
+        self.bar.update_absolute(state.step, preview=preview)
 
     def finished(self, state: EditState) -> None:
         pass
@@ -189,7 +185,9 @@ def mask_of(mask: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         raise InputError("the mask is empty: paint what may change, or leave it unconnected")
     if held.shape[-2:] != images.shape[-2:] or len(held) not in (1, len(images)):
         found, wanted = (f"{len(x)} of {x.shape[-1]}x{x.shape[-2]} px" for x in (held, images))
-        raise InputError(f"the mask is {found} but the image is {wanted}: make them alike, with one mask or one for each")
+        raise InputError(
+            f"the mask is {found} but the image is {wanted}: make them alike, with one mask or one for each"
+        )
     return held
 
 
@@ -202,7 +200,7 @@ class EditSVG(io.ComfyNode):
             node_id="CPDSEditSVG",
             display_name="CPDS Edit SVG",
             category="CPDS",
-            description="An SVG document edited by prompt: the same elements with other numbers; and what it looks like.",
+            description="An SVG edited by prompt: the same elements with other numbers, and what it looks like.",
             inputs=[
                 CPDSPrior.Input("prior"),
                 io.String.Input("svg", multiline=True, tooltip="The document's text."),
