@@ -1,7 +1,7 @@
 """As much of ComfyUI's published interface as the nodes use, for tests where ComfyUI itself is not at hand.
 
-Written from the signatures of its V3 schema (comfy_api.latest), of comfy.model_management, comfy.utils and folder_paths:
-names, defaults and what is refused are theirs; what it does with them is the least that can be tested.
+Written from the signatures of its V3 schema (comfy_api.latest), of comfy.model_management, comfy.utils and
+folder_paths: names, defaults and what is refused are theirs; what it does with them is the least that can be tested.
 """
 
 import sys

@@ -23,7 +23,7 @@ import torch
 from conftest import randn
 from torch import Tensor
 
-from cpds import PRESETS, InputError, edit, load_prior
+from cpds import PRESETS, InputError, Prior, edit, load_prior
 from cpds.priors.unet import UNetPrior
 from representations.latent import LatentImage, LatentImageConfig
 from svg.config import SvgConfig
@@ -53,6 +53,7 @@ def comfy() -> Iterator[SimpleNamespace]:
     with pytest.MonkeyPatch.context() as patch:
         if COMFYUI:
             patch.syspath_prepend(COMFYUI)
+            importlib.import_module("comfy.cli_args").args.cpu = True  # before it looks for a GPU
         else:
             comfy_standin.install(patch)
         named = {"management": "comfy.model_management", "paths": "folder_paths", "utils": "comfy.utils"}
@@ -101,7 +102,7 @@ def pictures(count: int = 1, height: int = 24, width: int = 40) -> Tensor:
         return randn(0, count, height, width, 3).mul(0.2).add(0.5).clamp(0, 1)
 
 
-def by_cpds(prior: UNetPrior, images: Tensor, steps: int = 2, **kwargs: Any) -> Tensor:
+def by_cpds(prior: Prior, images: Tensor, steps: int = 2, **kwargs: Any) -> Tensor:
     config = replace(PRESETS["pds"], num_inference_steps=steps, seed=3)
     latent = LatentImage(images.clone().permute(0, 3, 1, 2).contiguous(), prior, **kwargs)
     edit(latent, prior, "a cat", "a dog", config)

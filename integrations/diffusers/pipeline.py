@@ -11,7 +11,7 @@ pipeline(image, "a photo of a cat", "a photo of a dog").images[0]
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import diffusers
 import torch
@@ -158,12 +158,12 @@ class CPDSPipeline(DiffusionPipeline):
         for prompts in (prompt, target_prompt):
             if not isinstance(prompts, str) and len(prompts) not in (1, len(images)):
                 raise InputError(f"{len(prompts)} prompts for {len(images)} images: give one, or one for each image")
-        prior = self.prior()
+        prior, progress_bar = self.prior(), cast(Any, self.progress_bar)
         with torch.enable_grad():  # pipelines are often called where it is off
             latent = LatentImage(images, prior, LatentImageConfig(resolution), mask)
-            with self.progress_bar(total=config.num_inference_steps) as bar:
+            with progress_bar(total=config.num_inference_steps) as bar:
                 edit(latent, prior, prompt, target_prompt, config, [Steps(bar), *callbacks])
-        edited = IMAGES.postprocess(latent.preview(), output_type, [False] * len(images))
+        edited: Any = IMAGES.postprocess(latent.preview(), output_type, [False] * len(images))
         return ImagePipelineOutput(edited) if return_dict else (edited,)
 
 
