@@ -102,8 +102,8 @@ def pictures(count: int = 1, height: int = 24, width: int = 40) -> Tensor:
         return randn(0, count, height, width, 3).mul(0.2).add(0.5).clamp(0, 1)
 
 
-def by_cpds(prior: Prior, images: Tensor, steps: int = 2, **kwargs: Any) -> Tensor:
-    config = replace(PRESETS["pds"], num_inference_steps=steps, seed=3)
+def by_cpds(prior: Prior, images: Tensor, **kwargs: Any) -> Tensor:
+    config = replace(PRESETS["pds"], num_inference_steps=2, seed=3)
     latent = LatentImage(images.clone().permute(0, 3, 1, 2).contiguous(), prior, **kwargs)
     edit(latent, prior, "a cat", "a dog", config)
     return latent.preview().permute(0, 2, 3, 1)

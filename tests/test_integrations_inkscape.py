@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +36,16 @@ PAGE = f"""<svg xmlns="http://www.w3.org/2000/svg" xmlns:sodipodi="{SODIPODI}" i
 """
 # in place of cpds: it keeps its arguments, and leaves what it is told to
 FAKE = """
-import json, os, sys
+import json, os, sys, time
 from pathlib import Path
 here = Path(__file__).parent
 words = sys.argv[1:]
 (here / "words.json").write_text(json.dumps([words, {k: os.environ.get(k) for k in ("PYTHONPATH", "PYTHONHOME")}]))
 said = json.loads((here / "said.json").read_text())
 sys.stderr.write(said["stderr"])
+if said["code"] == "never":
+    (here / "pid").write_text(str(os.getpid()))
+    time.sleep(100)
 if said["code"]:
     sys.exit(said["code"])
 flags = dict(word.split("=", 1) for word in words if "=" in word)
@@ -84,17 +89,24 @@ class Script:
         self.command = program(folder / "cpds", sys.executable, str(folder / "fake.py"))
         self.says()
 
-    def says(self, stderr: str = "", code: int = 0, result: bool = True, old: str = FACE, new: str = MOVED) -> None:
+    def says(
+        self, stderr: str = "", code: int | str = 0, result: bool = True, old: str = FACE, new: str = MOVED
+    ) -> None:
         """What the program will do."""
         told = {"stderr": stderr, "code": code, "result": result, "old": old, "new": new}
         (self.folder / "said.json").write_text(json.dumps(told))
 
-    def __call__(self, *ids: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    def start(self, *ids: str, **options: Any) -> subprocess.Popen[str]:
         given = {"prompt": "a cat", "target_prompt": "a dog", "command": self.command} | options
         words = [*(f"--{k}={v}" for k, v in given.items()), *(f"--id={name}" for name in ids)]
         argv = ["python3", str(FOLDER / "cpds_edit.py"), *words, str(self.folder / "page.svg")]
         environment = os.environ | {"PATH": PATH, "PYTHONPATH": str(self.extensions)}
-        return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
+
+    def __call__(self, *ids: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        running = self.start(*ids, **options)
+        stdout, stderr = running.communicate(timeout=120)
+        return subprocess.CompletedProcess(running.args, running.returncode, stdout, stderr)
 
     @property
     def words(self) -> list[str]:
@@ -195,6 +207,33 @@ def test_errors_are_one_sentence_and_nothing_changes(
     done = script(*options.pop("ids", ["face"]), **options)
     assert done.returncode != 0
     assert (done.stdout, done.stderr.strip()) == ("", sentence)
+
+
+def test_what_is_cancelled_ends_cpds_too(script: Script) -> None:
+    script.says(code="never")
+    running = script.start("face")
+    pid = script.folder / "pid"
+    until(lambda: pid.is_file() and bool(pid.read_text()))
+    running.terminate()
+    assert running.communicate(timeout=60)[0] == ""
+    until(lambda: not alive(int(pid.read_text())))
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def until(done: Callable[[], bool]) -> None:
+    """Wait at most a minute."""
+    for _ in range(600):
+        if done():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it never came")
 
 
 @pytest.mark.skipif(SCREEN is None, reason="needs xvfb-run: without a screen Inkscape has no extensions")
