@@ -18,7 +18,7 @@ import inkex
 
 ERROR = "cpds: error: "
 # what Inkscape would draw a path anew from, when it reads d, which the edit has changed
-SHAPES = ("sodipodi:type", "inkscape:original-d", "inkscape:path-effect")
+SHAPES = (("type", "sodipodi"), ("original-d", "inkscape"), ("path-effect", "inkscape"))
 
 
 class EditByPrompt(inkex.EffectExtension):
@@ -35,45 +35,33 @@ class EditByPrompt(inkex.EffectExtension):
         ids = [element.get_id() for element in self.svg.selection]
         if not ids:
             raise inkex.AbortExtension("Nothing is selected: select what may change.")
+        before = {element.get("id"): element.get("d") for element in self.svg.iter()}
         with TemporaryDirectory(prefix="cpds-") as folder:
             source, run = Path(folder, "drawing.svg"), Path(folder, "run")
             self.document.write(str(source))
-            call(
-                [
-                    *(
-                        found(self.options.command),
-                        "svg",
-                        f"--svg_path={source}",
-                        f"--save_path={run}",
-                        "--svg_every=0",
-                    ),
-                    *(f"--prompt={self.options.prompt}", f"--target_prompt={self.options.target_prompt}"),
-                    *("--only", *(f"#{name}" for name in ids)),
-                    *self.settings(),
-                ]
-            )
+            only = ["--only", *(f"#{name}" for name in ids)]
+            call([found(self.options.command), "svg", *only, *self.flags(svg_path=source, save_path=run)])
             try:
-                data = (run / "result.svg").read_bytes()
+                edited = inkex.load_svg((run / "result.svg").read_bytes())
             except OSError as err:
                 raise inkex.AbortExtension("cpds made no result: take out what stops it from More options.") from err
-        edited = inkex.load_svg(data)
         for element in edited.getroot().iter():
-            before = self.svg.getElementById(element.get("id"))
-            if before is not None and before.get("d") != element.get("d"):
+            if element.get("d") != before.get(element.get("id")):
                 for name in SHAPES:
-                    element.attrib.pop(inkex.addNS(name.partition(":")[2], name.partition(":")[0]), None)
+                    element.attrib.pop(inkex.addNS(*name), None)
         self.document = edited
 
-    def settings(self) -> list[str]:
-        """Flags for what is not left to the preset or to cpds."""
+    def flags(self, **paths: Path) -> list[str]:
+        """What the fields say; nothing of what they leave to the preset or to cpds."""
         options = self.options
-        given = {"preset": options.preset, "prior": options.prior, "seed": options.seed}
-        given |= {"guidance_scale": options.strength, "num_inference_steps": options.steps}
+        prompts = {"prompt": options.prompt, "target_prompt": options.target_prompt, "svg_every": 0}
+        others = {"preset": options.preset, "prior": options.prior, "seed": options.seed}
+        others |= {"guidance_scale": options.strength, "num_inference_steps": options.steps}
+        given = paths | prompts | {name: value for name, value in others.items() if value}
         try:
-            more = shlex.split(options.options)
+            return [*(f"--{name}={value}" for name, value in given.items()), *shlex.split(options.options)]
         except ValueError as err:
             raise inkex.AbortExtension(f"More options cannot be read ({err}): close the quotation.") from err
-        return [*(f"--{name}={value}" for name, value in given.items() if value), *more]
 
 
 def found(command: str) -> str:
