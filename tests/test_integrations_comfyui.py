@@ -44,7 +44,7 @@ DRAWING = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 24"><rect id="back" width="32" height="24" fill="#9cf"/>\
 <path id="face" d="M4 4L28 3C30 20 12 30 4 4Z" fill="#f80"/></svg>'
 )
-EDIT = {"prompt": "a cat", "target_prompt": "a dog", "preset": "pds", "strength": 0.0, "steps": 2, "seed": 3}
+EDIT = {"prompt": "a cat", "target_prompt": "a dog", "preset": "pds", "guidance_scale": 0.0, "steps": 2, "seed": 3}
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,13 @@ def test_masks_hold_and_fields_count(comfy: SimpleNamespace, prior: UNetPrior) -
     (edited,) = call(comfy, "CPDSEditImage", prior=prior, **EDIT, **more)
     assert torch.equal(edited, by_cpds(prior, pictures(), mask=mask[None], config=LatentImageConfig(16)))
     assert torch.equal(edited[:, :, 20:], pictures()[:, :, 20:])
-    for field, value in {"strength": 1.0, "steps": 1, "seed": 4, "preset": "dds", "target_prompt": "a cup"}.items():
+    for field, value in {
+        "guidance_scale": 1.0,
+        "steps": 1,
+        "seed": 4,
+        "preset": "dds",
+        "target_prompt": "a cup",
+    }.items():
         (other,) = call(comfy, "CPDSEditImage", prior=prior, **EDIT | {field: value}, **more)
         assert not torch.equal(other, edited), field
 

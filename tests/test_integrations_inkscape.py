@@ -126,7 +126,7 @@ def script(tmp_path: Path, extensions: Path) -> Script:
 def test_the_form_and_the_script_agree() -> None:
     form = ET.parse(FOLDER / "cpds_edit.inx").getroot()
     named = {p.get("name"): p for p in form.iter(f"{INX}param")}
-    assert named.keys() == {*FIELDS, "strength", "steps", "seed"}
+    assert named.keys() == {*FIELDS, "guidance_scale", "steps", "seed"}
     presets = [option.get("value") for option in named["preset"]]
     assert set(presets) <= set(PRESETS_FOR["svg"])
     assert presets[0] == PRESETS_FOR["svg"][0]
@@ -142,7 +142,7 @@ def test_the_script_needs_inkscapes_python_alone() -> None:
 
 
 def test_the_selection_and_the_fields_reach_cpds(script: Script) -> None:
-    more = {"preset": "pds-svg", "strength": "12.5", "steps": "7", "seed": "3", "prior": "a folder/prior"}
+    more = {"preset": "pds-svg", "guidance_scale": "12.5", "steps": "7", "seed": "3", "prior": "a folder/prior"}
     done = script("face", "star", **more, options="--optimize points 'fills' --device cpu")
     assert (done.returncode, done.stderr) == (0, "")
     words = script.words
@@ -157,7 +157,7 @@ def test_the_selection_and_the_fields_reach_cpds(script: Script) -> None:
 
 
 def test_what_is_not_asked_for_is_left_to_cpds(script: Script) -> None:
-    assert script("face", strength="0.0", steps="0", seed="0", prior="", options="").returncode == 0
+    assert script("face", guidance_scale="0.0", steps="0", seed="0", prior="", options="").returncode == 0
     flags = {word.partition("=")[0] for word in script.words if word.startswith("--")}
     assert flags == {"--svg_path", "--save_path", "--svg_every", "--prompt", "--target_prompt", "--only"}
 

@@ -46,22 +46,22 @@ def edit_inputs(kind: str) -> list[io.Input]:
         io.String.Input("target_prompt", multiline=True, tooltip="What it should become."),
         io.Combo.Input("preset", options=list(PRESETS_FOR[kind]), tooltip="`cpds presets` says what each of them is."),
         io.Float.Input(
-            "strength",
+            "guidance_scale",
             default=0.0,
             min=0.0,
             max=200.0,
             step=0.1,
-            tooltip="Guidance scale: how strongly the target prompt is followed; 0: the preset's.",
+            tooltip="How strongly the target prompt is followed; 0: the preset's.",
         ),
         io.Int.Input("steps", default=0, min=0, max=100_000, tooltip="0: the preset's."),
         io.Int.Input("seed", default=0, min=0, max=MAX_SEED, control_after_generate=True),
     ]
 
 
-def config_of(preset: str, strength: float, steps: int, seed: int) -> EditConfig:
+def config_of(preset: str, guidance_scale: float, steps: int, seed: int) -> EditConfig:
     """The preset's settings with those of the others that are not 0."""
     config = PRESETS[preset]
-    guidance = replace(config.guidance, guidance_scale=strength) if strength else config.guidance
+    guidance = replace(config.guidance, guidance_scale=guidance_scale) if guidance_scale else config.guidance
     return replace(config, guidance=guidance, num_inference_steps=steps or config.num_inference_steps, seed=seed)
 
 
@@ -162,7 +162,7 @@ class EditImage(io.ComfyNode):
         prompt: str,
         target_prompt: str,
         preset: str,
-        strength: float,
+        guidance_scale: float,
         steps: int,
         seed: int,
         resolution: int,
@@ -174,7 +174,7 @@ class EditImage(io.ComfyNode):
             images = image[..., :3].permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format)
             held = None if mask is None else mask_of(mask, images)
             latent = LatentImage(images, prior, LatentImageConfig(resolution or None), held)
-            edit(latent, prior, prompt, target_prompt, config_of(preset, strength, steps, seed), [Watch()])
+            edit(latent, prior, prompt, target_prompt, config_of(preset, guidance_scale, steps, seed), [Watch()])
             return io.NodeOutput(latent.preview().permute(0, 2, 3, 1).cpu().contiguous())
 
 
@@ -219,7 +219,7 @@ class EditSVG(io.ComfyNode):
         prompt: str,
         target_prompt: str,
         preset: str,
-        strength: float,
+        guidance_scale: float,
         steps: int,
         seed: int,
         only: str,
@@ -235,7 +235,7 @@ class EditSVG(io.ComfyNode):
             config = SvgConfig(style=style, only=tuple(only.split()))
             page = SvgImage(Document.parse(svg.encode(), "the SVG"), prior, config)
             prompts = (prompt + config.suffix, target_prompt + config.suffix)
-            edit(page, prior, *prompts, config_of(preset, strength, steps, seed), [Watch()])
+            edit(page, prior, *prompts, config_of(preset, guidance_scale, steps, seed), [Watch()])
             return io.NodeOutput(page.svg().decode(), page.preview().permute(0, 2, 3, 1).cpu().contiguous())
 
 

@@ -27,7 +27,7 @@ class EditByPrompt(inkex.EffectExtension):
     def add_arguments(self, pars: ArgumentParser) -> None:
         for name in ("prompt", "target_prompt", "preset", "prior", "command", "options"):
             pars.add_argument(f"--{name}", default="")
-        pars.add_argument("--strength", type=float, default=0.0)
+        pars.add_argument("--guidance_scale", type=float, default=0.0)
         pars.add_argument("--steps", type=int, default=0)
         pars.add_argument("--seed", type=int, default=0)
 
@@ -56,7 +56,7 @@ class EditByPrompt(inkex.EffectExtension):
         options = self.options
         prompts = {"prompt": options.prompt, "target_prompt": options.target_prompt, "svg_every": 0}
         others = {"preset": options.preset, "prior": options.prior, "seed": options.seed}
-        others |= {"guidance_scale": options.strength, "num_inference_steps": options.steps}
+        others |= {"guidance_scale": options.guidance_scale, "num_inference_steps": options.steps}
         given = paths | prompts | {name: value for name, value in others.items() if value}
         try:
             return [*(f"--{name}={value}" for name, value in given.items()), *shlex.split(options.options)]
