@@ -45,7 +45,7 @@ def plain_step(
     )
     direction = guidance.objective.direction(pair, predictions, weights)
     before, after = ([f[1:2] for f in features] for features in (before, after))  # under the prompts
-    cut = cut_loss(before, after, None, guidance.config, guidance.selectors[0], generator.clone_state())
+    cut = cut_loss(before, after, None, guidance.config, guidance.selectors, generator)
     (pull(live, direction) + guidance.config.w_cut * cut).backward()
     assert live.grad is not None
     return live.grad
@@ -85,7 +85,7 @@ def full_pass(
 @contextmanager
 def unfused(prior: Any) -> Iterator[None]:
     """Attention step by step, its matrix in memory."""
-    if not isinstance(prior, UNetPrior):
+    if not hasattr(prior.net, "attn_processors") or not isinstance(prior, UNetPrior):
         with sdpa_kernel(SDPBackend.MATH):
             yield
         return

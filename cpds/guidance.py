@@ -140,7 +140,7 @@ class Guidance:
         undo = target.shape[-2] * target.shape[-1] / 2000 if self.lr_scaling == "area" else 1.0
         if self.contrast:
             with torch.enable_grad():
-                cut = self._cut_loss(before, after, relevance, generator)
+                cut = cut_loss(before, after, relevance, config, self.selectors, generator)
                 loss = undo * config.w_cut * cut
             losses["cut"] = loss.detach()
             gradient = gradient + kept * torch.autograd.grad(loss, live)[0]
@@ -251,7 +251,7 @@ class Guidance:
         """Each branch's predictions at x_t and t, and with `tap` the features of the first branch."""
         kinds = {branch: shared(branch, same) for branch in asked}
         x_t = [kinds[branch].distinct(x) for branch, (x, _) in asked.items()]
-        t = [kinds[branch].distinct(t) for branch, (_, t) in asked.items()]
+        t = [t[: len(x)] for x, (_, t) in zip(x_t, asked.values(), strict=True)]  # one timestep for all views
         prompts = [self.conditioning[b.prompt].repeat(len(x)).distinct(kinds[b]) for b, (x, _) in asked.items()]
         if self.prior.guidance == "embedded":
             scale = GuidanceScale.at(self.config, float(t[0][0]) / len(self.prior.schedule))
@@ -261,22 +261,6 @@ class Guidance:
         found = self.prior.denoise(torch.cat(x_t), torch.cat(t), Conditioning.cat(prompts), tap=tapped)
         eps = [kind.spread(x) for kind, x in zip(kinds.values(), found.eps.split(sizes), strict=True)]
         return eps, tuple(first.spread(f if len(f) == tapped else f[:tapped]) for f in found.features)
-
-    def _cut_loss(
-        self,
-        before: tuple[Features, ...],
-        after: tuple[Features, ...],
-        relevance: Tensor | None,
-        generator: torch.Generator,
-    ) -> Scalar:
-        """Of all edits, each with its own patches."""
-        maps = [None] * self.edits if relevance is None else relevance.chunk(self.edits)
-        halves = zip(*(zip(*(f.chunk(self.edits) for f in half), strict=True) for half in (before, after)), strict=True)
-        losses = [
-            cut_loss(source, target, change, self.config, selector, generator.clone_state())
-            for selector, change, (source, target) in zip(self.selectors, maps, halves, strict=True)
-        ]
-        return torch.stack(losses).sum()
 
     def _unit_rms(self, gradient: Latents) -> Latents:
         """Each edit's gradient, all its views together, at root mean square 1; a zero gradient stays zero."""
