@@ -68,9 +68,10 @@ def capture(
             tokens = output[0] if isinstance(output, tuple) else output
             rows, columns = sides[tap.spatial] if tap.spatial is not None else grid
             count = rows * columns
-            kept = tokens[:samples, -count:] if tap.text_first else tokens[:samples, :count]
+            tokens = tokens[:, -count:] if tap.text_first else tokens[:, :count]
+            kept = tokens.transpose(1, 2).unflatten(2, (rows, columns))[:samples]
             part = len(kept) < len(tokens)  # copied, or it would hold the memory of all
-            features.append(kept.to(torch.float32, copy=part).transpose(1, 2).unflatten(2, (rows, columns)))
+            features.append(kept.to(torch.float32, copy=part))
             if len(features) == len(taps):
                 torch.set_grad_enabled(False)
 
