@@ -14,6 +14,7 @@ from cpds.selection.base import Cells, PatchSelector
 from cpds.types import Features, Patches, Scalar
 
 Square = Float[Tensor, "n n"]
+Chosen = Float[Tensor, "_n d"]  # of one image
 
 
 def pooled(features: Features, size: int) -> Features:
@@ -105,25 +106,49 @@ def cut_loss(
     target: Sequence[Features],
     relevance: Float[Tensor, "b 1 H W"] | None,
     config: GuidanceConfig,
-    selector: PatchSelector,
+    selectors: Sequence[PatchSelector],
     generator: torch.Generator,
 ) -> Scalar:
-    """The contrastive loss on the patches that `selector` picks; summed over layers, patch sizes and images.
+    """The contrastive loss on the patches that are selected; summed over layers, patch sizes and images.
 
-    Images of a batch are thus edited independently of each other, as they are by `pull`. Layers smaller than a patch
-    are skipped. `relevance` is that of the images' latents, if the selector needs it. Gradients reach `target` alone.
+    The images are the views of as many edits as there are `selectors`, one edit's after another's; each edit draws its
+    patches from a copy of `generator`, as if it were alone. So images of a batch are edited independently of each
+    other, as they are by `pull`. Layers smaller than a patch are skipped. `relevance` is that of the images' latents,
+    if a selector needs it. Gradients reach `target` alone.
     """
     if max(min(f.shape[-2:]) for f in source) < min(config.patch_size):
         raise InputError(f"patch_size {config.patch_size} is larger than every feature map: take smaller patches")
+    views = len(source[0]) // len(selectors)
+    edits = [(selector, generator.clone_state()) for selector in selectors]
+    drawing = [edit for edit in edits for _ in range(views)]
     total = target[0].new_zeros(())
     for before, after in zip(source, target, strict=True):
         for size in config.patch_size:
             if min(before.shape[-2:]) < size:
                 continue
-            for seen, tgt in cells(before, after, relevance, size):
-                chosen = selector.select(seen, patch_count(len(seen), config), generator)
+            pairs = []
+            for (selector, draws), (seen, tgt) in zip(drawing, cells(before, after, relevance, size), strict=True):
+                chosen = selector.select(seen, patch_count(len(seen), config), draws)
                 selector.observe(seen)
-                # of one patch, InfoNCE is 0 and the others are not defined
-                loss = LOSSES[config.patch_loss] if len(chosen) > 1 else patch_nce
-                total = total + loss(seen.source[chosen], tgt[chosen], config.temperature)
+                pairs.append((seen.source[chosen], tgt[chosen]))
+            total = total + summed_loss(pairs, config)
     return total
+
+
+def summed_loss(pairs: Sequence[tuple[Chosen, Chosen]], config: GuidanceConfig) -> Scalar:
+    """The sum of the images' losses; those of one kind and size as one, as many small products take long."""
+    alike: dict[int, list[tuple[Chosen, Chosen]]] = {}
+    for pair in pairs:
+        alike.setdefault(len(pair[0]), []).append(pair)
+    losses = []
+    for n, some in alike.items():
+        # of one patch, InfoNCE is 0 and the others are not defined
+        loss = LOSSES[config.patch_loss] if n > 1 else patch_nce
+        if loss is patch_nce and len(some) > 1:
+            source, target = (torch.stack(each) for each in zip(*some, strict=True))
+            logits = (source @ target.mT / config.temperature).flatten(0, 1)
+            right = torch.arange(n, device=logits.device).repeat(len(some))
+            losses.append(cross_entropy(logits, right, reduction="sum") / n)
+        else:
+            losses += [loss(source, target, config.temperature) for source, target in some]
+    return losses[0] if len(losses) == 1 else torch.stack(losses).sum()

@@ -1,7 +1,8 @@
 """One edit step: prior, source and edited latents in; the gradient that is the edit out.
 
 At the step's cost: the branches that the objective names, in one batch without gradient; with the contrastive loss one
-of them (the edited latents under the target prompt) with gradient from the tapped features down.
+of them (the edited latents under the target prompt) with gradient from the tapped features down. Edits of one source
+share what is asked of it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
+from cpds.alike import DIFFERENT, Alike, alike_views
 from cpds.config import GuidanceConfig
 from cpds.contrast import cut_loss
 from cpds.errors import InputError
@@ -20,13 +23,14 @@ from cpds.objectives.base import Branch, EditPair, Half, Objective, Predictions,
 from cpds.objectives.losses import proximity_loss
 from cpds.objectives.table import OBJECTIVES
 from cpds.parts import imported, require_kind
-from cpds.priors.base import Conditioning, Prediction, Prior
+from cpds.priors.base import Conditioning, Prior
 from cpds.relevance import RelevanceMaps
 from cpds.selection.base import PatchSelector
 from cpds.selection.make import make_selector
 from cpds.types import Features, Latents, Scalar, Timesteps
 
 BEFORE, AFTER = Branch("source", "source"), Branch("target", "target")  # whose features the contrastive loss compares
+HALVES: tuple[Half, Half] = ("source", "target")
 ORDER = (BEFORE, Branch("source", "null"), Branch("target", "null"), AFTER)  # in the batch; others come after
 
 
@@ -78,7 +82,7 @@ class Guidance:
             raise InputError(f"method {config.method} has no option {unknown[0]}: it has {known}")
         require_guidance(prior, config)
         self.edits = len(prompts)
-        self._maps = RelevanceMaps(prior, seed)
+        self._maps, self._same = RelevanceMaps(prior, seed), WeakTensorKeyDictionary()
         self.set_prompts(prompts, targets)
         self.levels = NoiseLevels(self.objective, config, prior.schedule, steps)
         self.selectors = list(selectors or (self._selector(seed) for _ in prompts))
@@ -100,7 +104,9 @@ class Guidance:
         every = self.prior.embed([*prompts, *targets, self.config.negative_prompt])
         source, target, null = every.split([self.edits, self.edits, 1])
         self.conditioning = {"source": source, "target": target, "null": null}
+        self._prompts = tuple(prompts)
         self._maps.clear()
+        self._same.clear()
 
     def step(self, source: Latents, target: Latents, step: int, generator: torch.Generator) -> StepResult:
         """One step's gradient for `target`; neither argument receives any. All randomness is from `generator` (CPU).
@@ -110,14 +116,15 @@ class Guidance:
         if len(source) % self.edits:
             raise ValueError(f"{len(source)} views cannot be shared out among {self.edits} edits")
         config = self.config
-        relevance = self.relevance(source)
+        relevance, same = self.relevance(source), self._alike(source)
         source, target = source.detach(), target.detach()
         t = self.levels.draw(step, generator)
         pair = EditPair.draw(source, target, t, generator, self.edits)
         if config.reestimate_noise:
-            pair = self._reestimated(pair)
+            pair = self._reestimated(pair, same)
         live = target.clone().requires_grad_()
-        predictions, before, after = self._predict(pair, live, self.levels.weights(pair, step, relevance))
+        predictions, before, after = self._predict(pair, live, self.levels.weights(pair, step, relevance), same)
+        asked = [*predictions.eps, *[BEFORE] * config.reestimate_noise]
         direction = self._direction(pair, predictions)
         kept = self._kept(direction)
         direction = kept * direction
@@ -125,7 +132,7 @@ class Guidance:
             "timestep": float(t),
             "direction": float(direction.square().mean().sqrt()),
             # through the network, maps aside, which are made once for a view
-            "samples": float(len(target) * (len(predictions.eps) + config.reestimate_noise)),
+            "samples": float(sum(shared(branch, same).count(len(target)) for branch in asked)),
         }
         gradient = config.w_direction * direction
         losses = {"direction": config.w_direction * (target * direction).sum()}
@@ -133,7 +140,7 @@ class Guidance:
         undo = target.shape[-2] * target.shape[-1] / 2000 if self.lr_scaling == "area" else 1.0
         if self.contrast:
             with torch.enable_grad():
-                cut = self._cut_loss(before, after, relevance, generator)
+                cut = cut_loss(before, after, relevance, config, self.selectors, generator)
                 loss = undo * config.w_cut * cut
             losses["cut"] = loss.detach()
             gradient = gradient + kept * torch.autograd.grad(loss, live)[0]
@@ -155,14 +162,20 @@ class Guidance:
         if not (self.config.localize or selecting):
             return None
         prompts = self.conditioning["source"], self.conditioning["target"]
-        return self._maps.of(source, *prompts, self.edits)
+        return self._maps.of(source, *prompts, self.edits, self._alike(source))
 
-    def _reestimated(self, pair: EditPair) -> EditPair:
+    def _alike(self, source: Latents) -> Alike:
+        """Which views are the same to the prior before the edit."""
+        if source not in self._same:
+            self._same[source] = alike_views(source, self._prompts)
+        return self._same[source]
+
+    def _reestimated(self, pair: EditPair, same: Alike) -> EditPair:
         """With eps + (1 - s) (v(x_t) + z - eps) for eps, after RFDS-Rev (Yang 2024), here of the source."""
         schedule = self.prior.schedule
         with torch.no_grad():
             x_t = pair.noised("source", schedule)
-            found = self._denoise(pair.t, x_t, [BEFORE]).eps
+            (found,), _ = self._denoise({BEFORE: (x_t, pair.t)}, same)
             s = schedule.flow_time_at(pair.t).to(found).view(-1, 1, 1, 1)
             seen = found - schedule.denoised(x_t, found, pair.t) + pair.source
         return replace(pair, eps=pair.eps + (1 - s) * (seen - pair.eps))
@@ -186,16 +199,16 @@ class Guidance:
         return kept.to(direction).view(-1, 1, 1, 1)
 
     def _predict(
-        self, pair: EditPair, live: Latents, levels: tuple[Weights, ...]
+        self, pair: EditPair, live: Latents, levels: tuple[Weights, ...], same: Alike
     ) -> tuple[Predictions, tuple[Features, ...], tuple[Features, ...]]:
         """The objective's predictions, and with the contrastive loss the features of both halves.
 
         `live` are the target's latents that the latter's gradient is taken in.
         """
-        n, contrast = len(pair.source), {BEFORE, AFTER} if self.contrast else set()
+        contrast = {BEFORE, AFTER} if self.contrast else set()
         scale = self._scale(levels[0].time)
-        spared = not (scale.mixes or self.objective.reads_null)
-        named: set[Any] = {b for b in self.objective.branches if not (spared and b[1] == "null")} | contrast
+        spared = set() if self.objective.reads_null else {half for half in HALVES if scale.omega(half) == 1}
+        named: set[Any] = {b for b in self.objective.branches if not (b[1] == "null" and b[0] in spared)} | contrast
         branches: list[Branch] = sorted(named, key=lambda b: (ORDER.index(b) if b in ORDER else len(ORDER), b))
         fixed = [branch for branch in branches if not (contrast and branch == AFTER)]
         moved, coupling = self.levels.moved(pair), levels[0].coupling
@@ -204,17 +217,17 @@ class Guidance:
             x_t: dict[tuple[Half, int], Latents] = {
                 (half, at): moved[at].noised(half, self.prior.schedule, coupling) for half, at in halves
             }
-            t = torch.cat([moved[branch.at].t for branch in fixed])
-            found = self._denoise(t, torch.cat([x_t[branch.half, branch.at] for branch in fixed]), fixed)
-        eps = dict(zip(fixed, found.eps.split(n), strict=True))
+            asked = {branch: (x_t[branch.half, branch.at], moved[branch.at].t) for branch in fixed}
+            found, before = self._denoise(asked, same, tap=self.contrast)
+        eps = dict(zip(fixed, found, strict=True))
         after: tuple[Features, ...] = ()
         if contrast:
             with torch.enable_grad():
                 x_live = replace(pair, target=live).noised("target", self.prior.schedule, coupling)
-                found_live = self._denoise(pair.t, x_live, [AFTER])
-            eps[AFTER], after = found_live.eps.detach(), found_live.features
+                (found_live,), after = self._denoise({AFTER: (x_live, pair.t)}, DIFFERENT, tap=True)
+            eps[AFTER] = found_live.detach()
             self._check(after)
-        return Predictions(eps, scale, x_t, levels), tuple(f[:n] for f in found.features), after
+        return Predictions(eps, scale, x_t, levels), before, after
 
     def _check(self, features: Sequence[Features]) -> None:
         """InputError unless a prior's features are what the contrastive loss can take."""
@@ -232,31 +245,22 @@ class Guidance:
         mixed = self.prior.guidance == "classifier-free"
         return GuidanceScale.at(self.config, time) if mixed else GuidanceScale.true(self.config)
 
-    def _denoise(self, t: Timesteps, x_t: Latents, branches: Sequence[Branch]) -> Prediction:
-        """Of as many views of each branch as there are timesteps for it."""
-        views = len(x_t) // len(branches)
-        conditioning = [self.conditioning[branch.prompt].repeat(views) for branch in branches]
+    def _denoise(
+        self, asked: Mapping[Branch, tuple[Latents, Timesteps]], same: Alike, *, tap: bool = False
+    ) -> tuple[list[Latents], tuple[Features, ...]]:
+        """Each branch's predictions at x_t and t, and with `tap` the features of the first branch."""
+        kinds = {branch: shared(branch, same) for branch in asked}
+        x_t = [kinds[branch].distinct(x) for branch, (x, _) in asked.items()]
+        t = [t[: len(x)] for x, (_, t) in zip(x_t, asked.values(), strict=True)]  # one timestep for all views
+        prompts = [self.conditioning[b.prompt].repeat(len(x)).distinct(kinds[b]) for b, (x, _) in asked.items()]
         if self.prior.guidance == "embedded":
-            scale = GuidanceScale.at(self.config, float(t[0]) / len(self.prior.schedule))
-            scales = [scale.target if branch.half == "target" else scale.source for branch in branches]
-            conditioning = [c.at_scale(omega) for c, omega in zip(conditioning, scales, strict=True)]
-        return self.prior.denoise(x_t, t, Conditioning.cat(conditioning), tap=self.contrast)
-
-    def _cut_loss(
-        self,
-        before: tuple[Features, ...],
-        after: tuple[Features, ...],
-        relevance: Tensor | None,
-        generator: torch.Generator,
-    ) -> Scalar:
-        """Of all edits, each with its own patches."""
-        maps = [None] * self.edits if relevance is None else relevance.chunk(self.edits)
-        halves = zip(*(zip(*(f.chunk(self.edits) for f in half), strict=True) for half in (before, after)), strict=True)
-        losses = [
-            cut_loss(source, target, change, self.config, selector, generator.clone_state())
-            for selector, change, (source, target) in zip(self.selectors, maps, halves, strict=True)
-        ]
-        return torch.stack(losses).sum()
+            scale = GuidanceScale.at(self.config, float(t[0][0]) / len(self.prior.schedule))
+            prompts = [text.at_scale(scale.omega(branch.half)) for text, branch in zip(prompts, asked, strict=True)]
+        sizes = [len(x) for x in x_t]
+        first, tapped = next(iter(kinds.values())), sizes[0] if tap else 0
+        found = self.prior.denoise(torch.cat(x_t), torch.cat(t), Conditioning.cat(prompts), tap=tapped)
+        eps = [kind.spread(x) for kind, x in zip(kinds.values(), found.eps.split(sizes), strict=True)]
+        return eps, tuple(first.spread(f if len(f) == tapped else f[:tapped]) for f in found.features)
 
     def _unit_rms(self, gradient: Latents) -> Latents:
         """Each edit's gradient, all its views together, at root mean square 1; a zero gradient stays zero."""
@@ -264,6 +268,11 @@ class Guidance:
         flat = flat / flat.abs().amax(1, keepdim=True).clamp(min=1e-30)  # first, so that no square overflows
         rms = flat.square().mean(1, keepdim=True).sqrt()
         return (flat / rms.clamp(min=1e-30)).view_as(gradient)
+
+
+def shared(branch: Branch, same: Alike) -> Alike:
+    """Which views of a branch are the same, where those of the source are the `same` under the edits' own prompts."""
+    return same if branch.half == "source" and branch.prompt != "target" else DIFFERENT
 
 
 def mean_metrics(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -45,6 +45,12 @@ class GuidanceScale:
         omega = config.true_guidance_scale
         return cls(omega, omega, config.guidance_parallel, config.guidance_rescale, mixes=omega != 1)
 
+    def omega(self, half: Literal["source", "target"]) -> float:
+        """A half's weight; 1, no guidance, where predictions are not mixed."""
+        if not self.mixes:
+            return 1.0
+        return self.target if half == "target" else self.source
+
     def mix(self, omega: float, cond: Latents, uncond: Latents, x_t: Latents, sigma: Tensor) -> Latents:
         """eps_uncond + omega (eps_cond - eps_uncond)  (Ho & Salimans 2021), normalized if asked for.
 

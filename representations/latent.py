@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from cpds.alike import alike
 from cpds.errors import InputError
 from cpds.images import SourceImage, open_source, png, resized, to_pil, working_size
 from cpds.masks import edit_mask, fitting, to_cells
@@ -60,8 +61,8 @@ class LatentImage:
         short = self.config.resolution or prior.image_size
         self.size = working_size(height, width, short, prior.size_multiple)
         with torch.no_grad():
-            work = resized(self.image, self.size)
-            self._source: Latents = prior.encode(work)
+            same = alike(image)
+            self._source: Latents = same.spread(prior.encode(resized(same.distinct(self.image), self.size)))
         self.z = self._source.clone().requires_grad_()
         self.file: SourceImage | None = None
         self.mask = None if mask is None else mask.to(prior.device)

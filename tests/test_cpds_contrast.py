@@ -60,7 +60,30 @@ def cut(
     **settings: Any,
 ) -> Tensor:
     config = GuidanceConfig(patch_size=sizes, n_patches=n, temperature=TAU, **settings)
-    return cut_loss(source, target, None, config, RandomPatches(), torch.Generator().manual_seed(seed))
+    return cut_loss(source, target, None, config, [RandomPatches()], torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("patch_loss", ["infonce", "hdce"])
+@pytest.mark.parametrize("views", [1, 2])
+def test_edits_together_are_the_sum_of_edits_alone(views: int, patch_loss: Any) -> None:
+    """With the draws that each has alone; some choose fewer patches than others."""
+
+    class Fewer(RandomPatches):
+        def select(self, cells: Cells, n: int, generator: torch.Generator) -> Tensor:
+            return super().select(cells, n // 2, generator)
+
+    shapes, selectors = [(4, 4), (2, 3)], [RandomPatches(), Fewer(), RandomPatches()]
+    source, target = ([maps(10 * k + i, 3 * views, 3, *s) for i, s in enumerate(shapes)] for k in (0, 1))
+    target = [x.requires_grad_() for x in target]
+    config = GuidanceConfig(n_patches=5, patch_loss=patch_loss)
+    together = cut_loss(source, target, None, config, selectors, torch.Generator().manual_seed(3))
+    alone = target[0].new_zeros(())
+    for i, selector in enumerate(selectors):
+        before, after = ([x[i * views : (i + 1) * views] for x in half] for half in (source, target))
+        alone = alone + cut_loss(before, after, None, config, [selector], torch.Generator().manual_seed(3))
+    torch.testing.assert_close(together, alone)
+    for a, b in zip(*(torch.autograd.grad(x, target) for x in (together, alone)), strict=True):
+        torch.testing.assert_close(a, b)
 
 
 @pytest.mark.parametrize("tau", [0.07, 1.0])
@@ -157,7 +180,7 @@ def test_a_selector_sees_each_images_cells_and_their_relevance() -> None:
     source, target = ([maps(10 * k + i, 2, 3, h, w) for i, (h, w) in enumerate([(4, 6), (2, 3)])] for k in (0, 1))
     relevance, selector = maps(5, 2, 1, 8, 12), Recorder()
     config = GuidanceConfig(patch_size=(1, 2))
-    cut_loss(source, target, relevance, config, selector, torch.Generator())
+    cut_loss(source, target, relevance, config, [selector], torch.Generator())
     expected = [(0, 1, (4, 6)), (0, 2, (2, 3)), (1, 1, (2, 3)), (1, 2, (1, 1))]
     assert [cells.grid for cells in selector.seen] == [grid for *_, grid in expected for _ in range(2)]
     for i, cells in enumerate(selector.seen):

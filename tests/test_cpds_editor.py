@@ -48,7 +48,7 @@ class GaussianPrior:
     def embed(self, prompts: Sequence[str]) -> Conditioning:
         return Conditioning({"embeds": torch.tensor([[MEANS[p]] for p in prompts])})
 
-    def denoise(self, x_t: Tensor, t: Tensor, conditioning: Conditioning, *, tap: bool = False) -> Prediction:
+    def denoise(self, x_t: Tensor, t: Tensor, conditioning: Conditioning, *, tap: int = 0) -> Prediction:
         alpha, factor = (x.float().view(-1, 1, 1, 1) for x in self.gain(t))
         self.calls_left -= 1
         broken = torch.nan if self.calls_left < 0 else 1.0

@@ -138,7 +138,7 @@ def test_every_sample_through_the_network_is_counted(
         seen = 0
 
         def denoise(
-            self, x_t: torch.Tensor, t: torch.Tensor, conditioning: Conditioning, *, tap: bool = False
+            self, x_t: torch.Tensor, t: torch.Tensor, conditioning: Conditioning, *, tap: int = 0
         ) -> Prediction:
             self.seen += len(x_t)
             return super().denoise(x_t, t, conditioning, tap=tap)
@@ -154,9 +154,7 @@ def test_every_sample_through_the_network_is_counted(
 class Bent(GaussianPrior):
     """Not linear in x_t, for what cancels under a Gaussian: noises and steps of DDPM inversion."""
 
-    def denoise(
-        self, x_t: torch.Tensor, t: torch.Tensor, conditioning: Conditioning, *, tap: bool = False
-    ) -> Prediction:
+    def denoise(self, x_t: torch.Tensor, t: torch.Tensor, conditioning: Conditioning, *, tap: int = 0) -> Prediction:
         found = super().denoise(x_t, t, conditioning, tap=tap)
         return replace(found, eps=found.eps + 0.1 * torch.sin(3 * x_t))
 

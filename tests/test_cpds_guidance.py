@@ -165,6 +165,11 @@ def watch(prior: UNetPrior, note: Callable[..., None], name: str, run: Callable[
         ("cpds", {"patch_selector": "learned", "selector_every": 1}, 3, 1),  # learning costs no pass
         ("cds", {"w_cut": 0.0}, 4, 0),
         ("cpds", {"w_cut": 0.0}, 4, 0),
+        ("dds", {"guidance_scale": 1.0}, 2, 0),  # where guidance is 1, the prompt alone counts
+        ("dds", {"guidance_scale": 1.0, "source_guidance_scale": 2.0}, 3, 0),
+        ("cpds", {"source_guidance_scale": 1.0}, 2, 1),
+        ("cpds", {"guidance_schedule": "interval", "t_max": 0.2}, 1, 1),
+        ("csd", {"guidance_scale": 1.0}, 3, 0),  # whose formula reads the unconditional prediction
     ],
 )
 def test_samples_through_the_network(
@@ -226,7 +231,7 @@ def test_gradient_mode_and_hooks_are_left_as_they_were(prior: UNetPrior) -> None
     assert torch.is_grad_enabled()
     text = prior.embed([SOURCE])
     with pytest.raises(RuntimeError, match="channels"):  # fails inside the network
-        prior.denoise(randn(0, 1, 5, 8, 8), torch.tensor([500]), text, tap=True)
+        prior.denoise(randn(0, 1, 5, 8, 8), torch.tensor([500]), text, tap=1)
     assert torch.is_grad_enabled()
     assert hooks() == 0
 

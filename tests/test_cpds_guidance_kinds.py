@@ -26,7 +26,7 @@ class Embedded(GaussianFlow):
         super().__init__(guidance=guidance)
         self.scales: list[float] = []
 
-    def denoise(self, x_t: Tensor, t: Tensor, conditioning: Conditioning, *, tap: bool = False) -> Prediction:
+    def denoise(self, x_t: Tensor, t: Tensor, conditioning: Conditioning, *, tap: int = 0) -> Prediction:
         scale = conditioning.tensors.get("guidance")
         self.scales += [] if scale is None else scale.tolist()
         found = super().denoise(x_t, t, conditioning).eps

@@ -61,7 +61,7 @@ def predicted(prior: Any) -> tuple[Tensor, int]:
     x = randn(0, 1, prior.vae.config.latent_channels, 8, 8)
     if type(prior).__name__ == "Flux2Prior":
         x = randn(0, 1, 16, 4, 4)
-    found = prior.denoise(x, torch.tensor([500]), prior.embed(["a cat"]), tap=True)
+    found = prior.denoise(x, torch.tensor([500]), prior.embed(["a cat"]), tap=1)
     return found.eps, len(found.features)
 
 

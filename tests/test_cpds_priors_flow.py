@@ -46,7 +46,7 @@ class GaussianFlow:
     def embed(self, prompts: Sequence[str]) -> Conditioning:
         return Conditioning({"mean": torch.cat([MEANS[p] for p in prompts])})
 
-    def denoise(self, x_t: Tensor, t: Tensor, conditioning: Conditioning, *, tap: bool = False) -> Prediction:
+    def denoise(self, x_t: Tensor, t: Tensor, conditioning: Conditioning, *, tap: int = 0) -> Prediction:
         self.asked.append((t, x_t))
         v = velocity(x_t, self.schedule.at(t)[1].float().view(-1, 1, 1, 1), conditioning["mean"])
         return Prediction(self.schedule.to_epsilon(v, x_t, t))

@@ -119,7 +119,7 @@ def test_shapes_of_latents_and_features(full: tuple[str, Any]) -> None:
     if name == "z-image":  # whose positions are looked up in a table that is made on the CPU
         return
     text = Conditioning({key: torch.empty(1, *shape, device=META) for key, shape in TEXT[name].items()})
-    found = prior.denoise(z, torch.tensor([500]), text, tap=True)
+    found = prior.denoise(z, torch.tensor([500]), text, tap=1)
     assert found.eps.shape == z.shape
     assert [tuple(f.shape[1:]) for f in found.features] == [(d, rows, 2 * columns) for d, rows, columns in features]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import randn
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import nn
 
@@ -91,10 +92,22 @@ def test_tapped_features_are_laid_out_as_images(model: tuple[Published, UNetPrio
     h, w = published.image_size // 8, wide * published.image_size // 8
     assert tuple(latents.shape) == (2, 4, h, w)
     text = Conditioning({"embeds": torch.empty(2, 77, published.unet["cross_attention_dim"], device=META)})
-    got = prior.denoise(latents, torch.tensor([500, 500]), text, tap=True)
+    got = prior.denoise(latents, torch.tensor([500, 500]), text, tap=2)
     assert tuple(got.eps.shape) == (2, 4, h, w)
     assert [tuple(f.shape) for f in got.features] == [
         *[(2, 1280, h // 4, w // 4)] * 3,
         *[(2, 640, h // 2, w // 2)] * 3,
         *[(2, 320, h, w)] * 3,
     ]
+
+
+@pytest.mark.parametrize("tap", [1, 3])
+def test_features_are_those_of_the_first_samples_and_hold_no_others(prior: UNetPrior, tap: int) -> None:
+    x, text = randn(0, 3, 4, 8, 8), prior.embed(["a cat", "a dog", ""])
+    t = torch.tensor([500, 500, 500])
+    with torch.no_grad():
+        every, some = (prior.denoise(x, t, text, tap=n) for n in (3, tap))
+    assert torch.equal(every.eps, some.eps)
+    for whole, part in zip(every.features, some.features, strict=True):
+        assert torch.equal(whole[:tap], part)
+        assert part.untyped_storage().nbytes() == part.nbytes

@@ -159,7 +159,7 @@ def test_attention_backends_agree(families: Get, name: str) -> None:
     family = families(name)
     other = loaded(family.folder, attention_backend="_native_math")
     x, t = randn(0, 1, *family.prior.encode(images(32, 32)).shape[1:]), torch.tensor([400])
-    one, two = (p.denoise(x, t, p.embed(["a cat"]), tap=True) for p in (family.prior, other))
+    one, two = (p.denoise(x, t, p.embed(["a cat"]), tap=1) for p in (family.prior, other))
     torch.testing.assert_close(one.eps, two.eps, rtol=1e-4, atol=1e-5)
 
 
@@ -234,7 +234,7 @@ def test_on_a_gpu_everything_is_where_it_computes(families: Get, name: str) -> N
         if family.name == "flux-dev":
             text = text.at_scale(2.0)
         z = prior.encode(images(32, 32, 2).to("cuda:0"))
-        found = prior.denoise(z, torch.tensor([400, 300]), text, tap=True)
+        found = prior.denoise(z, torch.tensor([400, 300]), text, tap=2)
         prior.decode(z)
         assert found.eps.device == z.device
     assert not record.count("mixed devices"), record

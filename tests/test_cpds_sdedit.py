@@ -35,9 +35,7 @@ class Points:
 
     decode = embed = encode
 
-    def denoise(
-        self, x_t: torch.Tensor, t: torch.Tensor, conditioning: Conditioning, *, tap: bool = False
-    ) -> Prediction:
+    def denoise(self, x_t: torch.Tensor, t: torch.Tensor, conditioning: Conditioning, *, tap: int = 0) -> Prediction:
         self.seen.append(int(t[0]))
         clean = torch.where(conditioning["embeds"].view(-1, 1, 1, 1) > 0, self.guided, self.unguided)
         alpha, sigma = (x[t].to(x_t).view(-1, 1, 1, 1) for x in (self.schedule.alpha, self.schedule.sigma))
@@ -79,7 +77,7 @@ def test_skip_is_the_share_left_out(steps: int, skip: float, left: int) -> None:
 def test_the_more_is_skipped_the_closer_to_the_source() -> None:
     class Nothing(Points):
         def denoise(
-            self, x_t: torch.Tensor, t: torch.Tensor, conditioning: Conditioning, *, tap: bool = False
+            self, x_t: torch.Tensor, t: torch.Tensor, conditioning: Conditioning, *, tap: int = 0
         ) -> Prediction:
             return Prediction(torch.zeros_like(x_t))
 

@@ -66,6 +66,19 @@ def test_an_edit_mixes_no_devices_and_is_the_cpus(
     torch.testing.assert_close(edited, wanted)
 
 
+def test_edits_of_one_image_share_its_samples_on_the_device_too(prior: UNetPrior, device_prior: UNetPrior) -> None:
+    config, found = replace(CONFIG, guidance=replace(GUIDANCE, patch_selector="relevance")), []
+    for each in (prior, device_prior):
+        with labelled_device() as record:
+            image = LatentImage(images().repeat(3, 1, 1, 1), each)
+            state = start(image, each, ["a cat"] * 3, ["a dog", "a bird", "a fish"], config)
+            samples = Recorder(lambda _, result: result.metrics["samples"])
+            found.append(run(state, [samples]).representation.preview())
+        assert record.faults() == ""
+        assert samples.notes == [2 + 3 * 2] * 2  # eight of what would be twelve
+    torch.testing.assert_close(found[1], found[0])
+
+
 @pytest.mark.parametrize("keep_unchanged", [False, True])
 def test_a_preview_waits_for_nothing(device_prior: UNetPrior, keep_unchanged: bool) -> None:
     with labelled_device() as record:

@@ -39,7 +39,7 @@ def outcome(prior: Prior, text: Conditioning) -> dict[str, Tensor]:
     text = Conditioning({name: x.to(prior.device) for name, x in text.tensors.items()}).repeat(2)
     with torch.no_grad():
         z = prior.encode(images)
-        found = prior.denoise(z, timestep(prior).expand(2), text.at_scale(2.0), tap=True)
+        found = prior.denoise(z, timestep(prior).expand(2), text.at_scale(2.0), tap=2)
         decoded = prior.decode(z)
     settings = replace(PRESETS["cpds"].guidance, patch_selector="random", n_patches=8)
     changed = z + 0.3 * randn(1, *z.shape).to(prior.device)

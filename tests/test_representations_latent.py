@@ -1,6 +1,7 @@
 """An image as its latent: sizes, masks, and pixels that nobody edited."""
 
 from pathlib import Path
+from typing import Any
 
 import icc
 import numpy as np
@@ -351,3 +352,14 @@ def test_every_image_needs_its_prompts(prior: UNetPrior) -> None:
         edit(image, prior, ["a cat", "a dog"], ["a pig"], ROUGH)
     with pytest.raises(ValueError, match="2 views cannot be shared out among 3 edits"):
         edit(image, prior, ["a cat"] * 3, ["a pig"] * 3, ROUGH)
+
+
+def test_equal_images_are_encoded_once_and_start_from_the_same_bits(prior: UNetPrior, monkeypatch: Any) -> None:
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))[[0, 1, 0, 0]]
+    seen, encode = [], prior.encode
+    monkeypatch.setattr(prior, "encode", lambda x: seen.append(len(x)) or encode(x))
+    z = LatentImage(images, prior, LatentImageConfig(32)).z.detach()
+    assert seen == [2]
+    assert torch.equal(z[0], z[2])
+    assert torch.equal(z[0], z[3])
+    torch.testing.assert_close(z, torch.cat([encode(image) for image in images.split(1)]))

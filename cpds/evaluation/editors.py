@@ -30,7 +30,7 @@ class Counted:
         vars(self).update({name: getattr(prior, name) for name in dir(prior) if not name.startswith("_")})
         self.denoise, self._denoise, self.samples = self._count, prior.denoise, 0
 
-    def _count(self, x_t: Latents, t: Timesteps, conditioning: Conditioning, *, tap: bool = False) -> Prediction:
+    def _count(self, x_t: Latents, t: Timesteps, conditioning: Conditioning, *, tap: int = 0) -> Prediction:
         self.samples += len(x_t)
         return self._denoise(x_t, t, conditioning, tap=tap)
 

@@ -132,7 +132,7 @@ class PriorStructure:
         eps = torch.randn(z[:1].shape, generator=torch.Generator().manual_seed(self.seed)).to(z).expand_as(z)
         t = torch.full((len(z),), self.t)  # on the CPU, where the schedule is
         noised = self.prior.schedule.add_noise(z, eps, t)
-        return self.prior.denoise(noised, t, self.text.repeat(len(z)), tap=True).features[-1]
+        return self.prior.denoise(noised, t, self.text.repeat(len(z)), tap=len(z)).features[-1]
 
     def __call__(self, a: Images, b: Images) -> Scores:
         return structure_distance(self.features(a), self.features(b))

@@ -119,19 +119,21 @@ class Predictions:
     def __getitem__(self, branch: tuple[Half, Prompt] | tuple[Half, Prompt, int]) -> Latents:
         named = Branch(*branch)  # pyright: ignore[reportArgumentType]
         if named not in self.eps:
-            raise InputError(f"the objective reads {tuple(branch)}, which is not among the branches that it names")
+            also = ", or reads_null is not set" if named.prompt == "null" else ""
+            raise InputError(
+                f"the objective reads {tuple(branch)}, which is not among the branches that it names{also}"
+            )
         return self.eps[named]
 
     def guided(self, half: Half, prompt: Prompt | None = None, instead_of: Prompt = "null", at: int = 0) -> Latents:
         """Classifier-free guidance of a half, under its own prompt and away from no prompt unless others are named.
 
-        Of a prior that is guided otherwise it is the prediction under the prompt as it is.
+        Without guidance, or of a prior that is guided otherwise, it is the prediction under the prompt as it is.
         """
-        cond = self[half, prompt or half, at]
-        if not self.scale.mixes:
+        cond, omega = self[half, prompt or half, at], self.scale.omega(half)
+        if omega == 1:
             return cond
         uncond = self[half, instead_of, at]
-        omega = self.scale.target if half == "target" else self.scale.source
         return self.scale.mix(omega, cond, uncond, self.x_t[half, at], self.levels[at].sigma)
 
     def clean(self, half: Half, eps: Latents, at: int = 0) -> Latents:
@@ -155,7 +157,7 @@ class Objective:
     stride). `clean`: whether it divides by alpha (then no timestep may be pure noise). `localizes`: whether it weighs
     with `weights.changes` itself; else the whole direction is. `contrast`: whether the contrastive loss on
     self-attention features goes with it. `reads_null`: whether it reads the prediction without a prompt for itself; one
-    that does so for guidance alone is spared it where the prior mixes none.
+    that does so for guidance alone is spared it where guidance is 1, or the prior mixes none.
     """
 
     direction: Callable[[EditPair, Predictions, Weights], Latents]

@@ -7,8 +7,9 @@ from typing import Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from cpds.alike import Alike
 from cpds.schedule import NoiseSchedule
-from cpds.types import Features, Images, Latents, Timesteps
+from cpds.types import Images, Latents, TappedFeatures, Timesteps
 
 # How a prior is guided: by mixing predictions with and without the prompt (classifier-free), by a scale that its
 # network takes as an input (FLUX.1 dev), or not at all, as it was distilled to few steps.
@@ -35,6 +36,10 @@ class Conditioning:
         parts = {name: x.split(list(sizes)) for name, x in self.tensors.items()}
         return [Conditioning({name: x[i] for name, x in parts.items()}) for i in range(len(sizes))]
 
+    def distinct(self, same: Alike) -> "Conditioning":
+        """Those of rows that are the same only once."""
+        return Conditioning({k: same.distinct(x) for k, x in self.tensors.items()})
+
     def repeat(self, batch: int) -> "Conditioning":
         """Every prompt repeated for its share of a batch of views."""
         return Conditioning({k: x.repeat_interleave(batch // len(self), 0) for k, x in self.tensors.items()})
@@ -53,10 +58,10 @@ class Conditioning:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One branch's raw noise prediction, and the tapped self-attention outputs in the network's order."""
+    """Raw noise predictions, and the tapped self-attention outputs in the network's order."""
 
     eps: Latents
-    features: tuple[Features, ...] = ()
+    features: tuple[TappedFeatures, ...] = ()
 
 
 @runtime_checkable
@@ -87,9 +92,9 @@ class Prior(Protocol):
         """
         ...
 
-    def denoise(self, x_t: Latents, t: Timesteps, conditioning: Conditioning, *, tap: bool = False) -> Prediction:
-        """Noise prediction of one branch, guided only as far as `guidance` is embedded; with `tap` also the
-        self-attention outputs.
+    def denoise(self, x_t: Latents, t: Timesteps, conditioning: Conditioning, *, tap: int = 0) -> Prediction:
+        """Noise prediction of each sample, guided only as far as `guidance` is embedded; of the first `tap` samples
+        also the self-attention outputs (of others too, if that is easier: they are not looked at).
 
         Gradients, where enabled, reach `x_t` through the features alone: nothing after the last tap is recorded.
         """

@@ -166,13 +166,13 @@ class DiffusersPrior:
                 stacklevel=4,
             )
 
-    def denoise(self, x_t: Latents, t: Timesteps, conditioning: Conditioning, *, tap: bool = False) -> Prediction:
+    def denoise(self, x_t: Latents, t: Timesteps, conditioning: Conditioning, *, tap: int = 0) -> Prediction:
         grid = (x_t.shape[-2] // self.patch, x_t.shape[-1] // self.patch)
-        with capture(self._taps if tap else [], grid, weights_move=self._weights_move) as features:
+        with capture(self._taps if tap else [], grid, samples=tap, weights_move=self._weights_move) as features:
             output = self.predict(x_t.to(self.net.dtype), t, conditioning)
         with torch.no_grad():
             eps = self.schedule.to_epsilon(output.float(), x_t, t)
-        return Prediction(eps, tuple(f.float() for f in features))
+        return Prediction(eps, tuple(features))
 
 
 def discrete_schedule(scheduler: Any, fingerprint: str) -> NoiseSchedule:

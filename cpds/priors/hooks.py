@@ -48,9 +48,10 @@ def middle(taps: Sequence[Tap]) -> list[Tap]:
 
 @contextmanager
 def capture(
-    taps: Sequence[Tap], grid: tuple[int, int] = (0, 0), *, weights_move: bool = False
+    taps: Sequence[Tap], grid: tuple[int, int] = (0, 0), *, samples: int | None = None, weights_move: bool = False
 ) -> Iterator[list[Features]]:
-    """Collect the tapped outputs as (b, d, h, w) while the block runs. `grid`: rows and columns of the image's tokens.
+    """Collect the tapped outputs of the first `samples` (none: of all) as (b, d, h, w) float32 while the block runs.
+    `grid`: rows and columns of the image's tokens.
 
     After the last one, gradients are switched off for what remains of the forward pass: no loss of ours looks there.
     `weights_move`: they leave the device after each layer (group offload); what the backward pass needs of them stays.
@@ -68,7 +69,9 @@ def capture(
             rows, columns = sides[tap.spatial] if tap.spatial is not None else grid
             count = rows * columns
             tokens = tokens[:, -count:] if tap.text_first else tokens[:, :count]
-            features.append(tokens.transpose(1, 2).unflatten(2, (rows, columns)))
+            kept = tokens.transpose(1, 2).unflatten(2, (rows, columns))[:samples]
+            part = len(kept) < len(tokens)  # copied, or it would hold the memory of all
+            features.append(kept.to(torch.float32, copy=part))
             if len(features) == len(taps):
                 torch.set_grad_enabled(False)
 

@@ -92,7 +92,7 @@ def look(prior: Prior, pairs: Sequence[Pair], generator: torch.Generator) -> Ite
             low, high = (round(share * len(prior.schedule)) for share in (0.05, 0.95))
             t = torch.randint(low, high + 1, (1,), generator=generator).expand(len(part))
             noise = torch.randn(latents.shape, generator=generator).to(latents)
-            found = prior.denoise(prior.schedule.add_noise(latents, noise, t), t, prompts, tap=True)
+            found = prior.denoise(prior.schedule.add_noise(latents, noise, t), t, prompts, tap=len(part))
             for layer in found.features:
                 for size in SIZES:
                     for i, (seen, _) in enumerate(cells(layer, layer, relevance, size)):
