@@ -37,7 +37,7 @@ def alike(x: Tensor, marks: Sequence[object] = ()) -> Alike:
     """The rows of `x` (b, ...) that are equal to the bit and have equal marks, if there are marks."""
     if len(x) == 1:
         return DIFFERENT
-    rows = zip((row.tobytes() for row in x.detach().cpu().numpy()), marks or [None] * len(x), strict=True)
+    rows = zip((row.tobytes() for row in x.detach().float().cpu().numpy()), marks or [None] * len(x), strict=True)
     found: dict[object, int] = {}
     kind = [found.setdefault(row, len(found)) for row in rows]
     if len(found) == len(x):
