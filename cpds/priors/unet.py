@@ -64,15 +64,18 @@ class UNetPrior(DiffusersPrior):
         return self._read([prompt])
 
     def _read(self, prompts: Sequence[str]) -> Conditioning:
+        return Conditioning({"embeds": self.text_encoder(self.ids(prompts).to(self.device))[0].float()})
+
+    def ids(self, prompts: Sequence[str]) -> Tensor:
+        """(b, n) tokens, cut and padded to what the text encoder takes."""
         _, longest = self.reader()
-        ids = self.tokenizer(
+        return self.tokenizer(
             self.pipeline.maybe_convert_prompt(list(prompts), self.tokenizer),  # words of several vectors
             padding="max_length",
             max_length=longest,
             truncation=True,
             return_tensors="pt",
         ).input_ids
-        return Conditioning({"embeds": self.text_encoder(ids.to(self.device))[0].float()})
 
     def reader(self) -> tuple[Any, int]:
         longest = min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
