@@ -13,6 +13,8 @@ from cpds.errors import InputError
 from cpds.guidance import Guidance, StepResult
 from cpds.guidance_scale import settled
 from cpds.objectives.base import Objective
+from cpds.objectives.losses import pull
+from cpds.optimizers import OPTIMIZERS
 from cpds.parts import require_kind
 from cpds.polish import polish, proposed, require_latents
 from cpds.presets import PRESETS
@@ -21,8 +23,6 @@ from cpds.rendered import Rendered
 from cpds.representation import ParamGroup, Representation, Revisable
 from cpds.selection.base import PatchSelector
 from cpds.state import Callback, EditState, finite
-
-OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
 class EditDiverged(RuntimeError):
@@ -121,7 +121,7 @@ def run(state: EditState, callbacks: Sequence[Callback] = ()) -> EditState:
             raise InputError(
                 "what was rendered has no gradient to the parameters: neither render nor encode may detach"
             )
-        latents.backward(result.gradient)
+        pull(latents, result.gradient).backward()  # `latents.backward(gradient)` would import sympy first
         update(state, result)
         representation.project()
         state.step += 1

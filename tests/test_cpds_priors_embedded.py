@@ -16,7 +16,12 @@ from cpds.priors.options import PriorOptions
 from cpds.priors.unet import UNetPrior
 
 HEAVY = {"diffusers", "transformers", "peft", "accelerate", "scipy", "sympy", "torchvision", "torch._dynamo"}
-PROMPTS = ["a cat face on a blue background", "", "Ünïcode  ETC: 123's, <|endoftext|> \n<3 \U0001f431", "a red heart " * 12]
+PROMPTS = [
+    "a cat face on a blue background",
+    "",
+    "Ünïcode  ETC: 123's, <|endoftext|> \n<3 \U0001f431",
+    "a red heart " * 12,
+]
 
 
 @pytest.fixture(scope="module")

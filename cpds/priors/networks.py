@@ -148,7 +148,9 @@ class Up(nn.Module):
 class Block(nn.Module):
     """Residual blocks at one scale, each with a spatial transformer where there is attention; then a step in scale."""
 
-    def __init__(self, resnets: list[Residual], attentions: list[SpatialTransformer], scaling: Down | Up | None) -> None:
+    def __init__(
+        self, resnets: list[Residual], attentions: list[SpatialTransformer], scaling: Down | Up | None
+    ) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(resnets)
         if attentions:
@@ -181,9 +183,7 @@ class UNet(Network):
             return SpatialTransformer(widths[i], c.cross_attention_dim, c.attention_head_dim[i], groups)
 
         self.conv_in = nn.Conv2d(c.in_channels, widths[0], 3, padding=1)
-        self.time_embedding = nn.ModuleDict(
-            {"linear_1": nn.Linear(widths[0], time), "linear_2": nn.Linear(time, time)}
-        )
+        self.time_embedding = nn.ModuleDict({"linear_1": nn.Linear(widths[0], time), "linear_2": nn.Linear(time, time)})
         self.down_blocks, self.up_blocks = nn.ModuleList(), nn.ModuleList()
         skips = [widths[0]]  # channels of what the way up takes from the way down
         for i, width in enumerate(widths):

@@ -44,7 +44,10 @@ class TextEncoder(Network):
         c = self.config
         width, eps = c.hidden_size, c.layer_norm_eps
         sizes = {"token_embedding": c.vocab_size, "position_embedding": c.max_position_embeddings}
-        self.embeddings = nn.ModuleDict({name: nn.Embedding(size, width) for name, size in sizes.items()})
+        empty = {
+            name: torch.empty(size, width) for name, size in sizes.items()
+        }  # no random start: that loads a compiler
+        self.embeddings = nn.ModuleDict({name: nn.Embedding.from_pretrained(x) for name, x in empty.items()})
         layers = [Layer(width, c.intermediate_size, c.num_attention_heads, eps) for _ in range(c.num_hidden_layers)]
         self.encoder = nn.ModuleDict({"layers": nn.ModuleList(layers)})
         self.final_layer_norm = nn.LayerNorm(width, eps)
