@@ -115,15 +115,28 @@ def cut_loss(
     """
     if max(min(f.shape[-2:]) for f in source) < min(config.patch_size):
         raise InputError(f"patch_size {config.patch_size} is larger than every feature map: take smaller patches")
-    total = target[0].new_zeros(())
+    total, found, picked = target[0].new_zeros(()), list[tuple[Tensor, Tensor]](), list[Tensor]()
     for before, after in zip(source, target, strict=True):
         for size in config.patch_size:
             if min(before.shape[-2:]) < size:
                 continue
             for seen, tgt in cells(before, after, relevance, size):
-                chosen = selector.select(seen, patch_count(len(seen), config), generator)
+                picked.append(selector.select(seen, patch_count(len(seen), config), generator))
                 selector.observe(seen)
-                # of one patch, InfoNCE is 0 and the others are not defined
-                loss = LOSSES[config.patch_loss] if len(chosen) > 1 else patch_nce
-                total = total + loss(seen.source[chosen], tgt[chosen], config.temperature)
+                found.append((seen.source, tgt))
+    for (src, tgt), chosen in zip(found, together(picked, total.device), strict=True):
+        # of one patch, InfoNCE is 0 and the others are not defined
+        loss = LOSSES[config.patch_loss] if len(chosen) > 1 else patch_nce
+        total = total + loss(src[chosen], tgt[chosen], config.temperature)
     return total
+
+
+def together(picked: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Indices (of any number each) on `device`, in one copy for all that are elsewhere."""
+    away = [i for i, chosen in enumerate(picked) if chosen.device != device]
+    found = list(picked)
+    if away:
+        moved = torch.cat([picked[i] for i in away]).to(device).split([len(picked[i]) for i in away])
+        for i, chosen in zip(away, moved, strict=True):
+            found[i] = chosen
+    return found

@@ -22,7 +22,7 @@ from cpds.priors.base import Prior
 from cpds.rendered import Rendered
 from cpds.representation import ParamGroup, Representation, Revisable
 from cpds.selection.base import PatchSelector
-from cpds.state import Callback, EditState, finite
+from cpds.state import Callback, EditState, fetched, finite, finite_flags
 
 
 class EditDiverged(RuntimeError):
@@ -122,7 +122,7 @@ def run(state: EditState, callbacks: Sequence[Callback] = ()) -> EditState:
                 "what was rendered has no gradient to the parameters: neither render nor encode may detach"
             )
         pull(latents, result.gradient).backward()  # `latents.backward(gradient)` would import sympy first
-        update(state, result)
+        result = update(state, result)
         representation.project()
         state.step += 1
         if isinstance(representation, Revisable):
@@ -136,17 +136,29 @@ def run(state: EditState, callbacks: Sequence[Callback] = ()) -> EditState:
 
 
 @torch.no_grad()
-def update(state: EditState, result: StepResult) -> None:
-    """The optimizer's step. Raises EditDiverged, the parameters left as they were, where it meets NaN or infinity."""
+def update(state: EditState, result: StepResult) -> StepResult:
+    """The optimizer's step; the result with its numbers on the host, for which alone a GPU is waited for.
+
+    Raises EditDiverged, the parameters left as they were, where it meets NaN or infinity.
+    """
     parameters = [x for g in state.optimizer.param_groups for x in g["params"]]
     before = [x.clone() for x in parameters]
     gradients = [x.grad for x in parameters if x.grad is not None]
-    if finite([*result.losses.values(), result.gradient, *gradients]):
-        state.optimizer.step()
-        moments = [v for per in state.optimizer.state.values() for v in per.values() if isinstance(v, Tensor)]
-        if finite([*parameters, *moments]):
-            filter_updates(state.representation.param_groups(), before)
-            return
+    state.optimizer.step()
+    moments = [v for per in state.optimizer.state.values() for v in per.values() if isinstance(v, Tensor)]
+    flags = finite_flags([*result.losses.values(), result.gradient, *gradients, *parameters, *moments])
+    losses, metrics, whole = (
+        {f"{part}.{k}": v for k, v in values.items()}
+        for part, values in (("loss", result.losses), ("metric", result.metrics), ("finite", dict(enumerate(flags))))
+    )
+    numbers = fetched({**losses, **metrics, **whole})
+    if all(numbers[name] for name in whole):
+        filter_updates(state.representation.param_groups(), before)
+        return StepResult(
+            result.gradient,
+            {k: torch.tensor(numbers[f"loss.{k}"], dtype=v.dtype) for k, v in result.losses.items()},
+            {k: numbers[f"metric.{k}"] for k in result.metrics},
+        )
     for x, good in zip(parameters, before, strict=True):
         x.copy_(good)
     bad = [name for name, loss in result.losses.items() if not finite([loss])]

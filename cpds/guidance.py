@@ -32,11 +32,14 @@ ORDER = (BEFORE, Branch("source", "null"), Branch("target", "null"), AFTER)  # i
 
 @dataclass(frozen=True)
 class StepResult:
-    """One step's gradient in latent space, as it is to be applied; its parts' values and metrics are for the log."""
+    """One step's gradient in latent space, as it is to be applied; its parts' values and metrics are for the log.
+
+    Numbers that are computed where the prior is stay there: `state.fetched` brings all at once.
+    """
 
     gradient: Latents
     losses: dict[str, Scalar]
-    metrics: dict[str, float]
+    metrics: dict[str, float | Scalar]
 
 
 class Guidance:
@@ -121,9 +124,9 @@ class Guidance:
         direction = self._direction(pair, predictions)
         kept = self._kept(direction)
         direction = kept * direction
-        metrics = {
+        metrics: dict[str, float | Scalar] = {
             "timestep": float(t),
-            "direction": float(direction.square().mean().sqrt()),
+            "direction": direction.square().mean().sqrt(),
             # through the network, maps aside, which are made once for a view
             "samples": float(len(target) * (len(predictions.eps) + config.reestimate_noise)),
         }
@@ -137,7 +140,7 @@ class Guidance:
                 loss = undo * config.w_cut * cut
             losses["cut"] = loss.detach()
             gradient = gradient + kept * torch.autograd.grad(loss, live)[0]
-            metrics["cut"] = float(cut.detach()) / self.edits
+            metrics["cut"] = cut.detach() / self.edits
             if (step + 1) % config.selector_every == 0:
                 metrics |= mean_metrics([selector.update() for selector in self.selectors])
         if config.normalize_gradient:

@@ -10,7 +10,7 @@ from cpds.errors import InputError
 from cpds.priors.base import Conditioning
 from cpds.priors.diffusers_prior import DiffusersPrior, discrete_schedule
 from cpds.priors.hooks import Tap, self_attentions
-from cpds.schedule import NoiseSchedule
+from cpds.schedule import NoiseSchedule, filled
 from cpds.types import Latents, Timesteps
 
 
@@ -82,7 +82,7 @@ class UNetPrior(DiffusersPrior):
         return self.tokenizer, longest
 
     def predict(self, x_t: Latents, t: Timesteps, conditioning: Conditioning) -> Tensor:
-        return self.net(x_t, t.to(self.device), conditioning["embeds"].to(self.net.dtype)).sample
+        return self.net(x_t, filled(t, self.device), conditioning["embeds"].to(self.net.dtype)).sample
 
 
 class SDXLPrior(UNetPrior):
@@ -115,4 +115,4 @@ class SDXLPrior(UNetPrior):
         height, width = (side * self.vae_factor for side in x_t.shape[-2:])
         time_ids = torch.tensor([[height, width, 0, 0, height, width]], dtype=x_t.dtype, device=x_t.device)
         added = {"text_embeds": conditioning["pooled"].to(x_t), "time_ids": time_ids.expand(len(x_t), -1)}
-        return self.net(x_t, t.to(self.device), conditioning["embeds"].to(x_t), added_cond_kwargs=added).sample
+        return self.net(x_t, filled(t, self.device), conditioning["embeds"].to(x_t), added_cond_kwargs=added).sample

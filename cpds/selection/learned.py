@@ -60,12 +60,12 @@ class Learning:
     def select(self, cells: Cells, n: int, generator: torch.Generator) -> Indices:
         scores = self.score(self._padded(cells.source))
         if scores is None or n >= len(cells):
-            return by_chance(len(cells), n, generator, cells.source.device)
+            return by_chance(len(cells), n, generator)
         return scores.topk(n).indices
 
     def observe(self, cells: Cells) -> None:
         labels = drift_labels(cells.source, cells.target)
-        kept = by_chance(len(cells), KEPT, self.generator, cells.source.device)
+        kept = by_chance(len(cells), KEPT, self.generator).to(cells.source.device)
         self.x.append(self._padded(cells.source[kept]))
         self.y.append(labels[kept])
 
