@@ -19,6 +19,7 @@ from cpds.parts import require_kind
 from cpds.polish import polish, proposed, require_latents
 from cpds.presets import PRESETS
 from cpds.priors.base import Prior
+from cpds.profiling import timed
 from cpds.rendered import Rendered
 from cpds.representation import ParamGroup, Representation, Revisable
 from cpds.selection.base import PatchSelector
@@ -107,13 +108,16 @@ def base_rates(config: EditConfig, groups: Sequence[ParamGroup]) -> list[tuple[P
 def run(state: EditState, callbacks: Sequence[Callback] = ()) -> EditState:
     """Optimize until the last step. Raises EditDiverged, with the last good parameters in place, on NaN."""
     representation, config = state.representation, state.config
-    for callback in callbacks:
-        callback.started(state)
+    with timed("callbacks and files"):
+        for callback in callbacks:
+            callback.started(state)
     while state.step < config.num_inference_steps:
         generator = step_generator(config.seed, state.step)
         view = representation.sample_view(state.step, generator)
-        latents = state.rendered.latents(view)
-        result = state.guidance.step(state.rendered.source_latents(view), latents, state.step, generator)
+        with timed("renderer"):
+            latents, source = state.rendered.latents(view), state.rendered.source_latents(view)
+        with timed("guidance"):
+            result = state.guidance.step(source, latents, state.step, generator)
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(config, group["base"], state.step, latents.shape[-1] * latents.shape[-2])
         state.optimizer.zero_grad()
@@ -121,17 +125,21 @@ def run(state: EditState, callbacks: Sequence[Callback] = ()) -> EditState:
             raise InputError(
                 "what was rendered has no gradient to the parameters: neither render nor encode may detach"
             )
-        pull(latents, result.gradient).backward()  # `latents.backward(gradient)` would import sympy first
-        result = update(state, result)
-        representation.project()
+        with timed("renderer's backward"):
+            pull(latents, result.gradient).backward()  # `latents.backward(gradient)` would import sympy first
+        with timed("optimizer"):
+            result = update(state, result)
+            representation.project()
         state.step += 1
         if isinstance(representation, Revisable):
             representation.revise(state.step, config.num_inference_steps, partial(proposed, state))
-        for callback in callbacks:
-            callback.stepped(state, result)
+        with timed("callbacks and files"):
+            for callback in callbacks:
+                callback.stepped(state, result)
     polish(state)
-    for callback in callbacks:
-        callback.finished(state)
+    with timed("callbacks and files"):
+        for callback in callbacks:
+            callback.finished(state)
     return state
 
 

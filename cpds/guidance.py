@@ -21,6 +21,7 @@ from cpds.objectives.losses import proximity_loss
 from cpds.objectives.table import OBJECTIVES
 from cpds.parts import imported, require_kind
 from cpds.priors.base import Conditioning, Prediction, Prior
+from cpds.profiling import timed
 from cpds.relevance import RelevanceMaps
 from cpds.selection.base import PatchSelector
 from cpds.selection.make import make_selector
@@ -100,7 +101,8 @@ class Guidance:
         for name, texts in {"prompt": prompts, "target prompt": targets}.items():
             if not all(text.strip() for text in texts):
                 raise InputError(f"the {name} is empty: say in words what the image shows")
-        every = self.prior.embed([*prompts, *targets, self.config.negative_prompt])
+        with timed("prompts"):
+            every = self.prior.embed([*prompts, *targets, self.config.negative_prompt])
         source, target, null = every.split([self.edits, self.edits, 1])
         self.conditioning = {"source": source, "target": target, "null": null}
         self._maps.clear()
@@ -135,11 +137,12 @@ class Guidance:
         # 2000 / (h w) belongs to the direction alone: the other losses undo what the learning rate holds of it
         undo = target.shape[-2] * target.shape[-1] / 2000 if self.lr_scaling == "area" else 1.0
         if self.contrast:
-            with torch.enable_grad():
+            with torch.enable_grad(), timed("contrast"):
                 cut = self._cut_loss(before, after, relevance, generator)
                 loss = undo * config.w_cut * cut
             losses["cut"] = loss.detach()
-            gradient = gradient + kept * torch.autograd.grad(loss, live)[0]
+            with timed("contrast's backward"):
+                gradient = gradient + kept * torch.autograd.grad(loss, live)[0]
             metrics["cut"] = cut.detach() / self.edits
             if (step + 1) % config.selector_every == 0:
                 metrics |= mean_metrics([selector.update() for selector in self.selectors])
@@ -243,7 +246,8 @@ class Guidance:
             scale = GuidanceScale.at(self.config, float(t[0]) / len(self.prior.schedule))
             scales = [scale.target if branch.half == "target" else scale.source for branch in branches]
             conditioning = [c.at_scale(omega) for c, omega in zip(conditioning, scales, strict=True)]
-        return self.prior.denoise(x_t, t, Conditioning.cat(conditioning), tap=self.contrast)
+        with timed("guidance forwards"):
+            return self.prior.denoise(x_t, t, Conditioning.cat(conditioning), tap=self.contrast)
 
     def _cut_loss(
         self,
