@@ -5,16 +5,10 @@ from typing import Any
 
 import torch
 
-WRAPPED = (
-    "add_param_group",
-    "zero_grad",
-    "state_dict",
-    "load_state_dict",
-    "step",
-)  # by what matters to compilers alone
+WRAPPED = ("add_param_group", "zero_grad", "state_dict", "load_state_dict", "step")  # for compilers' sake
 
 
-def eager(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+def eager(kind: type[torch.optim.Optimizer]) -> Any:
     """`kind` with the same arithmetic, for loops that are not compiled.
 
     torch wraps these methods so that torch.compile leaves them alone. Each wrapper imports the compiler when it is

@@ -49,7 +49,7 @@ class Residual(nn.Module):
         self.time_emb_proj = None if time is None else nn.Linear(time, out)
         self.conv_shortcut = None if channels == out else nn.Conv2d(channels, out, 1)
 
-    def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, time: Any = None) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
         if self.time_emb_proj is not None:
             h = h + self.time_emb_proj(F.silu(time))[:, :, None, None]
@@ -169,6 +169,10 @@ class Block(nn.Module):
 
 class UNet(Network):
     """Noise prediction (Stable Diffusion's layout, with attention at every scale). `config`: diffusers'."""
+
+    down_blocks: Any  # lists of Block
+    up_blocks: Any
+    mid_block: Any
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__(config)
