@@ -121,17 +121,20 @@ def cut_loss(
     views = len(source[0]) // len(selectors)
     edits = [(selector, generator.clone_state()) for selector in selectors]
     drawing = [edit for edit in edits for _ in range(views)]
-    total = target[0].new_zeros(())
+    groups, picked = list[list[tuple[Patches, Patches]]](), list[Tensor]()
     for before, after in zip(source, target, strict=True):
         for size in config.patch_size:
             if min(before.shape[-2:]) < size:
                 continue
-            pairs = []
+            groups.append([])
             for (selector, draws), (seen, tgt) in zip(drawing, cells(before, after, relevance, size), strict=True):
-                chosen = selector.select(seen, patch_count(len(seen), config), draws)
+                picked.append(selector.select(seen, patch_count(len(seen), config), draws))
                 selector.observe(seen)
-                pairs.append((seen.source[chosen], tgt[chosen]))
-            total = total + summed_loss(pairs, config)
+                groups[-1].append((seen.source, tgt))
+    total = target[0].new_zeros(())
+    chosen = iter(together(picked, total.device))
+    for group in groups:
+        total = total + summed_loss([(src[i], tgt[i]) for (src, tgt), i in zip(group, chosen, strict=False)], config)
     return total
 
 
@@ -152,3 +155,14 @@ def summed_loss(pairs: Sequence[tuple[Chosen, Chosen]], config: GuidanceConfig) 
         else:
             losses += [loss(source, target, config.temperature) for source, target in some]
     return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+
+def together(picked: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Indices (of any number each) on `device`, in one copy for all that are elsewhere."""
+    away = [i for i, chosen in enumerate(picked) if chosen.device != device]
+    found = list(picked)
+    if away:
+        moved = torch.cat([picked[i] for i in away]).to(device).split([len(picked[i]) for i in away])
+        for i, chosen in zip(away, moved, strict=True):
+            found[i] = chosen
+    return found

@@ -13,16 +13,17 @@ from cpds.errors import InputError
 from cpds.guidance import Guidance, StepResult
 from cpds.guidance_scale import settled
 from cpds.objectives.base import Objective
+from cpds.objectives.losses import pull
+from cpds.optimizers import OPTIMIZERS
 from cpds.parts import require_kind
 from cpds.polish import polish, proposed, require_latents
 from cpds.presets import PRESETS
 from cpds.priors.base import Prior
+from cpds.profiling import timed
 from cpds.rendered import Rendered
 from cpds.representation import ParamGroup, Representation, Revisable
 from cpds.selection.base import PatchSelector
-from cpds.state import Callback, EditState, finite
-
-OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+from cpds.state import Callback, EditState, fetched, finite, finite_flags
 
 
 class EditDiverged(RuntimeError):
@@ -107,13 +108,16 @@ def base_rates(config: EditConfig, groups: Sequence[ParamGroup]) -> list[tuple[P
 def run(state: EditState, callbacks: Sequence[Callback] = ()) -> EditState:
     """Optimize until the last step. Raises EditDiverged, with the last good parameters in place, on NaN."""
     representation, config = state.representation, state.config
-    for callback in callbacks:
-        callback.started(state)
+    with timed("callbacks and files"):
+        for callback in callbacks:
+            callback.started(state)
     while state.step < config.num_inference_steps:
         generator = step_generator(config.seed, state.step)
         view = representation.sample_view(state.step, generator)
-        latents = state.rendered.latents(view)
-        result = state.guidance.step(state.rendered.source_latents(view), latents, state.step, generator)
+        with timed("renderer"):
+            latents, source = state.rendered.latents(view), state.rendered.source_latents(view)
+        with timed("guidance"):
+            result = state.guidance.step(source, latents, state.step, generator)
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(config, group["base"], state.step, latents.shape[-1] * latents.shape[-2])
         state.optimizer.zero_grad()
@@ -121,32 +125,48 @@ def run(state: EditState, callbacks: Sequence[Callback] = ()) -> EditState:
             raise InputError(
                 "what was rendered has no gradient to the parameters: neither render nor encode may detach"
             )
-        latents.backward(result.gradient)
-        update(state, result)
-        representation.project()
+        with timed("renderer's backward"):
+            pull(latents, result.gradient).backward()  # `latents.backward(gradient)` would import sympy first
+        with timed("optimizer"):
+            result = update(state, result)
+            representation.project()
         state.step += 1
         if isinstance(representation, Revisable):
             representation.revise(state.step, config.num_inference_steps, partial(proposed, state))
-        for callback in callbacks:
-            callback.stepped(state, result)
+        with timed("callbacks and files"):
+            for callback in callbacks:
+                callback.stepped(state, result)
     polish(state)
-    for callback in callbacks:
-        callback.finished(state)
+    with timed("callbacks and files"):
+        for callback in callbacks:
+            callback.finished(state)
     return state
 
 
 @torch.no_grad()
-def update(state: EditState, result: StepResult) -> None:
-    """The optimizer's step. Raises EditDiverged, the parameters left as they were, where it meets NaN or infinity."""
+def update(state: EditState, result: StepResult) -> StepResult:
+    """The optimizer's step; the result with its numbers on the host, for which alone a GPU is waited for.
+
+    Raises EditDiverged, the parameters left as they were, where it meets NaN or infinity.
+    """
     parameters = [x for g in state.optimizer.param_groups for x in g["params"]]
     before = [x.clone() for x in parameters]
     gradients = [x.grad for x in parameters if x.grad is not None]
-    if finite([*result.losses.values(), result.gradient, *gradients]):
-        state.optimizer.step()
-        moments = [v for per in state.optimizer.state.values() for v in per.values() if isinstance(v, Tensor)]
-        if finite([*parameters, *moments]):
-            filter_updates(state.representation.param_groups(), before)
-            return
+    state.optimizer.step()
+    moments = [v for per in state.optimizer.state.values() for v in per.values() if isinstance(v, Tensor)]
+    flags = finite_flags([*result.losses.values(), result.gradient, *gradients, *parameters, *moments])
+    losses, metrics, whole = (
+        {f"{part}.{k}": v for k, v in values.items()}
+        for part, values in (("loss", result.losses), ("metric", result.metrics), ("finite", dict(enumerate(flags))))
+    )
+    numbers = fetched({**losses, **metrics, **whole})
+    if all(numbers[name] for name in whole):
+        filter_updates(state.representation.param_groups(), before)
+        return StepResult(
+            result.gradient,
+            {k: torch.tensor(numbers[f"loss.{k}"], dtype=v.dtype) for k, v in result.losses.items()},
+            {k: numbers[f"metric.{k}"] for k in result.metrics},
+        )
     for x, good in zip(parameters, before, strict=True):
         x.copy_(good)
     bad = [name for name, loss in result.losses.items() if not finite([loss])]

@@ -24,6 +24,7 @@ from cpds.objectives.losses import proximity_loss
 from cpds.objectives.table import OBJECTIVES
 from cpds.parts import imported, require_kind
 from cpds.priors.base import Conditioning, Prior
+from cpds.profiling import timed
 from cpds.relevance import RelevanceMaps
 from cpds.selection.base import PatchSelector
 from cpds.selection.make import make_selector
@@ -36,11 +37,14 @@ ORDER = (BEFORE, Branch("source", "null"), Branch("target", "null"), AFTER)  # i
 
 @dataclass(frozen=True)
 class StepResult:
-    """One step's gradient in latent space, as it is to be applied; its parts' values and metrics are for the log."""
+    """One step's gradient in latent space, as it is to be applied; its parts' values and metrics are for the log.
+
+    Numbers that are computed where the prior is stay there: `state.fetched` brings all at once.
+    """
 
     gradient: Latents
     losses: dict[str, Scalar]
-    metrics: dict[str, float]
+    metrics: dict[str, float | Scalar]
 
 
 class Guidance:
@@ -101,7 +105,8 @@ class Guidance:
         for name, texts in {"prompt": prompts, "target prompt": targets}.items():
             if not all(text.strip() for text in texts):
                 raise InputError(f"the {name} is empty: say in words what the image shows")
-        every = self.prior.embed([*prompts, *targets, self.config.negative_prompt])
+        with timed("prompts"):
+            every = self.prior.embed([*prompts, *targets, self.config.negative_prompt])
         source, target, null = every.split([self.edits, self.edits, 1])
         self.conditioning = {"source": source, "target": target, "null": null}
         self._prompts = tuple(prompts)
@@ -128,9 +133,9 @@ class Guidance:
         direction = self._direction(pair, predictions)
         kept = self._kept(direction)
         direction = kept * direction
-        metrics = {
+        metrics: dict[str, float | Scalar] = {
             "timestep": float(t),
-            "direction": float(direction.square().mean().sqrt()),
+            "direction": direction.square().mean().sqrt(),
             # through the network, maps aside, which are made once for a view
             "samples": float(sum(shared(branch, same).count(len(target)) for branch in asked)),
         }
@@ -139,12 +144,13 @@ class Guidance:
         # 2000 / (h w) belongs to the direction alone: the other losses undo what the learning rate holds of it
         undo = target.shape[-2] * target.shape[-1] / 2000 if self.lr_scaling == "area" else 1.0
         if self.contrast:
-            with torch.enable_grad():
+            with torch.enable_grad(), timed("contrast"):
                 cut = cut_loss(before, after, relevance, config, self.selectors, generator)
                 loss = undo * config.w_cut * cut
             losses["cut"] = loss.detach()
-            gradient = gradient + kept * torch.autograd.grad(loss, live)[0]
-            metrics["cut"] = float(cut.detach()) / self.edits
+            with timed("contrast's backward"):
+                gradient = gradient + kept * torch.autograd.grad(loss, live)[0]
+            metrics["cut"] = cut.detach() / self.edits
             if (step + 1) % config.selector_every == 0:
                 metrics |= mean_metrics([selector.update() for selector in self.selectors])
         if config.normalize_gradient:
@@ -258,7 +264,8 @@ class Guidance:
             prompts = [text.at_scale(scale.omega(branch.half)) for text, branch in zip(prompts, asked, strict=True)]
         sizes = [len(x) for x in x_t]
         first, tapped = next(iter(kinds.values())), sizes[0] if tap else 0
-        found = self.prior.denoise(torch.cat(x_t), torch.cat(t), Conditioning.cat(prompts), tap=tapped)
+        with timed("guidance forwards"):
+            found = self.prior.denoise(torch.cat(x_t), torch.cat(t), Conditioning.cat(prompts), tap=tapped)
         eps = [kind.spread(x) for kind, x in zip(kinds.values(), found.eps.split(sizes), strict=True)]
         return eps, tuple(first.spread(f if len(f) == tapped else f[:tapped]) for f in found.features)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from cpds.errors import InputError
 from cpds.masks import to_cells
 from cpds.priors.base import Prior
+from cpds.profiling import timed
 from cpds.representation import InLatentSpace, Mask, Masked, Representation, Source, View
 from cpds.types import Images, Latents
 
@@ -91,7 +92,8 @@ class Rendered(Generic[View]):
                 f"an image of {width}x{height} px cannot be encoded: render at multiples of "
                 f"{self.prior.size_multiple} px, {self.prior.image_size} for the shorter side where you can choose"
             )
-        return self.prior.encode(images.to(self.prior.device))
+        with timed("encoding"):
+            return self.prior.encode(images.to(self.prior.device))
 
 
 def _require_same_size(mask: Tensor, image: Tensor) -> None:

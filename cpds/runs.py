@@ -27,6 +27,7 @@ CHECKPOINT, METRICS, RESULT, COMPARISON, GIF, FRAMES = (
     "trajectory.gif",
     "frames",
 )
+PROFILE = "profile.txt"
 EXPORT, FORMATS = "result", ("svg", "svgz", "ply")  # the edited thing's own: result.svg, and svg/ of the trajectory
 
 
@@ -84,7 +85,7 @@ class RunFolder:
 
     def _files(self) -> list[str]:
         exports = [name for form in self.formats for name in (f"{EXPORT}.{form}", form)]
-        return [CONFIG, CHECKPOINT, METRICS, RESULT, COMPARISON, GIF, FRAMES, *exports]
+        return [CONFIG, CHECKPOINT, METRICS, RESULT, COMPARISON, GIF, FRAMES, PROFILE, *exports]
 
     def create(self, key: RunKey, request: Mapping[str, Any], around: Mapping[str, Any]) -> None:
         """Claim an empty place for a new run. InputError if it is taken or cannot be written."""

@@ -97,8 +97,8 @@ class NoiseSchedule:
         return int((self.flow_time - flow_time).abs().argmin())
 
     def _at(self, t: Timesteps, like: Tensor) -> tuple[Tensor, Tensor]:
-        """alpha_t and sigma_t for each of a batch, brought to where `like` is in one copy."""
-        alpha, sigma = torch.stack(self.at(t)).to(like).view(2, -1, *[1] * (like.ndim - 1))
+        """alpha_t and sigma_t for each of a batch, to be combined with `like`."""
+        alpha, sigma = beside(torch.stack(self.at(t)), t, like)
         return alpha, sigma
 
     def add_noise(self, z: Latents, eps: Latents, t: Timesteps) -> Latents:
@@ -157,6 +157,29 @@ class NoiseSchedule:
         chi = c0 * ((1 - a_t) / a_t).sqrt() / std
         # with stride 1 the bracket is zero in exact arithmetic; do not leave rounding noise
         return (torch.zeros_like(psi) if stride == 1 else psi), chi
+
+
+def all_same(t: Timesteps) -> bool:
+    """Whether a batch has one timestep, as those of an edit have; on the CPU."""
+    return bool((t == t[0]).all())
+
+
+def beside(tables: Float[Tensor, "k b"], t: Timesteps, like: Tensor) -> Tensor:
+    """`tables` of numbers for timesteps `t`, to be combined with a batch such as `like`.
+
+    Where all timesteps are the same each row is a number without dimensions on the CPU, for which no device waits; else
+    they are brought to where `like` is in one copy.
+    """
+    if all_same(t):
+        return tables[:, 0].to(like.dtype)
+    return tables.to(like).view(*tables.shape, *[1] * (like.ndim - 1))
+
+
+def filled(t: Timesteps, device: torch.device) -> Timesteps:
+    """`t` on a device, which waits for none that is the same throughout."""
+    if t.device.type == "cpu" and all_same(t):
+        return torch.full(t.shape, t[0].item(), dtype=t.dtype, device=device)
+    return t.to(device)
 
 
 def _shifted(s: Tensor, shift: float) -> Tensor:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL.Image import Image
 
 from cpds.callbacks import Checkpoints, Exports, ImageOutputs, MetricsLog, StopBetweenSteps
@@ -19,9 +21,10 @@ from cpds.locks import held
 from cpds.parts import name_of, require_kind
 from cpds.polish import polish
 from cpds.priors.base import Prior
+from cpds.profiling import profiled
 from cpds.representation import Exportable, Representation
 from cpds.run_key import RunKey, environment
-from cpds.runs import CHECKPOINT, COMPARISON, EXPORT, FORMATS, GIF, RESULT, RunFolder, remedy
+from cpds.runs import CHECKPOINT, COMPARISON, EXPORT, FORMATS, GIF, PROFILE, RESULT, RunFolder, remedy
 from cpds.state import Callback, EditState
 
 
@@ -55,6 +58,8 @@ class RunOptions:
     """Steps between two exports of a representation that has a file format of its own; 0: only at the end."""
     frames: int = 24
     """About so many images of the trajectory are kept."""
+    profile: bool = False
+    """Whether profile.txt is written, which says how long each part took; a GPU is waited for at each."""
 
     def __post_init__(self) -> None:
         require(self.checkpoint_every >= 1, f"checkpoint_every must be >= 1, got {self.checkpoint_every}")
@@ -95,7 +100,7 @@ def edit_in_folder(
     shown = source or to_pil(representation.preview())
     key = RunKey(prompt, target_prompt, prior.fingerprint, representation.fingerprint(), config, own_names(parts))
     place = RunFolder(Path(folder), {*FORMATS, *own_format})
-    with held(place.path):
+    with held(place.path), _profiled(place, prior, options):
         if fresh := not (resume and place.exists):
             state = start(representation, prior, prompt, target_prompt, config, parts)
             place.create(key, request or {}, environment(prior.device))
@@ -106,6 +111,23 @@ def edit_in_folder(
                 return state
         callbacks = [*callbacks, *_outputs(place, representation, shown, options)]
         return _run(place, state, callbacks, options.checkpoint_every, fresh)
+
+
+@contextmanager
+def _profiled(place: RunFolder, prior: Prior, options: RunOptions) -> Iterator[None]:
+    """Leave a profile of what runs in it, if one is asked for and a run is there."""
+    if not options.profile:
+        yield
+        return
+    on_cuda = prior.device.type == "cuda"
+    profile = None
+    try:
+        with profiled((lambda: torch.cuda.synchronize(prior.device)) if on_cuda else lambda: None) as profile:
+            yield
+    finally:
+        if profile is not None and place.exists:
+            with suppress(OSError):  # what stopped the run, if that did, is told of already
+                place.write(PROFILE, profile.table().encode())
 
 
 def own_names(parts: OwnParts) -> dict[str, str]:

@@ -83,10 +83,27 @@ class Callback(Protocol):
 
 def finite(tensors: Sequence[Tensor]) -> bool:
     """Whether no tensor holds a NaN or an infinity; a GPU is waited for once, however many there are."""
+    return all(map(bool, finite_flags(tensors)))
+
+
+def finite_flags(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """For each device, there: whether no tensor on it holds a NaN or an infinity."""
     answers: dict[torch.device, list[Tensor]] = {}
     for x in tensors:
         answers.setdefault(x.device, []).append(torch.isfinite(x).all())
-    return all(bool(torch.stack(each).all()) for each in answers.values())
+    return [torch.stack(each).all() for each in answers.values()]
+
+
+def fetched(values: Mapping[str, float | Tensor]) -> dict[str, float]:
+    """Numbers, some of them in tensors without dimensions; each device is waited for once, however many it holds."""
+    found, places = dict(values), dict[torch.device, list[str]]()
+    for name, x in values.items():
+        if isinstance(x, Tensor):
+            places.setdefault(x.device, []).append(name)
+    for names in places.values():
+        numbers = torch.stack([values[name].detach() for name in names])  # pyright: ignore[reportAttributeAccessIssue]
+        found |= zip(names, numbers.tolist(), strict=True)
+    return {name: float(x) for name, x in found.items()}
 
 
 def _below(saved: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from cpds.images import to_pil, to_tensor
 from cpds.objectives.losses import pull
 from cpds.presets import PRESETS
 from cpds.rendered import hold
+from cpds.state import fetched
 from cpds.terminal import print_status
 from cpds.types import Images, Latents
 from nerf_plugin.base_run import RunStart
@@ -159,7 +160,7 @@ class CpdsPipeline(ScenePipeline):
         latents = self.prior.encode(masked.to(self.prior.device))
         result = self.guidance.step(source, latents, done, generator)
         loss = pull(latents, self.config.loss_weight * result.gradient).to(self.device)
-        metrics |= result.metrics | {f"{name} loss": float(x) for name, x in result.losses.items()}
+        metrics |= fetched(result.metrics | {f"{name} loss": x for name, x in result.losses.items()})
         return {"rgb": masked}, {"guidance": loss, **losses}, metrics
 
     def on_image_gradient(self, view: int, done: int, image: Images, gradient: Images) -> None:

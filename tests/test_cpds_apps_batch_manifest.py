@@ -94,7 +94,7 @@ def test_every_flag_of_an_edit_is_a_column(command: str) -> None:
     for part in ("edit", *{"svg": ["scene"], "splats": ["views"]}.get(command, [])):
         flat |= set(vars(getattr(parsed, part))) - {"guidance"}
     flat |= set(vars(parsed.edit.guidance))
-    run = {"prior", "device", "save_path", "resume", "checkpoint_every", "svg_every", "ply_every", "dry_run"}
+    run = {"prior", "device", "save_path", "resume", "checkpoint_every", "svg_every", "ply_every", "profile", "dry_run"}
     assert flat - ours <= run | set(type(parsed.prior_options).__dataclass_fields__)
     assert not ours - flat - given
 

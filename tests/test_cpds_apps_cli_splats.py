@@ -194,6 +194,12 @@ def shown(edit: Edit, here: Path) -> None:
     assert four
 
 
+def profile(edit: Edit, here: Path) -> None:
+    assert edit(profile=True, save_path=here / "two") == 0
+    assert "whole" in (here / "two/profile.txt").read_text()
+    assert not (here / "out/profile.txt").exists()
+
+
 CASES: dict[str, Callable[[Edit, Path], None]] = {
     "scene": refused(scene="none.ply"),
     "cameras": cameras,
@@ -208,6 +214,7 @@ CASES: dict[str, Callable[[Edit, Path], None]] = {
     "resume": resume,
     "checkpoint_every": refused(checkpoint_every=0),  # what it does: test_cpds_resume.py
     "device": refused(device="cuda:99"),
+    "profile": profile,
     "torch_dtype": differs(torch_dtype="bf16"),
     "views": differs(view_every=1),
     "edit": differs(guidance_scale=30),

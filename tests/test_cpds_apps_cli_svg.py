@@ -245,6 +245,12 @@ def dry_run(edit: Edit, here: Path) -> None:
     assert not (here / "two").exists()
 
 
+def profile(edit: Edit, here: Path) -> None:
+    assert edit(profile=True, save_path=here / "two") == 0
+    assert "whole" in (here / "two/profile.txt").read_text()
+    assert not (here / "out/profile.txt").exists()
+
+
 CASES: dict[str, Callable[[Edit, Path], None]] = {
     "svg_path": refused_with(svg_path="none.svg"),
     "prompt": differs(prompt="a pig"),
@@ -259,6 +265,7 @@ CASES: dict[str, Callable[[Edit, Path], None]] = {
     "resume": resume,
     "checkpoint_every": refused_with(checkpoint_every=0),  # what it does: test_cpds_resume.py
     "device": refused_with(device="cuda:99"),
+    "profile": profile,
     "torch_dtype": differs(torch_dtype="bf16"),
     "scene": differs(optimize=["fills"]),
     "edit": differs(guidance_scale=30),

@@ -214,12 +214,19 @@ def checkpoint_every(edit: Edit, here: Path) -> None:  # what it does: test_cpds
     assert edit(checkpoint_every=0, save_path=here / "two") == 2
 
 
+def profile(edit: Edit, here: Path) -> None:
+    assert edit(profile=True, save_path=here / "two") == 0
+    assert "whole" in (here / "two/profile.txt").read_text()
+    assert not (here / "out/profile.txt").exists()
+
+
 DOES = {  # or something else
     "save_path": save_path,
     "prior": other_prior,
     "resume": resume,
     "checkpoint_every": checkpoint_every,
     "device": device,
+    "profile": profile,
 }
 
 

@@ -286,7 +286,7 @@ def test_rules_wait_for_a_gpu_once_at_most(name: str) -> None:
         assert cells.relevance is not None
         cells = Cells(cells.source.to(DEVICE), cells.target.to(DEVICE), cells.grid, cells.relevance)
         record.clear()
-        assert selector.select(cells, 10, torch.Generator()).device == DEVICE
+        selector.select(cells, 10, torch.Generator())
     assert record.faults() == ""
     waits = 1 if name == "meta-learner" else 0  # how many stay
     assert record.count("synchronization") == waits, str(record)

@@ -121,8 +121,8 @@ def test_an_edit_of_a_scene_mixes_no_devices(
 
 
 GUIDANCE: Ceiling = {  # of DDS, as for images
-    "synchronization": {"cpds/guidance.py": 1, "cpds/state.py": 2},
-    "copy": {"cpds/objectives/base.py": 2, "cpds/schedule.py": 2, "cpds/priors/unet.py": 1},
+    "synchronization": {"cpds/state.py": 1},
+    "copy": {"cpds/objectives/base.py": 1},
 }
 
 

@@ -53,6 +53,7 @@ LIGHT = (
     "cpds.config",
     "cpds.presets",
     "cpds.errors",
+    "cpds.profiling",
     "cpds.stored",
     "cpds.terminal",
     "cpds.threads",

@@ -28,4 +28,4 @@ class Oracle(WithoutLearning):
         stays = (change < STAYS).nonzero().flatten()
         if len(stays) < 2:
             stays = change.argsort()[:2]
-        return stays[by_chance(len(stays), n, generator, stays.device)].to(cells.source.device)
+        return stays[by_chance(len(stays), n, generator)]

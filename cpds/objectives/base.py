@@ -10,12 +10,12 @@ from torch import Tensor
 
 from cpds.errors import InputError
 from cpds.guidance_scale import GuidanceScale
-from cpds.schedule import NoiseSchedule
+from cpds.schedule import NoiseSchedule, beside
 from cpds.types import Latents, Timesteps
 
 Half = Literal["source", "target"]
 Prompt = Literal["source", "target", "null"]
-PerSample = Float[Tensor, "b 1 1 1"]
+PerSample = Float[Tensor, ""] | Float[Tensor, "b 1 1 1"]  # one number where all of a batch have one timestep
 Relevance = Float[Tensor, "b 1 h w"]
 
 
@@ -103,7 +103,7 @@ class Weights:
         exact = schedule.alpha_bar_at(t)
         posterior = () if stride is None else schedule.posterior_weights(t, stride)
         tables = torch.stack([*schedule.at(t), exact, 1 - exact, *posterior])
-        alpha, sigma, alpha_bar, rest, *psi_chi = tables.to(like).view(len(tables), -1, 1, 1, 1)  # one copy
+        alpha, sigma, alpha_bar, rest, *psi_chi = beside(tables, t, like)
         return cls(alpha, sigma, alpha_bar, rest, (w_identity * psi_chi[0], psi_chi[1]) if psi_chi else None)
 
 

@@ -16,7 +16,7 @@ from cpds.personalize.config import DreamBoothConfig
 from cpds.personalize.pictures import GUIDANCE, class_files, encoded, make_class_images, side_of
 from cpds.personalize.training import Batches, Training
 from cpds.priors.diffusers_prior import DiffusersPrior
-from cpds.priors.load import load_prior, resolve_device
+from cpds.priors.load import EMBEDDED, load_prior, resolve_device
 from cpds.priors.options import PLAIN, PriorOptions
 from cpds.runs import RunFolder
 from cpds.stored import differences, encode, read_object
@@ -55,7 +55,7 @@ def dreambooth(
     )
     where = accelerator.device if accelerator.num_processes > 1 else resolve_device(device)
     files = find_images(instances)
-    loaded = load_prior(prior, device=str(where), options=options)
+    loaded = load_prior(prior or EMBEDDED, device=str(where), options=options)  # the result is saved as diffusers'
     assert isinstance(loaded, DiffusersPrior)
     scale = chosen_scale(loaded, "target", config.guidance_scale, GUIDANCE)
     config = replace(config, guidance_scale=scale)

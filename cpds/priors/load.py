@@ -11,6 +11,7 @@ from cpds.hub import PICKLES, only_cached
 from cpds.priors.adapters import EMBEDS_NAME, LORA_NAME, file_of
 from cpds.priors.base import Prior
 from cpds.priors.diffusers_prior import DiffusersPrior
+from cpds.priors.embedded import EMBEDDED, EmbeddedPrior, open_embedded, suffices
 from cpds.priors.flux import Flux2Prior, FluxPrior
 from cpds.priors.options import PLAIN, PriorOptions, split_colon, weight_of
 from cpds.priors.single_file import is_single_file, kind_of
@@ -20,7 +21,6 @@ from cpds.priors.unet import SDXLPrior, UNetPrior
 from cpds.priors.z_image import ZImagePrior
 
 INDEX = "model_index.json"  # that a pipeline's folder begins with
-EMBEDDED = Path(__file__).parents[1] / "assets" / "prior"
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 FAMILIES: dict[str, type[DiffusersPrior]] = {
     pipeline: family
@@ -48,7 +48,8 @@ def load_prior(name_or_path: str | Path | None = None, *, device: str = "auto", 
     """Load a prior of any family: None for the embedded one, a local folder in diffusers' layout, a single-file
     checkpoint (.safetensors), or a name on the Hugging Face hub.
 
-    Raises InputError for anything that cannot be loaded.
+    The embedded one has no diffusers pipeline, unless an option needs it or its folder, EMBEDDED, is named. Raises
+    InputError for anything that cannot be loaded.
     """
     where = resolve_device(device)
     options = options.resolved(where.type)
@@ -65,6 +66,8 @@ def load_prior(name_or_path: str | Path | None = None, *, device: str = "auto", 
     dtype = DTYPES.get(options.torch_dtype, family.half if where.type == "cuda" else torch.float32)
     source = Source(name, index, family.network, dtype, offline, configs, whole, options)
     fingerprint = f"{fingerprint_of(name)} {str(dtype).removeprefix('torch.')}{options.changed}{adapters_of(options)}"
+    if name_or_path is None and suffices(options):
+        return EmbeddedPrior(open_embedded(dtype), where, fingerprint, options=options)
     if not family.large or options.keep_text_encoders:
         return family(source.open(), where, fingerprint, options=options)
     pipeline = source.open(**dict.fromkeys(source.text_encoders))

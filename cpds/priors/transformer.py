@@ -9,7 +9,7 @@ from torch import Tensor
 from cpds.priors.base import Conditioning
 from cpds.priors.diffusers_prior import DiffusersPrior, discrete_schedule
 from cpds.priors.hooks import Tap, middle
-from cpds.schedule import NoiseSchedule
+from cpds.schedule import NoiseSchedule, filled
 from cpds.types import Latents, Timesteps
 
 
@@ -28,7 +28,7 @@ class FlowPrior(DiffusersPrior):
 
     def sigma(self, t: Timesteps) -> Tensor:
         """Of each of a batch, float32, where the network is."""
-        return self.schedule.at(t)[1].to(self.device, torch.float32)
+        return filled(self.schedule.at(t)[1].float(), self.device)
 
 
 class SD3Prior(FlowPrior):
@@ -89,7 +89,7 @@ class PixArtPrior(DiffusersPrior):
             x_t,
             encoder_hidden_states=conditioning["embeds"].to(x_t),
             encoder_attention_mask=conditioning["mask"],
-            timestep=t.to(self.device),
+            timestep=filled(t, self.device),
             added_cond_kwargs={"resolution": None, "aspect_ratio": None},
         ).sample
         return output[:, : x_t.shape[1]]

@@ -10,7 +10,7 @@ from cpds.errors import InputError
 from cpds.priors.base import Conditioning
 from cpds.priors.diffusers_prior import DiffusersPrior, discrete_schedule
 from cpds.priors.hooks import Tap, self_attentions
-from cpds.schedule import NoiseSchedule
+from cpds.schedule import NoiseSchedule, filled
 from cpds.types import Latents, Timesteps
 
 
@@ -64,22 +64,25 @@ class UNetPrior(DiffusersPrior):
         return self._read([prompt])
 
     def _read(self, prompts: Sequence[str]) -> Conditioning:
+        return Conditioning({"embeds": self.text_encoder(self.ids(prompts).to(self.device))[0].float()})
+
+    def ids(self, prompts: Sequence[str]) -> Tensor:
+        """(b, n) tokens, cut and padded to what the text encoder takes."""
         _, longest = self.reader()
-        ids = self.tokenizer(
+        return self.tokenizer(
             self.pipeline.maybe_convert_prompt(list(prompts), self.tokenizer),  # words of several vectors
             padding="max_length",
             max_length=longest,
             truncation=True,
             return_tensors="pt",
         ).input_ids
-        return Conditioning({"embeds": self.text_encoder(ids.to(self.device))[0].float()})
 
     def reader(self) -> tuple[Any, int]:
         longest = min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
         return self.tokenizer, longest
 
     def predict(self, x_t: Latents, t: Timesteps, conditioning: Conditioning) -> Tensor:
-        return self.net(x_t, t.to(self.device), conditioning["embeds"].to(self.net.dtype)).sample
+        return self.net(x_t, filled(t, self.device), conditioning["embeds"].to(self.net.dtype)).sample
 
 
 class SDXLPrior(UNetPrior):
@@ -112,4 +115,4 @@ class SDXLPrior(UNetPrior):
         height, width = (side * self.vae_factor for side in x_t.shape[-2:])
         time_ids = torch.tensor([[height, width, 0, 0, height, width]], dtype=x_t.dtype, device=x_t.device)
         added = {"text_embeds": conditioning["pooled"].to(x_t), "time_ids": time_ids.expand(len(x_t), -1)}
-        return self.net(x_t, t.to(self.device), conditioning["embeds"].to(x_t), added_cond_kwargs=added).sample
+        return self.net(x_t, filled(t, self.device), conditioning["embeds"].to(x_t), added_cond_kwargs=added).sample

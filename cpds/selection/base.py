@@ -47,7 +47,10 @@ class PatchSelector(Protocol):
     """Whether it reads `Cells.relevance`, which costs a few samples through the network before the first step."""
 
     def select(self, cells: Cells, n: int, generator: torch.Generator) -> Indices:
-        """Indices of at most `n` of the cells, none twice; of two of them at least, where there are two."""
+        """Indices of at most `n` of the cells, none twice; of two of them at least, where there are two.
+
+        They may lie where the cells do, or on the CPU, from where those of a step are copied together.
+        """
         ...
 
     def observe(self, cells: Cells) -> None:
@@ -85,9 +88,9 @@ class WithoutLearning:
         pass
 
 
-def by_chance(cells: int, n: int, generator: torch.Generator, device: torch.device) -> Indices:
-    """At most `n` of `cells` indices, uniformly without replacement; drawn on the CPU, in one copy on `device`."""
-    return torch.randperm(cells, generator=generator)[:n].to(device)
+def by_chance(cells: int, n: int, generator: torch.Generator) -> Indices:
+    """At most `n` of `cells` indices, uniformly without replacement; on the CPU."""
+    return torch.randperm(cells, generator=generator)[:n]
 
 
 def by_score(scores: PerCell, n: int, generator: torch.Generator, noise: float = 1.0) -> Indices:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, pad
 
 from cpds.moments import load_moments, moments
+from cpds.optimizers import OPTIMIZERS
 from cpds.selection.base import Cells, Indices, by_chance
 from cpds.types import Patches
 
@@ -60,12 +61,12 @@ class Learning:
     def select(self, cells: Cells, n: int, generator: torch.Generator) -> Indices:
         scores = self.score(self._padded(cells.source))
         if scores is None or n >= len(cells):
-            return by_chance(len(cells), n, generator, cells.source.device)
+            return by_chance(len(cells), n, generator)
         return scores.topk(n).indices
 
     def observe(self, cells: Cells) -> None:
         labels = drift_labels(cells.source, cells.target)
-        kept = by_chance(len(cells), KEPT, self.generator, cells.source.device)
+        kept = by_chance(len(cells), KEPT, self.generator).to(cells.source.device)
         self.x.append(self._padded(cells.source[kept]))
         self.y.append(labels[kept])
 
@@ -112,7 +113,7 @@ class LearnedPatches(Learning):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.net = scorer(width).to(device)
-        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=1e-3)
+        self.optimizer = OPTIMIZERS["adam"](self.net.parameters(), lr=1e-3)
 
     def _standardised(self, x: Tensor) -> Tensor:
         # rows have unit length: bring their entries near 1 whatever the width

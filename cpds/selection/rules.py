@@ -11,7 +11,7 @@ class RandomPatches(WithoutLearning):
     """Uniform choice without replacement, as CDS does."""
 
     def select(self, cells: Cells, n: int, generator: torch.Generator) -> Indices:
-        return by_chance(len(cells), n, generator, cells.source.device)
+        return by_chance(len(cells), n, generator)
 
 
 class LowEntropyPatches(WithoutLearning):
@@ -42,12 +42,12 @@ class DiscriminativePatches(WithoutLearning):
 
     def select(self, cells: Cells, n: int, generator: torch.Generator) -> Indices:
         half, change = min(n, len(cells)) // 2, cells.change
-        drawn = by_chance(len(cells), self.OVERSAMPLING * n, generator, change.device)
+        drawn = by_chance(len(cells), self.OVERSAMPLING * n, generator)
         lowest = drawn[change[drawn].topk(half).indices]
         order = torch.rand(len(cells), generator=generator)
         order[lowest] = 2.0  # after all others
         rest = order.topk(min(n, len(cells)) - half, largest=False).indices
-        return torch.cat([lowest, rest]).to(cells.source.device)
+        return torch.cat([lowest, rest])
 
 
 class CalmPatches(WithoutLearning):
@@ -60,5 +60,5 @@ class CalmPatches(WithoutLearning):
         if len(calm) < 2:
             chosen = cells.change.topk(min(2, len(cells)), largest=False).indices
         else:
-            chosen = calm[by_chance(len(calm), n, generator, calm.device)]
-        return chosen.to(cells.source.device)
+            chosen = calm[by_chance(len(calm), n, generator)]
+        return chosen

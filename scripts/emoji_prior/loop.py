@@ -66,7 +66,8 @@ class TrainingLoop:
                 continue
             if self.step % 50 == 0:
                 pace = (time.time() - began) / (self.step - since)
-                line = f"{self.name} {self.step}/{self.steps} loss {total / 50:.4f} {pace:.2f} s/step"
+                left = f"{pace * (self.steps - self.step) / 3600:.1f} h left"
+                line = f"{self.name} {self.step}/{self.steps} loss {total / 50:.4f} {pace:.2f} s/step, {left}"
                 print(line, flush=True)
                 total = 0.0
             regular = self.step % self.config.save_every == 0 or self.step == self.steps

@@ -21,7 +21,7 @@ ALIASES = {"trg_prompt": "target_prompt"}
 OF_ALL = {  # flags that say how a run is kept or computed: of `cpds batch` itself, or of no use there
     *(f.name for f in fields(PriorOptions)),
     *PLACES,
-    *("prior", "device", "checkpoint_every", "svg_every", "ply_every", "dry_run"),
+    *("prior", "device", "checkpoint_every", "svg_every", "ply_every", "profile", "dry_run"),
 }
 
 

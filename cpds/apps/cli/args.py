@@ -71,6 +71,9 @@ class EditArgs(PresetArgs):
     """Go on with the run(s) in this folder, which hold all other flags; --num_inference_steps may make them longer."""
     checkpoint_every: int = 10
     """Steps between two checkpoints: at most so many are lost when the run is killed."""
+    profile: bool = False
+    """Write profile.txt into the run folder: how long loading, encoding, the prior's forwards, the contrastive loss,
+    rendering, the optimizer and the files took."""
 
     def check(self, what: str) -> None:
         """InputError for an empty prompt or an impossible interval; `what` is what is edited."""

@@ -24,6 +24,7 @@ from cpds.apps.cli.priors import PriorsArgs, run_priors
 from cpds.apps.cli.splats import SplatArgs, run_splats
 from cpds.apps.cli.svg import SvgArgs, run_svg
 from cpds.errors import InputError, out_of_memory
+from cpds.profiling import begin
 from cpds.stored import stored
 from cpds.terminal import print_result, print_status, print_styled, warn
 from cpds.threads import wait_passively
@@ -130,6 +131,7 @@ def dashed_value(argv: Sequence[str]) -> str | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 2 and one sentence for anything that the user can fix."""
+    begin()
     wait_passively()
     warnings.showwarning = lambda message, *_args, **_kwargs: warn(message)
     try:

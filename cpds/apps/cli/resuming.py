@@ -11,7 +11,7 @@ from cpds.stored import PLACES, differences, encode
 # what may change when a run is resumed, beside paths and more steps: the rest of the settings decides the pixels. What
 # the paths, the prior and its options stand for is compared by its digest once it is loaded.
 OF_PRIOR = {"prior", *(f.name for f in fields(PriorOptions))}
-FREE = {*OF_PRIOR, "device", "checkpoint_every", "svg_every", "ply_every", "dry_run"}
+FREE = {*OF_PRIOR, "device", "checkpoint_every", "svg_every", "ply_every", "profile", "dry_run"}
 
 
 def free_fields(old: Any, new: Any) -> set[str]:
@@ -22,7 +22,9 @@ def free_fields(old: Any, new: Any) -> set[str]:
 
 def anew(old: Any, new: Any) -> list[str]:
     """The flags among those that may change by which the arguments `new` differ from the run's own."""
-    names = [k for k in sorted(free_fields(old, new) - {*PLACES, "dry_run"}) if getattr(new, k) != getattr(old, k)]
+    names = [
+        k for k in sorted(free_fields(old, new) - {*PLACES, "profile", "dry_run"}) if getattr(new, k) != getattr(old, k)
+    ]
     given = {k: getattr(new, k) for k in names if getattr(new, k) is not None}
     return [word for k, v in given.items() for word in (f"--{k}", *map(str, v if isinstance(v, tuple) else (v,)))]
 

@@ -90,7 +90,7 @@ def run_job(jobs: Jobs, job: Job, prior: Prior, opened: Opened, suffix: str = ""
             resume=args.resume is not None,
             source=opened.before,
             callbacks=[bar],
-            options=RunOptions(args.checkpoint_every, opened.export_every),
+            options=RunOptions(args.checkpoint_every, opened.export_every, profile=args.profile),
             request=jobs.request(job),
         )
     except EditStopped as stop:
