@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from cpds.apps.batch.columns import COMMANDS
 from cpds.apps.batch.rows import Row
-from cpds.apps.web.edits import Run, latest_image, row_in, run_in, runs_of, sheet
+from cpds.apps.web.edits import Run, latest_image, row_in, run_in, runs_of
 from cpds.apps.web.form import row_of
 from cpds.apps.web.limits import Limits
 from cpds.apps.web.visitors import Visitor, Visitors
@@ -53,6 +53,11 @@ class Desk:
     limits: Limits
     prior: str | None = None
     options: PriorOptions = field(default_factory=PriorOptions)
+    pages: dict[Path, set[str]] = field(default_factory=dict)  # the open ones of each visitor, by its folder
+
+    def arrive(self, visitor: Visitor, session: str) -> None:
+        """A page was opened."""
+        self.pages.setdefault(visitor.folder, set()).add(session)
 
     def begin(self, visitor: Visitor, session: str, wish: Wish) -> None:
         """Let the edits of a wish wait for a device. InputError for what cannot be, of which nothing is left."""
@@ -123,9 +128,13 @@ class Desk:
         self.workers.stop(self.workers.jobs_of(session, command))
 
     def leave(self, visitor: Visitor, session: str) -> None:
-        """A page was closed: its edits end, and may be gone on with; its uploads go."""
+        """A page was closed: its edits end, and may be gone on with; with the visitor's last page its uploads go."""
         self.workers.leave(session)
-        visitor.forget_uploads()
+        left = self.pages.get(visitor.folder, set())
+        left.discard(session)
+        if not left:
+            self.pages.pop(visitor.folder, None)
+            visitor.forget_uploads()
         self.visitors.remove_old()
 
     def history(self, visitor: Visitor, command: str) -> list[Run]:
@@ -168,25 +177,21 @@ class Desk:
         stopping = ", stopping" if current.stopping.is_set() else ""
         return f"{which}step {current.step} of {current.steps}{stopping}"
 
-    def sheet(self, runs: Sequence[Run]) -> Path | None:
-        """Variants side by side in one image, kept with the first of them; None for fewer than two."""
-        from cpds.apps.web.edits import SHEET
-        from cpds.runs import write_atomic
-
-        if len(runs) < 2:
-            return None
-        file = runs[0].folder / SHEET
-        write_atomic(file, sheet(list(runs)))
-        return file
-
 
 ARTICLE = {"image": "an image", "svg": "an SVG", "splats": "a scene and its cameras"}
 assert ARTICLE.keys() == COMMANDS.keys()
 
 
-def take_sample(visitor: Visitor, name: str) -> Path:
-    """A file that ships with the package, as if the visitor had uploaded it."""
-    return Path(shutil.copy(SAMPLES / name, visitor.place(name)))
+def take_sample(visitor: Visitor, command: str) -> list[Path]:
+    """What ships with the package to be tried, as if the visitor had uploaded it; of a scene its cameras, too."""
+    if command == "splats":
+        from cpds.apps.web.relief import write_relief
+
+        scene, cameras = visitor.place("cat.ply"), visitor.place("transforms.json")
+        write_relief(SAMPLES / "cat.png", scene, cameras)
+        return [scene, cameras]
+    name = {"image": "cat.png", "svg": "cat.svg"}[command]
+    return [Path(shutil.copy(SAMPLES / name, visitor.place(name)))]
 
 
 def _steps(args: Any) -> int:

@@ -1,6 +1,7 @@
 """One edit of the page: what `cpds image`, `cpds svg` or `cpds splats` would do, in a run folder of the visitor's."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -94,7 +95,7 @@ class Run(NamedTuple):
     def title(self) -> str:
         """In a line."""
         rest = "" if self.finished else f", stopped at step {self.step} of {self.steps}"
-        return f"{self.prompt} → {self.target_prompt} (seed {self.seed}{rest})"
+        return f"{self.target_prompt} (seed {self.seed}{rest})"
 
 
 def latest_image(folder: Path) -> Path:
@@ -144,12 +145,14 @@ def row_in(run: Run) -> Row:
     return Row(1, "web", run.command, args, "web")
 
 
-def sheet(runs: list[Run]) -> bytes:
-    """The source and the results of variants side by side, as PNG."""
+def keep_sheet(runs: Sequence[Run]) -> None:
+    """Keep source and results of variants side by side, with the first of them; nothing for fewer than two."""
     from PIL import Image
 
     from cpds.images import png, side_by_side
+    from cpds.runs import write_atomic
 
-    files = [runs[0].folder / BEFORE, *(run.image for run in runs)]
-    images = [Image.open(file).convert("RGB") for file in files]
-    return png(side_by_side([image.resize(images[0].size) for image in images]))
+    if len(runs) >= 2:
+        images = [Image.open(file).convert("RGB") for file in (runs[0].folder / BEFORE, *(run.image for run in runs))]
+        sheet = side_by_side([image.resize(images[0].size) for image in images])
+        write_atomic(runs[0].folder / SHEET, png(sheet))

@@ -5,7 +5,7 @@ from html import escape
 from typing import Any
 
 from cpds.apps.web.desk import Desk, Status, Wish, take_sample
-from cpds.apps.web.edits import BEFORE, TURNING, Run, files_of
+from cpds.apps.web.edits import BEFORE, TURNING, Run, files_of, keep_sheet
 from cpds.apps.web.form import lines_of
 from cpds.apps.web.layout import PROMPTS, Tab
 from cpds.apps.web.masks import canvas, painted_mask
@@ -25,7 +25,7 @@ def handled(desk: Desk, handler: Callable[..., Any], *, picked: bool = False) ->
     def call(request: gr.Request, *given: Any) -> Any:
         visitor = desk.visitors.of(request.cookies.get(COOKIE, ""))
         try:
-            return handler(visitor, str(request.session_hash), *given)
+            return handler(visitor, f"{visitor.folder.name} {request.session_hash}", *given)
         except InputError as err:
             raise gr.Error(escape(str(err)), print_exception=False, title="This cannot be done") from err
 
@@ -90,7 +90,7 @@ class Handlers:
             gr.update(interactive=status.ended),
             gr.update(interactive=not status.ended),
         ]
-        preview = gr.update(value=str(status.preview)) if status.preview else gr.skip()
+        preview = gr.update(value=status.preview and str(status.preview), visible=not status.ended or not status.runs)
         if not status.ended:
             return [*controls, status_html(status), preview, *[gr.skip()] * (len(self.tab.result) - 2)]
         made = self.made(status.runs)
@@ -104,10 +104,8 @@ class Handlers:
         if not ready:
             return [gr.update(visible=False)] * 4
         first, turning = ready[0], ready[0].folder / TURNING
-        sheet = self.desk.sheet(ready)
-        files = [*files_of(first), *(file for run in ready[1:] for file in files_of(run)[:1])]
-        if sheet is not None and sheet not in files:
-            files.append(sheet)
+        keep_sheet(ready)
+        files = files_of(first)
         slider = (str(first.folder / BEFORE), str(first.image))
         several = [(str(run.image), f"seed {run.seed}") for run in ready] if len(ready) > 1 else None
         return [
@@ -116,6 +114,11 @@ class Handlers:
             gr.update(value=several, visible=several is not None),
             gr.update(value=[str(file) for file in files], visible=True),
         ]
+
+    def arrive(self, visitor: Visitor, page: str) -> Any:
+        """The page was opened."""
+        self.desk.arrive(visitor, page)
+        return self.history(visitor, page)
 
     def history(self, visitor: Visitor, page: str) -> Any:
         """The visitor's runs as a gallery."""
@@ -135,7 +138,8 @@ class Handlers:
         text = status_html(Status(run.title, run.step / max(1, run.steps), None, True, []))
         name = run.folder.name
         controls = [gr.update(interactive=not run.finished), gr.update(interactive=True)]
-        return [name, *controls, text, gr.update(value=str(run.image)), *self.made([run]), gr.skip()]
+        preview = gr.update(value=str(run.image), visible=not run.finished)
+        return [name, *controls, text, preview, *self.made([run]), gr.skip()]
 
     def remove(self, visitor: Visitor, page: str, chosen: str) -> list[Any]:
         """A run of the gallery is to go."""
@@ -149,9 +153,9 @@ class Handlers:
         """Steps as the preset has them."""
         return min(PRESETS[name].num_inference_steps, self.desk.limits.max_steps)
 
-    def sample(self, name: str) -> Callable[..., list[Any]]:
-        """Handler of a button that takes a sample."""
-        return lambda visitor, page: [str(take_sample(visitor, name)), *PROMPTS]
+    def sample(self, visitor: Visitor, page: str) -> list[Any]:
+        """The sample was asked for: its files and prompts."""
+        return [*map(str, take_sample(visitor, self.command)), *PROMPTS]
 
     def canvas(self, visitor: Visitor, page: str, source: str | None) -> Any:
         """The image to paint a mask on."""

@@ -18,8 +18,10 @@ NAMES = {"image": "Image", "svg": "SVG", "splats": "Gaussian splats"}
 PROMPTS = ("a cat face on a blue background", "a dog face on a blue background")
 CSS = """
 .gradio-container { max-width: 1240px !important; margin: 0 auto !important }
-progress { width: 100%; height: 10px; accent-color: #2563eb }
-.status { min-height: 44px }
+.status progress { width: 100%; height: 8px; border: 0; border-radius: 4px; appearance: none; overflow: hidden }
+.status progress, .status progress::-webkit-progress-bar { background: var(--border-color-primary) }
+.status progress::-webkit-progress-value { background: var(--color-accent) }
+.status progress::-moz-progress-bar { background: var(--color-accent) }
 """
 
 

@@ -8,8 +8,6 @@ from cpds.apps.web.layout import AS_PRESET, CSS, NAMES, PRIVACY, PROMPTS, STRENG
 from cpds.config import SelectorName
 from cpds.presets import PRESETS, PRESETS_FOR
 
-SAMPLES = {"cat.png", "cat.svg"}
-
 
 def mounted(desk: Desk) -> Any:
     """The page as an ASGI application: fonts of the reader's system, nothing told to anybody."""
@@ -64,7 +62,7 @@ def sources(tab: Tab) -> None:
         tab.source = gr.Image(
             label="Image", type="filepath", image_mode=None, sources=["upload", "clipboard"], height=300
         )
-        tab.buttons["cat.png"] = gr.Button("Take the sample: a cat face", size="sm")
+        tab.buttons["sample"] = gr.Button("Take the sample: a cat face", size="sm")
         with gr.Accordion("Mask: paint what may change", open=False):
             brush = gr.Brush(default_size=24, colors=["#e11d48"], color_mode="fixed")
             tab.mask = gr.ImageEditor(
@@ -77,9 +75,10 @@ def sources(tab: Tab) -> None:
                 buttons=[],
                 height=420,
             )
+            tab.mask.blob_storage = Latest()
     elif tab.command == "svg":
         tab.source = gr.File(label="SVG", file_types=[".svg", ".svgz"], height=120)
-        tab.buttons["cat.svg"] = gr.Button("Take the sample: a cat face", size="sm")
+        tab.buttons["sample"] = gr.Button("Take the sample: a cat face", size="sm")
         tab.shown = gr.Image(label="As it is drawn", interactive=False, height=260, buttons=[])
         tab.told = gr.Markdown()
     else:
@@ -87,10 +86,22 @@ def sources(tab: Tab) -> None:
         tab.files["cameras"] = gr.File(
             label="Cameras (cameras.json or transforms.json)", file_types=[".json"], height=120
         )
+        tab.buttons["sample"] = gr.Button("Take the sample: a cat face", size="sm")
         with gr.Accordion("Trained by nerfstudio", open=False):
             tab.files["frame"] = gr.File(label="dataparser_transforms.json", file_types=[".json"], height=120)
         tab.shown = gr.Image(label="The scene", interactive=False, height=260, buttons=[])
         tab.told = gr.Markdown()
+
+
+class Latest(dict[str, Any]):
+    """The last ones put into it: what pages have painted, until they take it with Start or were closed."""
+
+    MOST = 32
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(key, value)
+        while len(self) > self.MOST:
+            self.pop(next(iter(self)))
 
 
 def form(tab: Tab, desk: Desk) -> None:
@@ -109,8 +120,8 @@ def form(tab: Tab, desk: Desk) -> None:
             first.num_inference_steps, label="Steps", precision=0, minimum=1, maximum=limits.max_steps, min_width=90
         )
         tab.fields["seed"] = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**32 - 1, min_width=90)
-        tab.own["variants"] = gr.Slider(
-            1, limits.max_variants, 1, step=1, label="Variants", info="with seeds that follow", min_width=140
+        tab.own["variants"] = gr.Number(
+            1, label="Variants", precision=0, minimum=1, maximum=limits.max_variants, min_width=90
         )
     with gr.Row():
         tab.buttons["start"] = gr.Button("Start", variant="primary")
@@ -186,7 +197,8 @@ def results(tab: Tab) -> None:
         made["history"] = gr.Gallery(
             show_label=False,
             columns=5,
-            height=220,
+            fit_columns=False,
+            height=170,
             allow_preview=False,
             interactive=False,
             object_fit="contain",
@@ -216,9 +228,9 @@ def wire(blocks: Any, tab: Tab, desk: Desk) -> None:
     on(buttons["resume"].click, handle.resume, [tab.chosen], watched)
     on(buttons["remove"].click, handle.remove, [tab.chosen], [made["history"], *runs])
     on(fields["preset"].change, handle.preset, [fields["preset"]], [fields["num_inference_steps"]])
-    on(blocks.load, handle.history, None, [made["history"]])
-    for name in buttons.keys() & SAMPLES:
-        on(buttons[name].click, handle.sample(name), None, [tab.source, tab.own["prompt"], tab.own["target_prompt"]])
+    on(blocks.load, handle.arrive, None, [made["history"]])
+    samples = [tab.source, *[tab.files[name] for name in ("cameras",) if name in tab.files]]
+    on(buttons["sample"].click, handle.sample, None, [*samples, tab.own["prompt"], tab.own["target_prompt"]])
     if tab.command == "image":
         on(tab.source.change, handle.canvas, [tab.source], [tab.mask])
     for widget in [tab.source, *tab.files.values()] if tab.shown is not None else []:

@@ -54,10 +54,13 @@ def names_of(host: str) -> tuple[str, ...]:
 
 def serve(make: Callable[[], Any], waiting: socket.socket, host: str) -> None:
     """Serve `make`'s desk until Ctrl-C or SIGTERM; its edits are stopped and saved then. Says where the page is."""
+    from PIL import Image
+
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     with tempfile.TemporaryDirectory(prefix="cpds-demo-") as cache:
         os.environ["GRADIO_TEMP_DIR"] = cache
         desk = make()
+        Image.MAX_IMAGE_PIXELS = desk.limits.max_pixels  # of what a page sends beside its uploads, such as masks
         try:
             server = server_of(desk, host)
             print_result(f"CPDS is at {url_of(waiting, host)}, until Ctrl-C")

@@ -6,6 +6,7 @@ import re
 import secrets
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from cpds.config import require
@@ -69,13 +70,16 @@ class Visitors:
         return Visitor(self.root / hashlib.sha256(secret.encode()).hexdigest()[:32])
 
     def remove_old(self) -> None:
-        """Remove runs that nobody opened for `keep_hours`, and uploads as old."""
+        """Remove runs and uploads that nobody has touched for `keep_hours`, and what is empty after that."""
         before = time.time() - 3600 * self.keep_hours
         for kind in (RUNS, UPLOADS):
             for folder in self.root.glob(f"*/{kind}/*"):
                 if newest(folder) < before:
-                    visitor = Visitor(folder.parents[1])
-                    visitor.forget_run(folder.name) if kind == RUNS else shutil.rmtree(folder, ignore_errors=True)
+                    shutil.rmtree(folder, ignore_errors=True)
+                    Visitor(folder.parents[1]).forget_inputs(folder.name)
+        for folder in [*self.root.glob("*/*"), *self.root.glob("*")]:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
 
 
 def newest(folder: Path) -> float:
