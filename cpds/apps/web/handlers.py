@@ -61,8 +61,8 @@ class Handlers:
             own["target_prompt"],
             {**settings, **typed},
             files,
-            own["strength"],
-            int(own["variants"]),
+            float(own["strength"]),
+            int(own["variants"] or 1),
         )
         self.desk.begin(visitor, page, wish)
         return self.look(visitor, page)
