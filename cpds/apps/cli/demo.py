@@ -62,6 +62,7 @@ def desk_of(args: DemoArgs, folder: Path) -> "Desk":
 
     limits = part(Limits, args)
     visitors = Visitors(folder, limits.keep_hours)
+    visitors.forget_uploads()
     visitors.remove_old()
     workers = Workers(places(args.devices, None), load, edit_job, limits)
     workers.start()

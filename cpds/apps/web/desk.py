@@ -130,6 +130,7 @@ class Desk:
     def leave(self, visitor: Visitor, session: str) -> None:
         """A page was closed: its edits end, and may be gone on with; with the visitor's last page its uploads go."""
         self.workers.leave(session)
+        self._forget_unbegun(visitor)
         left = self.pages.get(visitor.folder, set())
         left.discard(session)
         if not left:
@@ -151,16 +152,18 @@ class Desk:
         current = next((j for j in jobs if j.state == "running"), next((j for j in jobs if not j.ended), jobs[-1]))
         preview = latest_image(current.folder) if current.folder.is_dir() else None
         runs = [run for job in jobs if (run := run_in(job.folder)) is not None] if ended else []
-        self._forget_failed(jobs)
+        if ended:
+            self._forget_unbegun(Visitor(current.visitor))
         trouble = next((job.note for job in jobs if job.state == "failed"), "")
         shown = preview if preview is not None and preview.is_file() else None
         return Status(self._text(jobs, current), fraction, shown, ended, runs, trouble)
 
-    def _forget_failed(self, jobs: Sequence[Job]) -> None:
-        """Remove what is left of edits that never began."""
-        for job in jobs:
-            if job.state in ENDED and run_in(job.folder) is None:
-                Visitor(job.visitor).forget_run(job.folder.name)
+    def _forget_unbegun(self, visitor: Visitor) -> None:
+        """Remove the files of edits that ended before their first step."""
+        for inputs in visitor.inputs.glob("*"):
+            folder = visitor.runs / inputs.name
+            if run_in(folder) is None and not self.workers.running(folder):
+                visitor.forget_run(inputs.name)
 
     def _text(self, jobs: Sequence[Job], current: Job) -> str:
         """In a line."""

@@ -57,7 +57,7 @@ def setting(command: str, name: str, value: Any) -> Any:
 def lines_of(text: str) -> dict[str, str]:
     """Settings as they are typed into one field: a line each, its name and its value."""
     found = {}
-    for line in filter(None, map(str.strip, (text or "").splitlines())):
+    for line in filter(None, map(str.strip, text.splitlines())):
         name, _, value = line.removeprefix("--").replace("=", " ", 1).partition(" ")
         name = name.replace("-", "_")
         require(bool(value.strip()), f"{name!r} has no value: write a setting and its value on each line")

@@ -49,7 +49,7 @@ class Handlers:
         tab, source = self.tab, data[self.tab.source]
         settings = {name: data[widget] for name, widget in tab.fields.items()}
         own = {name: data[widget] for name, widget in tab.own.items()}
-        typed = lines_of(own["other"])
+        typed = lines_of(own["other"] or "")
         files = {name: data[widget] for name, widget in tab.files.items()}
         if tab.mask is not None and source:
             mask = painted_mask(data[tab.mask], visitor.require_own(source), visitor)
@@ -57,11 +57,11 @@ class Handlers:
         wish = Wish(
             self.command,
             source,
-            own["prompt"],
-            own["target_prompt"],
+            own["prompt"] or "",
+            own["target_prompt"] or "",
             {**settings, **typed},
             files,
-            float(own["strength"]),
+            float(own["strength"] or 1),
             int(own["variants"] or 1),
         )
         self.desk.begin(visitor, page, wish)

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from cpds.representation import ImageSpec
     from representations.cameras import Camera
 
-VIEWS = 24
+VIEWS = 20
 GAP = math.pi / 2  # a gap between cameras that is wider is not looked into
 SWING = 0.35  # radians to either side, where all cameras stand in one direction
-SIDE = 256  # px, the least shorter side of a view
+SIDE = 192  # px, the least shorter side of a view
 
 
 def turntable(scene: Path, args: Any, spec: ImageSpec, count: int = VIEWS) -> bytes:

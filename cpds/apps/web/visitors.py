@@ -69,6 +69,11 @@ class Visitors:
     def of(self, secret: str) -> Visitor:
         return Visitor(self.root / hashlib.sha256(secret.encode()).hexdigest()[:32])
 
+    def forget_uploads(self) -> None:
+        """Remove all uploads, where no page can be open."""
+        for folder in self.root.glob(f"*/{UPLOADS}"):
+            shutil.rmtree(folder, ignore_errors=True)
+
     def remove_old(self) -> None:
         """Remove runs and uploads that nobody has touched for `keep_hours`, and what is empty after that."""
         before = time.time() - 3600 * self.keep_hours

@@ -124,11 +124,6 @@ class Workers:
                 self._stop(job)
             self._jobs = [j for j in self._jobs if j.session != session or not j.ended]
 
-    def busy(self, visitor: Path) -> bool:
-        """Whether any edit of a visitor waits or runs."""
-        with self._changed:
-            return any(j.visitor == visitor and not j.ended for j in self._jobs)
-
     def _stop(self, job: Job) -> None:
         job.stopping.set()
         if job in self._waiting:
