@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 from test_cpds_apps_cli_splats import write_cameras, write_scene
 
-from cpds.apps.cli.demo import DemoArgs, desk_of
+from cpds.apps.cli.args import ChosenPrior
+from cpds.apps.cli.demo import desk_of
+from cpds.apps.web.limits import Limits
 from cpds.apps.web.server import listening, server_of, url_of
 from cpds.apps.web.visitors import COOKIE
 
@@ -33,8 +35,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The page of `cpds demo` with small limits: its `url` and `desk`."""
     os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=str(tmp_path_factory.mktemp("cache")))
     folder = tmp_path_factory.mktemp("runs")
-    args = DemoArgs(save_path=folder, devices=("cpu",), max_upload=1.0, max_pixels=1_000_000, max_steps=400)
-    desk = desk_of(args, folder)
+    limits = Limits(max_upload=1.0, max_pixels=1_000_000, max_steps=400)
+    desk = desk_of(ChosenPrior(), limits, folder, ["cpu"])
     with listening("127.0.0.1", 0) as waiting:
         server = server_of(desk, "127.0.0.1")
         thread = threading.Thread(target=server.run, args=([waiting],))

@@ -1,5 +1,6 @@
 """`cpds demo`: edits in a browser. Nothing heavy is imported before it runs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ def run_demo(args: DemoArgs) -> int:
     """Serve the page until it is stopped."""
     from cpds.apps.web.server import data_folder, listening, names_of, require_installed, serve
 
+    limits = part(Limits, args)
     require_installed()
     folder = data_folder(args.save_path)
     with listening(args.host, args.port) as waiting:
@@ -42,11 +44,11 @@ def run_demo(args: DemoArgs) -> int:
             print_status(EMBEDDED_NOTE)
         if not names_of(args.host):
             warn(f"{args.host} can be reached from other machines, and the page asks for no password")
-        serve(lambda: desk_of(args, folder), waiting, args.host)
+        serve(lambda: desk_of(args, limits, folder, args.devices), waiting, args.host)
     return 0
 
 
-def desk_of(args: DemoArgs, folder: Path) -> "Desk":
+def desk_of(args: ChosenPrior, limits: Limits, folder: Path, devices: Sequence[str] = ()) -> "Desk":
     """The desk of a page, its priors loaded. InputError where one cannot be."""
     from cpds.apps.web.desk import Desk
     from cpds.apps.web.edits import edit_job
@@ -60,10 +62,9 @@ def desk_of(args: DemoArgs, folder: Path) -> "Desk":
         choose_threads(prior)
         return prior
 
-    limits = part(Limits, args)
     visitors = Visitors(folder, limits.keep_hours)
     visitors.forget_uploads()
     visitors.remove_old()
-    workers = Workers(places(args.devices, None), load, edit_job, limits)
+    workers = Workers(places(devices, None), load, edit_job, limits)
     workers.start()
     return Desk(workers, visitors, limits, args.prior, args.prior_options)

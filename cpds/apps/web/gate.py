@@ -13,8 +13,10 @@ from cpds.apps.web.uploads import check_file
 from cpds.apps.web.visitors import COOKIE, Visitor, Visitors
 from cpds.errors import InputError
 
-Scope, Message = MutableMapping[str, Any], MutableMapping[str, Any]
-Receive, Send = Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
 API = "/gradio_api/"
 FILE, UPLOAD = f"{API}file=", f"{API}upload"
