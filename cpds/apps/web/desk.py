@@ -61,7 +61,8 @@ class Desk:
 
     def begin(self, visitor: Visitor, session: str, wish: Wish) -> None:
         """Let the edits of a wish wait for a device. InputError for what cannot be, of which nothing is left."""
-        require(wish.variants >= 1, f"variants must be >= 1, got {wish.variants}")
+        most = self.limits.max_variants
+        require(1 <= wish.variants <= most, f"variants must be in 1 ... {most}, got {wish.variants}")
         require(wish.source is not None, f"there is nothing to edit: upload {ARTICLE[wish.command]} or take a sample")
         uploads = {name: visitor.require_own(path) for name, path in wish.files.items() if path}
         source = visitor.require_own(str(wish.source))
@@ -88,7 +89,9 @@ class Desk:
         edit = replace(args.edit, seed=(args.edit.seed + number) % 2**32)
         prior = {name: getattr(self.options, name) for name in self.options.__dataclass_fields__}
         args = replace(args, **copies, **prior, prior=self.prior, edit=edit)
-        return Job(visitor.folder, session, replace(first, args=args), visitor.runs / run, steps=_steps(args))
+        return Job(
+            visitor.folder, session, replace(first, args=args), visitor.runs / run, steps=edit.num_inference_steps
+        )
 
     def _submit(self, visitor: Visitor, jobs: Sequence[Job]) -> None:
         try:
@@ -195,7 +198,3 @@ def take_sample(visitor: Visitor, command: str) -> list[Path]:
         return [scene, cameras]
     name = {"image": "cat.png", "svg": "cat.svg"}[command]
     return [Path(shutil.copy(SAMPLES / name, visitor.place(name)))]
-
-
-def _steps(args: Any) -> int:
-    return args.edit.num_inference_steps
