@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -150,11 +151,13 @@ class Exports:
 
 class StopBetweenSteps:
     """Turns Ctrl-C, and the SIGTERM of batch schedulers, into a KeyboardInterrupt between two steps, when the state is
-    whole. After a Ctrl-C the next one acts at once, as it would have without this."""
+    whole. After a Ctrl-C the next one acts at once, as it would have without this. `wanted` is asked after each step,
+    too: a program's threads get no signals."""
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: Callable[[], bool] | None = None) -> None:
+        self.wanted = wanted
         self.asked = 0  # the number of the signal
         self.stopped = False  # between two steps, that is
         self.before: dict[int, Any] = {}
@@ -180,7 +183,7 @@ class StopBetweenSteps:
             self.before = {}
 
     def stepped(self, state: EditState, result: StepResult) -> None:
-        if self.asked:
+        if self.asked or (self.wanted is not None and self.wanted()):
             self.stopped = True
             raise KeyboardInterrupt
 

@@ -29,7 +29,7 @@ from cpds.state import Callback, EditState
 
 
 class EditStopped(KeyboardInterrupt):
-    """An edit ended by Ctrl-C or SIGTERM; its folder holds all that resuming needs, or is `finished`.
+    """An edit ended by Ctrl-C, SIGTERM or RunOptions.stop; its folder holds all that resuming needs, or is `finished`.
 
     `exit_code` is a shell's: 130 for Ctrl-C, 143 for SIGTERM.
     """
@@ -60,6 +60,8 @@ class RunOptions:
     """About so many images of the trajectory are kept."""
     profile: bool = False
     """Whether profile.txt is written, which says how long each part took; a GPU is waited for at each."""
+    stop: Callable[[], bool] | None = None
+    """Asked after each step whether the edit shall end there, as by Ctrl-C, which a program's threads do not hear."""
 
     def __post_init__(self) -> None:
         require(self.checkpoint_every >= 1, f"checkpoint_every must be >= 1, got {self.checkpoint_every}")
@@ -90,7 +92,7 @@ def edit_in_folder(
     what a command line wants to find again in config.json.
 
     Raises InputError for folders, settings and checkpoints that cannot be used, for an edit that diverges and for files
-    that cannot be written; EditStopped, when all is saved, after Ctrl-C or SIGTERM.
+    that cannot be written; EditStopped, when all is saved, after Ctrl-C or SIGTERM, or where options.stop says so.
     """
     require_kind(representation, Representation, "representation")
     require_kind(prior, Prior, "prior")
@@ -110,7 +112,7 @@ def edit_in_folder(
                 polish(state)  # checkpoints hold what the last step left
                 return state
         callbacks = [*callbacks, *_outputs(place, representation, shown, options)]
-        return _run(place, state, callbacks, options.checkpoint_every, fresh)
+        return _run(place, state, callbacks, options, fresh)
 
 
 @contextmanager
@@ -173,9 +175,11 @@ def _outputs(
     return [*exports, ImageOutputs(place, shown, options.frames)]
 
 
-def _run(place: RunFolder, state: EditState, callbacks: Sequence[Callback], every: int, fresh: bool) -> EditState:
-    """Run to the end what is in its place, with a checkpoint every so many steps; `fresh`: it was begun just now."""
-    checkpoints, stopper = Checkpoints(place, every), StopBetweenSteps()
+def _run(
+    place: RunFolder, state: EditState, callbacks: Sequence[Callback], options: RunOptions, fresh: bool
+) -> EditState:
+    """Run to the end what is in its place; `fresh`: it was begun just now."""
+    checkpoints, stopper = Checkpoints(place, options.checkpoint_every), StopBetweenSteps(options.stop)
     try:
         try:
             run(state, [MetricsLog(place), *callbacks, checkpoints, stopper])

@@ -237,6 +237,18 @@ def test_stopped_by_a_signal_and_resumed(
     assert ends(tmp_path / "out") == ends(tmp_path / "whole")
 
 
+def test_stopped_by_the_program_and_resumed(plain: Callable[[], Plain], prior: UNetPrior, tmp_path: Path) -> None:
+    edit_in_folder(plain(), prior, *PROMPTS, tmp_path / "whole", LEARNED)
+    steps = At()
+    options = RunOptions(checkpoint_every=100, stop=lambda: steps.steps == 3)
+    with pytest.raises(EditStopped) as stop:
+        edit_in_folder(plain(), prior, *PROMPTS, tmp_path / "out", LEARNED, callbacks=[steps], options=options)
+    assert (stop.value.step, stop.value.finished) == (3, False)
+    edit_in_folder(plain(), prior, *PROMPTS, tmp_path / "out", LEARNED, resume=True, callbacks=[rest := At()])
+    assert rest.steps == 3  # from the step where it was stopped, not from a checkpoint before
+    assert ends(tmp_path / "out") == ends(tmp_path / "whole")
+
+
 PROGRAM = """
 import signal, sys
 import torch

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cpds.apps.batch.rows import Row
 
@@ -21,6 +21,14 @@ class Edited:
     notes: tuple[str, ...] = ()
 
 
+class Opened(NamedTuple):
+    """What a row edits, before the edit."""
+
+    representation: Any
+    notes: tuple[str, ...] = ()  # what its user should know
+    suffix: str = ""  # ends both prompts
+
+
 def edited(rows: Sequence[Row], prior: "Prior") -> Iterator[Edited]:
     """The rows' results, in their order: images of one size and of one setting, or one row of any kind.
 
@@ -30,7 +38,12 @@ def edited(rows: Sequence[Row], prior: "Prior") -> Iterator[Edited]:
         yield from images(rows, prior)
     else:
         (row,) = rows
-        yield {"svg": drawing, "splats": scene}[row.command](row, prior)
+        yield rendered(row, opened(row, prior), prior)
+
+
+def opened(row: Row, prior: "Prior") -> Opened:
+    """What a row edits, as its command opens it. InputError for files that cannot be used."""
+    return {"image": image, "svg": drawing, "splats": scene}[row.command](row, prior)
 
 
 def images(rows: Sequence[Row], prior: "Prior") -> Iterator[Edited]:
@@ -43,7 +56,7 @@ def images(rows: Sequence[Row], prior: "Prior") -> Iterator[Edited]:
 
     args = rows[0].args
     sources = [open_source(row.source) for row in rows]
-    masks = [mask_of(row, source) for row, source in zip(rows, sources, strict=True)]
+    masks = [source.editable(layer_mask(row, source)) for row, source in zip(rows, sources, strict=True)]
     if len(rows) > 1 and any(m is not None for m in masks):
         masks = [torch.ones_like(s.image[:, :1]) if m is None else m for m, s in zip(masks, sources, strict=True)]
     mask = None if masks[0] is None else torch.cat([m for m in masks if m is not None])
@@ -54,16 +67,25 @@ def images(rows: Sequence[Row], prior: "Prior") -> Iterator[Edited]:
         yield Edited({"png": source.png(result)}, source.notes)
 
 
-def mask_of(row: Row, source: "SourceImage") -> Any:
-    """(1, 1, H, W): where the image may change, which is nowhere where it is transparent; None: everywhere."""
+def layer_mask(row: Row, source: "SourceImage") -> Any:
+    """(1, 1, H, W): the row's mask; None: it has none."""
     from cpds.masks import edit_mask, fitting
 
-    mask = None if row.args.mask is None else fitting(edit_mask(row.args.mask), row.args.mask, source.image)
-    return source.editable(mask)
+    return None if row.args.mask is None else fitting(edit_mask(row.args.mask), row.args.mask, source.image)
 
 
-def drawing(row: Row, prior: "Prior") -> Edited:
-    """As `cpds svg` edits it."""
+def image(row: Row, prior: "Prior") -> Opened:
+    """As `cpds image` opens it."""
+    from cpds.images import open_source
+    from representations.latent import LatentImage, LatentImageConfig
+
+    source = open_source(row.source)
+    config = LatentImageConfig(row.args.resolution, row.args.keep_unchanged)
+    return Opened(LatentImage.of(source, prior, config, layer_mask(row, source)), source.notes)
+
+
+def drawing(row: Row, prior: "Prior") -> Opened:
+    """As `cpds svg` opens it."""
     from cpds.masks import edit_mask
     from svg.document import Document
     from svg.fading import prepared
@@ -75,21 +97,22 @@ def drawing(row: Row, prior: "Prior") -> Edited:
     mask = None if args.mask is None else edit_mask(args.mask)
     shown = SvgImage(document, prior, args.scene, mask, make_rasterizer(document, args.rasterizer))
     warning = document.warning()
-    return rendered(row, shown, prior, args.scene.suffix, () if warning is None else (warning,))
+    return Opened(shown, () if warning is None else (warning,), args.scene.suffix)
 
 
-def scene(row: Row, prior: "Prior") -> Edited:
-    """As `cpds splats` edits it."""
+def scene(row: Row, prior: "Prior") -> Opened:
+    """As `cpds splats` opens it."""
     from representations.splats.scene import SplatScene
 
     args = row.args
-    return rendered(row, SplatScene.open(row.source, args.cameras, prior, args.views, args.frame, args.masks), prior)
+    return Opened(SplatScene.open(row.source, args.cameras, prior, args.views, args.frame, args.masks))
 
 
-def rendered(row: Row, shown: Any, prior: "Prior", suffix: str = "", notes: tuple[str, ...] = ()) -> Edited:
-    """The edit of something with a file format of its own; `suffix` ends both prompts."""
+def rendered(row: Row, opened: Opened, prior: "Prior") -> Edited:
+    """The edit of something with a file format of its own."""
     from cpds.editor import edit
     from cpds.images import png, to_pil
 
+    shown, notes, suffix = opened
     edit(shown, prior, row.args.prompt + suffix, row.target_prompt + suffix, row.args.edit)
     return Edited({shown.suffix: shown.export(), "png": png(to_pil(shown.preview()))}, notes)

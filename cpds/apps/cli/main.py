@@ -16,6 +16,7 @@ import tyro
 
 import cpds
 from cpds.apps.cli.batch import BatchArgs, run_batch
+from cpds.apps.cli.demo import DemoArgs, run_demo
 from cpds.apps.cli.dreambooth import DreamBoothArgs, run_dreambooth
 from cpds.apps.cli.eval import EvalArgs, run_eval
 from cpds.apps.cli.image import ImageArgs, run_image
@@ -35,6 +36,7 @@ COMMANDS: dict[str, tuple[type, Run]] = {
     "svg": (SvgArgs, lambda args, _: run_svg(args)),
     "splats": (SplatArgs, lambda args, _: run_splats(args)),
     "batch": (BatchArgs, run_batch),
+    "demo": (DemoArgs, lambda args, _: run_demo(args)),
     "eval": (EvalArgs, run_eval),
     "dreambooth": (DreamBoothArgs, lambda args, _: run_dreambooth(args)),
     "presets": (PresetsArgs, lambda _args, _: run_presets()),
