@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cpds.apps.cli.args import EMBEDDED_NOTE, ChosenPrior, part
-from cpds.apps.cli.batch import places
+from cpds.apps.cli.workers import places
 from cpds.apps.web.limits import Limits
 from cpds.terminal import print_loading, print_status, warn
 
