@@ -31,7 +31,7 @@ LOADING, STEP = "loading", "1/2 ["  # what is printed: a line, and the progress 
 class StartupConfig:
     """What is measured, and how often."""
 
-    checkouts: tuple[Path, ...] = (Path(),)
+    checkouts: tuple[Path, ...] = (Path(__file__).parents[1],)
     """Folders of the program: this one, or several to compare."""
     runs: int = 5
     """Of each, in turn, after one that is not counted."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from batches import Inline
 from conftest import PRIOR_OPTIONS, randn
 from datasets import make_dataset
 from PIL import Image
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from cpds.apps.cli.eval import EvalArgs
 from cpds.apps.cli.main import main, parse
+from cpds.apps.cli.workers import WorkerArgs
 from cpds.evaluation import editors
 from cpds.evaluation.formats import COLUMNS
 from cpds.evaluation.runner import read_rows
@@ -351,7 +353,27 @@ def test_an_absent_device_is_refused(evaluate: Callable[..., int], capsys: Any) 
     assert "device 'cuda:99' is not usable here" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("flags", "asked"),
+    [({"devices": "cpu"}, (("cpu",), None, None)), ({"workers": 2}, ((), 2, None)), ({"ray": True}, ((), None, ()))],
+)
+def test_workers_make_the_edits(
+    evaluate: Callable[..., int], monkeypatch: pytest.MonkeyPatch, flags: dict[str, Any], asked: tuple[Any, ...]
+) -> None:
+    """What they make: test_cpds_apps_batch_evaluating.py."""
+    found: list[Any] = []
+
+    def executor(args: WorkerArgs, make: Any) -> Inline:
+        found.append((args.devices, args.workers, args.ray))
+        return Inline(make)
+
+    monkeypatch.setattr(WorkerArgs, "executor", executor)
+    assert evaluate(limit=1, label="x", **flags) == 0
+    assert found == [asked]
+
+
 HAS_A_TEST = {"batch": test_batch_is_how_many_are_edited_at_once, "device": test_an_absent_device_is_refused}
+HAS_A_TEST |= dict.fromkeys(("devices", "workers", "ray"), test_workers_make_the_edits)
 
 
 @pytest.mark.parametrize("name", [f.name for f in fields(EvalArgs) if f.name not in PRIOR_OPTIONS | HAS_A_TEST.keys()])

@@ -182,7 +182,7 @@ def test_guidance_of_predictions(half: Half, scale: float) -> None:
     predictions = replace(predicted("dds", PAIR, EPS), scale=scales)
     omega, cond, uncond = (scale, 2 * scale)[half == "source"], EPS[Branch(half, half)], EPS[Branch(half, "null")]
     torch.testing.assert_close(predictions.guided(half), (1 - omega) * uncond + omega * cond)
-    assert torch.equal(predictions.guided(half), mixed(cond, uncond, omega))
+    assert torch.equal(predictions.guided(half), cond if omega == 1 else mixed(cond, uncond, omega))
 
 
 def test_the_contrastive_methods_share_their_directions() -> None:

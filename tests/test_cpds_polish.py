@@ -88,8 +88,8 @@ def test_where_the_edit_does_not_belong_nothing_is_polished() -> None:
 def test_it_walks_down_from_the_noise_level(polish: float, timesteps: list[int]) -> None:
     prior = Points()
     edit(Writable(SOURCE), prior, "source", "target", replace(STEPS, polish=polish))
-    asked = [(t, name) for t, name, _ in prior.asked[2 * 4 :]]  # after the edit's two steps
-    assert asked == [(t, "target") for t in timesteps]  # at guidance 1 the null prompt is not asked
+    asked = [(t, name) for t, name, _ in prior.asked[2 * 2 :]]  # after the edit's two steps
+    assert asked == [(t, "target") for t in timesteps]  # at guidance 1 the null prompt is never asked
 
 
 def test_guidance_is_the_edits_own_at_each_time() -> None:

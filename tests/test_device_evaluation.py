@@ -126,12 +126,13 @@ def test_baselines_mix_no_devices(prior: UNetPrior, device_prior: UNetPrior, bas
     torch.testing.assert_close(found, edited(prior, z, prompts, targets, settings), rtol=1e-3, atol=1e-3)
 
 
-def test_an_oracle_chooses_where_the_features_are() -> None:
+def test_an_oracle_chooses_among_features_elsewhere() -> None:
     source, truth = randn(0, 1, 3, 32, 32).sigmoid(), randn(0, 1, 3, 32, 32).sigmoid()
     truth[..., :16] = 0
     with labelled_device() as record:
         features = torch.eye(16).to(DEVICE)
         cells = Cells(features, features, (4, 4))
         chosen = Oracle(source, truth).select(cells, 4, torch.Generator().manual_seed(0))
-        assert chosen.device == DEVICE
+        assert features[chosen].device == DEVICE
+    assert len(chosen) == 4
     assert record.faults() == ""

@@ -39,7 +39,7 @@ def test_the_commands_can_be_read() -> None:
 
 def test_every_column_and_flag_that_it_names_is_one() -> None:
     flags = {f.name for kind in (BatchArgs, *(c.args for c in COMMANDS.values())) for f in fields(kind)}
-    others = {"help", "head", "port", "address"}  # the last three are Ray's
+    others = {"help", "head", "port", "address", "multi_gpu"}  # Ray's, and accelerate's
     assert {flag.replace("-", "_") for flag in re.findall(r"--([a-z][\w-]+)", TEXT)} <= flags | others
     table = re.findall(r"^\| (`.*?`) \|", TEXT.partition("## The manifest")[2].partition("## What")[0], re.M)
     named = {name for cell in table for name in re.findall(r"`(\w+)`", cell)}

@@ -1,6 +1,6 @@
 """Python in the documents: programs run, with the embedded prior's place taken by a tiny one.
 
-docs/extending.md has a test of its own.
+docs/extending.md and the custom pipeline for diffusers have tests of their own.
 """
 
 import shutil
@@ -13,7 +13,8 @@ from documents import PAGES, ROOT, fenced
 from cpds.presets import PRESETS
 from cpds.priors.unet import UNetPrior
 
-BLOCKS = {block: page for page in PAGES if page != "docs/extending.md" for block in fenced(page, "python")}
+ELSEWHERE = ("docs/extending.md", "integrations/diffusers/README.md")
+BLOCKS = {block: page for page in PAGES if page not in ELSEWHERE for block in fenced(page, "python")}
 
 
 def test_there_are_some() -> None:

@@ -12,6 +12,7 @@ import torch
 from conftest import randn
 from diffusers import DiffusionPipeline
 from diffusers.utils import dynamic_modules_utils
+from documents import fenced
 from PIL import Image
 from tiny_priors import BUILDERS, Family
 from torch import Tensor
@@ -62,6 +63,32 @@ def test_every_family_gives_what_cpds_gives(name: str, families: Callable[[str],
     edited = opened(folder, **absent)(photo(), *PROMPTS, **run).images
     assert torch.equal(edited, by_cpds(folder, photo(), config=LatentImageConfig(32)))
     assert (edited - photo()).abs().max() > 0.01
+
+
+def test_the_program_of_its_readme_runs(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: Open
+) -> None:
+    """With a tiny pipeline in the hub's place."""
+    (program,) = fenced("integrations/diffusers/README.md", "python")
+    places = {
+        "stable-diffusion-v1-5/stable-diffusion-v1-5": tiny_folder,
+        "integrations/diffusers": FOLDER,
+        "cuda": "cpu",
+    }
+    for name, place in places.items():
+        assert f'"{name}"' in program
+        program = program.replace(f'"{name}"', repr(str(place)))
+    monkeypatch.chdir(tmp_path)
+    to_pil(photo()).save("cat.png")
+    names: dict[str, Any] = {}
+    exec(program, names)
+    assert names["edited"].size == (40, 24)
+
+
+def test_dropped_transparency_is_told(tiny_folder: Path, opened: Open) -> None:
+    clear = Image.new("RGBA", (32, 32), (200, 90, 20, 128))
+    with pytest.warns(UserWarning, match="image has transparency, which the result has not"):
+        opened(tiny_folder)(clear, *PROMPTS, preset=CONFIG)
 
 
 def test_settings_of_pipelines_are_kept(tmp_path: Path, opened: Open) -> None:

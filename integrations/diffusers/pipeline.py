@@ -8,6 +8,7 @@ pipeline = DiffusionPipeline.from_pretrained(
 pipeline(image, "a photo of a cat", "a photo of a dog").images[0]
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -197,6 +198,9 @@ def settings(
 
 def tensor(image: Any, name: str, processor: VaeImageProcessor) -> torch.Tensor:
     """(b, 3, h, w) or, of masks, (b, 1, h, w) in [0, 1]. InputError for what is no image, or of several sizes."""
+    several = image if isinstance(image, list | tuple) else [image]
+    if processor is IMAGES and any(getattr(x, "mode", "") in ("RGBA", "LA", "PA") for x in several):
+        warnings.warn(f"{name} has transparency, which the result has not: cpds image keeps it", stacklevel=3)
     try:
         found = processor.preprocess(image).float().contiguous()  # as cpds has them: layouts round differently
     except (ValueError, TypeError, RuntimeError, AttributeError) as err:
