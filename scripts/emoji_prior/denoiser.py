@@ -38,11 +38,10 @@ def loss_weight(alpha_bar: Tensor) -> Tensor:
 
 
 def train_denoiser(
-    config: TrainConfig, icons: Icons, latents: Tensor, pool: Sequence[Drawn], vae: Any
+    config: TrainConfig, icons: Icons, latents: Tensor, pool: Sequence[Drawn], weights: Tensor, vae: Any
 ) -> tuple[Denoiser, CLIPTokenizer, DDIMScheduler]:
-    """Noise prediction on SD's scaled-linear schedule."""
+    """Noise prediction on SD's scaled-linear schedule. `weights`: how often each image of the pool is drawn, (n,)."""
     words = concepts()
-
     rng = random.Random(config.seed)
     corpus = [describe(icons, drawn, words, rng) for drawn in pool]
     with Processes(config.device).state.main_process_first():
@@ -62,7 +61,7 @@ def train_denoiser(
     forward = torch.compile(model) if config.compile else model
 
     def loss_of(rng: random.Random, generator: torch.Generator) -> Tensor:
-        chosen = torch.randint(len(latents), (config.batch,), generator=generator)
+        chosen = weights.multinomial(config.batch, replacement=True, generator=generator)
         texts = [
             "" if rng.random() < config.caption_dropout else describe(icons, pool[i], words, rng)
             for i in chosen.tolist()
@@ -77,9 +76,9 @@ def train_denoiser(
         x = x[mine].to(config.device).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device_type, torch.bfloat16):
             eps = forward(x, t[mine].to(config.device), ids.input_ids[mine].to(config.device))
-        weight = loss_weight(alpha_bar[t]).to(config.device)
+        of_error = loss_weight(alpha_bar[t]).to(config.device)
         error = (eps.float() - noise[mine].to(config.device)).square().mean((1, 2, 3))
-        return (weight[mine] * error).mean() / weight.mean()
+        return (of_error[mine] * error).mean() / of_error.mean()
 
     def save_samples() -> None:
         trained = {k: v.clone() for k, v in model.state_dict().items()}

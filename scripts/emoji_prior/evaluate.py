@@ -7,6 +7,7 @@ random ones; and the kernel distance (KID, Binkowski 2018) between samples and f
 features, beside that of renders to other renders.
 """
 
+import json
 import random
 import re
 import sys
@@ -45,6 +46,8 @@ class EvaluateConfig:
     """Folder of the prior; the section in its README.md is replaced."""
     classifier: Path = Path("benchmarks/emoji_edit/classifier.safetensors")
     """Weights made by scripts.emoji_prior.classifier."""
+    shares: Path | None = None
+    """Write each concept's share of right samples here, for the training's own --shares."""
     per_concept: int = 3
     """Samples of each concept."""
     guidance: float = 4.0
@@ -94,6 +97,9 @@ def main(config: EvaluateConfig) -> None:
     predicted = [found for part in images.split(64) for found in classifier.classify(part)]
     for name, found in zip(wanted, predicted, strict=True):
         correct[name] += found["concept"] == name
+    if config.shares:
+        found = {name: count / config.per_concept for name, count in correct.items()}
+        write_atomic(config.shares, json.dumps(found, indent=1).encode())
     icons, side = load_icons(list(words)), images.shape[-1]
     one, other = (
         torch.stack([draw(icons, random_scene(rng.randrange(len(icons)), rng), side)[0] for _ in prompts])

@@ -3,18 +3,27 @@
 import hashlib
 import json
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from cpds.config import require
+from cpds.errors import InputError
 from scripts.emoji_prior.checkpoints import save
 from scripts.emoji_prior.collages import Collage, collage_caption, draw_collage, random_collage
-from scripts.emoji_prior.icons import Icons, Scene, caption, draw, held_out_pairs, random_scene
+from scripts.emoji_prior.icons import Icons, Scene, caption, concepts, draw, held_out_pairs, random_scene
 from scripts.emoji_prior.networks import SIDE
 from scripts.emoji_prior.settings import TrainConfig
 
 Drawn = Scene | Collage
+
+
+def scenes_of(drawn: Drawn) -> tuple[Scene, ...]:
+    """One for each icon."""
+    return drawn.scenes if isinstance(drawn, Collage) else (drawn,)
 
 
 def random_pool(config: TrainConfig, icons: Icons) -> list[Drawn]:
@@ -35,10 +44,8 @@ def draw_pool(config: TrainConfig, icons: Icons) -> tuple[Tensor, list[Drawn]]:
     """All training images (n, 3, SIDE, SIDE) uint8 and what they show."""
     pool = random_pool(config, icons)
     path = config.out / "pictures.pt"  # a name, like its keys, that runs begun earlier have
-    shown = [drawn.scenes if isinstance(drawn, Collage) else (drawn,) for drawn in pool]
     names = [
-        ([(icons.concept[s.icon], icons.style[s.icon]) for s in scenes], asdict(drawn))
-        for scenes, drawn in zip(shown, pool, strict=True)
+        ([(icons.concept[s.icon], icons.style[s.icon]) for s in scenes_of(drawn)], asdict(drawn)) for drawn in pool
     ]
     digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()
     if path.exists():
@@ -54,6 +61,28 @@ def draw_pool(config: TrainConfig, icons: Icons) -> tuple[Tensor, list[Drawn]]:
     save({"pictures": images, "digest": digest}, path)
     (config.out / "latents.pt").unlink(missing_ok=True)  # those of other images
     return images, pool
+
+
+def read_shares(path: Path | None) -> dict[str, float]:
+    """Concepts' shares of right samples, in [0, 1], as evaluate.py writes them; nothing without a file."""
+    if path is None:
+        return {}
+    try:
+        shares = json.loads(path.read_bytes())
+    except (OSError, ValueError) as err:
+        raise InputError(f"cannot read {path} as JSON ({err}): have scripts.emoji_prior.evaluate write it") from err
+    require(isinstance(shares, dict), f"{path} holds no table of concepts: have scripts.emoji_prior.evaluate write it")
+    for name, share in shares.items():
+        require(name in concepts(), f"{path} names {name!r}, which is no concept of scripts/emoji_prior/concepts.txt")
+        known = isinstance(share, (int, float)) and 0 <= share <= 1
+        require(known, f"the share of {name!r} in {path} must be a number from 0 to 1, got {share!r}")
+    return shares
+
+
+def image_weights(icons: Icons, pool: Sequence[Drawn], shares: Mapping[str, float]) -> Tensor:
+    """How often each image is drawn in training, (n,): 1 where its concepts are always right, 4 where one never is."""
+    found = [min(shares.get(icons.concept[s.icon], 1.0) for s in scenes_of(drawn)) for drawn in pool]
+    return 4 - 3 * torch.tensor(found)
 
 
 def describe(icons: Icons, drawn: Drawn, words: dict[str, list[str]], rng: random.Random) -> str:

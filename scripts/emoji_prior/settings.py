@@ -27,6 +27,9 @@ class TrainConfig(Sizes):
     """Seeds images, initial weights and batches."""
     renders_per_icon: int = 32
     """Images drawn of each icon alone on a plain background."""
+    shares: Path | None = None
+    """JSON of `python -m scripts.emoji_prior.evaluate --shares`: images are drawn the more often the less often their
+    concepts' samples are right, up to four times. Default: all equally often."""
     collages: float = 0.3
     """Share of images with other backgrounds, or with two or three icons."""
     autoencoder_steps: int = 3000

@@ -20,13 +20,14 @@ from scripts.emoji_prior.checkpoints import load_trained
 from scripts.emoji_prior.denoiser import train_denoiser
 from scripts.emoji_prior.export import export, sizes_of
 from scripts.emoji_prior.icons import concepts, load_icons
-from scripts.emoji_prior.pool import draw_pool
+from scripts.emoji_prior.pool import draw_pool, image_weights, read_shares
 from scripts.emoji_prior.processes import Processes
 from scripts.emoji_prior.settings import TrainConfig
 from scripts.program import run_program
 
 
 def main(config: TrainConfig) -> None:
+    shares = read_shares(config.shares)
     config.out.mkdir(parents=True, exist_ok=True)
     processes = Processes(config.device)
     config = replace(config, device=processes.device)
@@ -38,7 +39,7 @@ def main(config: TrainConfig) -> None:
     vae = train_autoencoder(config, images)
     with processes.state.main_process_first():
         latents = encode_pool(config, vae, images)
-    model, tokenizer, scheduler = train_denoiser(config, icons, latents, pool, vae)
+    model, tokenizer, scheduler = train_denoiser(config, icons, latents, pool, image_weights(icons, pool, shares), vae)
     if config.export and processes.main:
         facts = {"started from": load_trained(config.start).about} if config.start else {}
         facts |= {
