@@ -145,7 +145,7 @@ class Fixed(StayNet):
         self.limit = limit
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.limit - x[:, 0]
+        return self.limit - x[..., 0]
 
 
 @pytest.mark.parametrize("limit", [-1.0, 0.0, 0.3, 0.6, 2.0])
