@@ -127,9 +127,9 @@ class GuidanceConfig:
     """Steps whose direction has a root mean square below this are left out (LUSD draws those anew); 0: none."""
     reestimate_noise: bool = False
     """Take the noise that the prior sees in the noised source for the drawn one (after RFDS-Rev); one sample more."""
-    timesteps: Literal["uniform", "non-increasing", "descending"] = "uniform"
-    """Order of the timesteps: drawn uniformly; from coarse to fine over the run, each drawn from its slice; or evenly
-    spaced from t_max down to t_min."""
+    timesteps: Literal["uniform", "low-discrepancy", "non-increasing", "descending"] = "uniform"
+    """Order of the timesteps: drawn uniformly; evenly over every stretch of the run, in no order, for short runs; from
+    coarse to fine over the run, each drawn from its slice; or evenly spaced from t_max down to t_min."""
     t_min: float = 0.05
     """Lowest timestep, as a fraction of the schedule's length."""
     t_max: float = 0.95
