@@ -127,9 +127,9 @@ class GuidanceConfig:
     """Steps whose direction has a root mean square below this are left out (LUSD draws those anew); 0: none."""
     reestimate_noise: bool = False
     """Take the noise that the prior sees in the noised source for the drawn one (after RFDS-Rev); one sample more."""
-    timesteps: Literal["uniform", "non-increasing", "descending"] = "uniform"
-    """Order of the timesteps: drawn uniformly; from coarse to fine over the run, each drawn from its slice; or evenly
-    spaced from t_max down to t_min."""
+    timesteps: Literal["uniform", "low-discrepancy", "non-increasing", "descending"] = "uniform"
+    """Order of the timesteps: drawn uniformly; evenly over every stretch of the run, in no order, for short runs; from
+    coarse to fine over the run, each drawn from its slice; or evenly spaced from t_max down to t_min."""
     t_min: float = 0.05
     """Lowest timestep, as a fraction of the schedule's length."""
     t_max: float = 0.95
@@ -192,6 +192,8 @@ class EditConfig:
     the proximity loss), as CDS's code does; none: use them as they are."""
     lr_decay: float = 1.0
     """Factor by which all learning rates have changed at the last step, exponentially; 1 keeps them."""
+    stop_below: float = 0.0
+    """End the run early once its net change over 5 steps is less than this share of that since its start; 0: never."""
     polish: float = 0.0
     """Noise level, as a fraction of the schedule's length, from which an edited image is denoised once more after the
     last step, where the edit has changed it; 0: not at all. It sharpens what the optimization leaves blurred."""
@@ -206,6 +208,7 @@ class EditConfig:
         require(self.lr is None or 0 < self.lr < 1e32, f"learning rate lr must be > 0 and < 1e32, got {self.lr}")
         for name, lr in self.group_lrs.items():
             require(0 <= lr < 1e32, f"learning rate {name} must be >= 0 and < 1e32, got {lr}")
+        require(0 <= self.stop_below < 1, f"stop_below must be at least 0 and below 1, got {self.stop_below}")
         require(0 <= self.polish < 1, f"polish must be at least 0 and below 1, got {self.polish}")
         require(0 < self.lr_decay <= 1e6, f"lr_decay must be > 0 and at most 1e6, got {self.lr_decay}")
         require(0 <= self.seed < 2**32, f"seed must be in 0 ... 4294967295, got {self.seed}")  # scikit-learn's range

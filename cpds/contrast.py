@@ -10,7 +10,7 @@ from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, cross_entropy, 
 
 from cpds.config import GuidanceConfig
 from cpds.errors import InputError
-from cpds.selection.base import Cells, PatchSelector
+from cpds.selection.base import Cells, PatchSelector, jointly
 from cpds.types import Features, Patches, Scalar
 
 Square = Float[Tensor, "n n"]
@@ -119,18 +119,18 @@ def cut_loss(
     if max(min(f.shape[-2:]) for f in source) < min(config.patch_size):
         raise InputError(f"patch_size {config.patch_size} is larger than every feature map: take smaller patches")
     views = len(source[0]) // len(selectors)
-    edits = [(selector, generator.clone_state()) for selector in selectors]
-    drawing = [edit for edit in edits for _ in range(views)]
+    each = [selector for selector in selectors for _ in range(views)]
+    draws = [own for own in (generator.clone_state() for _ in selectors) for _ in range(views)]
+    batch = jointly(selectors)
     groups, picked = list[list[tuple[Patches, Patches]]](), list[Tensor]()
     for before, after in zip(source, target, strict=True):
         for size in config.patch_size:
             if min(before.shape[-2:]) < size:
                 continue
-            groups.append([])
-            for (selector, draws), (seen, tgt) in zip(drawing, cells(before, after, relevance, size), strict=True):
-                picked.append(selector.select(seen, patch_count(len(seen), config), draws))
-                selector.observe(seen)
-                groups[-1].append((seen.source, tgt))
+            seen, moved = zip(*cells(before, after, relevance, size), strict=True)
+            picked += batch.select_all(each, seen, patch_count(len(seen[0]), config), draws)
+            batch.observe_all(each, seen)
+            groups.append([(one.source, tgt) for one, tgt in zip(seen, moved, strict=True)])
     total = target[0].new_zeros(())
     chosen = iter(together(picked, total.device))
     for group in groups:

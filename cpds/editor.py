@@ -23,6 +23,7 @@ from cpds.profiling import timed
 from cpds.rendered import Rendered
 from cpds.representation import ParamGroup, Representation, Revisable
 from cpds.selection.base import PatchSelector
+from cpds.settling import Settling
 from cpds.state import Callback, EditState, fetched, finite, finite_flags
 
 
@@ -97,7 +98,13 @@ def start(
         )
     make = parts.optimizer or OPTIMIZERS[config.optimizer]
     optimizer = make([{"params": g.tensors, "lr": rate, "base": rate} for g, rate in base_rates(config, groups)])
-    return EditState(representation, prior, Rendered(representation, prior), guidance, optimizer, config)
+    if config.stop_below and guidance.edits > 1:
+        raise InputError(
+            f"stop_below {config.stop_below} is for one edit at a time, not for {guidance.edits} together: edit them "
+            "one by one, or leave it at 0"
+        )
+    settling = Settling(config.stop_below, groups)
+    return EditState(representation, prior, Rendered(representation, prior), guidance, optimizer, config, settling)
 
 
 def base_rates(config: EditConfig, groups: Sequence[ParamGroup]) -> list[tuple[ParamGroup, float]]:
@@ -106,12 +113,15 @@ def base_rates(config: EditConfig, groups: Sequence[ParamGroup]) -> list[tuple[P
 
 
 def run(state: EditState, callbacks: Sequence[Callback] = ()) -> EditState:
-    """Optimize until the last step. Raises EditDiverged, with the last good parameters in place, on NaN."""
+    """Optimize until the last step, or until the edit has settled.
+
+    Raises EditDiverged, with the last good parameters in place, on NaN.
+    """
     representation, config = state.representation, state.config
     with timed("callbacks and files"):
         for callback in callbacks:
             callback.started(state)
-    while state.step < config.num_inference_steps:
+    while state.step < config.num_inference_steps and not state.settling.settled:
         generator = step_generator(config.seed, state.step)
         view = representation.sample_view(state.step, generator)
         with timed("renderer"):
@@ -133,6 +143,7 @@ def run(state: EditState, callbacks: Sequence[Callback] = ()) -> EditState:
         state.step += 1
         if isinstance(representation, Revisable):
             representation.revise(state.step, config.num_inference_steps, partial(proposed, state))
+        state.settling.look(state.step)
         with timed("callbacks and files"):
             for callback in callbacks:
                 callback.stepped(state, result)

@@ -26,8 +26,8 @@ from cpds.parts import imported, require_kind
 from cpds.priors.base import Conditioning, Prior
 from cpds.profiling import timed
 from cpds.relevance import RelevanceMaps
-from cpds.selection.base import PatchSelector
-from cpds.selection.make import make_selector
+from cpds.selection.base import PatchSelector, jointly
+from cpds.selection.make import make_selectors
 from cpds.types import Features, Latents, Scalar, Timesteps
 
 BEFORE, AFTER = Branch("source", "source"), Branch("target", "target")  # whose features the contrastive loss compares
@@ -89,16 +89,12 @@ class Guidance:
         self._maps, self._same = RelevanceMaps(prior, seed), WeakTensorKeyDictionary()
         self.set_prompts(prompts, targets)
         self.levels = NoiseLevels(self.objective, config, prior.schedule, steps)
-        self.selectors = list(selectors or (self._selector(seed) for _ in prompts))
+        chosen, width, device = config.patch_selector, prior.feature_width, prior.device
+        self.selectors = list(selectors or make_selectors(chosen, len(prompts), width=width, seed=seed, device=device))
         for selector in self.selectors:
             require_kind(selector, PatchSelector, "patch selector")
         if len(self.selectors) != self.edits:
             raise InputError(f"{len(self.selectors)} patch selectors for {self.edits} edits: give one for each")
-
-    def _selector(self, seed: int) -> PatchSelector:
-        return make_selector(
-            self.config.patch_selector, width=self.prior.feature_width, seed=seed, device=self.prior.device
-        )
 
     def set_prompts(self, prompts: Sequence[str], targets: Sequence[str]) -> None:
         """Ask for other edits from the next step on, as many as before. Raises InputError for an empty prompt."""
@@ -152,7 +148,7 @@ class Guidance:
                 gradient = gradient + kept * torch.autograd.grad(loss, live)[0]
             metrics["cut"] = cut.detach() / self.edits
             if (step + 1) % config.selector_every == 0:
-                metrics |= mean_metrics([selector.update() for selector in self.selectors])
+                metrics |= mean_metrics(jointly(self.selectors).update_all(self.selectors))
         if config.normalize_gradient:
             gradient = self._unit_rms(gradient)
         if config.w_proximity:

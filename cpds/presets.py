@@ -77,7 +77,8 @@ DDS = EditConfig(
 SDS = replace(DDS, guidance=replace(DDS.guidance, method="sds"))
 CDS = replace(DDS, guidance=replace(DDS.guidance, method="cds", w_cut=0.5, n_patches=64))
 PDS = replace(DDS, guidance=replace(DDS.guidance, method="pds", w_identity=0.03))
-# guidance rises with the noise; the contrastive loss holds what should stay, and may be strong there
+# guidance rises with the noise; the contrastive loss holds what should stay, and may be strong there; few steps, whose
+# timesteps must not be left to chance
 CPDS = replace(
     PDS,
     guidance=replace(
@@ -89,10 +90,11 @@ CPDS = replace(
         n_patches=1024,
         patch_share=0.25,
         patch_selector="relevance",
+        timesteps="low-discrepancy",
     ),
-    num_inference_steps=40,
-    lr=0.12,
-    lr_decay=0.02 / 0.12,
+    num_inference_steps=20,
+    lr=0.2,
+    lr_decay=0.2,
     polish=0.3,
 )
 

@@ -13,6 +13,7 @@ from cpds.moments import load_moments, moments
 from cpds.priors.base import Prior
 from cpds.rendered import Rendered
 from cpds.representation import Representation
+from cpds.settling import Settling
 
 
 @dataclass
@@ -25,6 +26,7 @@ class EditState:
     guidance: Guidance
     optimizer: torch.optim.Optimizer
     config: EditConfig
+    settling: Settling
     step: int = 0
     unpolished: dict[str, Tensor] = field(default_factory=dict)  # once polished: what the last step left
 
@@ -39,6 +41,7 @@ class EditState:
             saved |= {f"param.{group.name}.{i}": x.detach() for i, x in enumerate(group.tensors)}
         saved |= self.unpolished  # a run that is made longer goes on from there
         saved |= {f"optimizer.{k}": v for k, v in moments(self.optimizer).items()}
+        saved |= {f"settling.{k}": v for k, v in self.settling.tensors().items()}
         for i, selector in enumerate(self.guidance.selectors):
             saved |= {f"selector.{i}.{k}": v for k, v in selector.state().items()}
         return saved
@@ -50,7 +53,7 @@ class EditState:
         for key, value in saved.items():
             if not finite([value]):
                 raise ValueError(f"{key} holds NaN or infinite values")
-            if key.startswith(("step", "param.")) and key in fresh and not _alike(value, fresh[key]):
+            if key.startswith(("step", "param.", "settling.")) and key in fresh and not _alike(value, fresh[key]):
                 raise ValueError(f"{key} is {_described(value)} instead of {_described(fresh[key])}")
         if missing := sorted(fresh.keys() - saved.keys()):
             raise ValueError(f"{missing[0]} is missing")
@@ -63,6 +66,7 @@ class EditState:
             for i, x in enumerate(group.tensors):
                 x.copy_(saved[f"param.{group.name}.{i}"])
         load_moments(self.optimizer, _below(saved, "optimizer."))
+        self.settling.load(_below(saved, "settling."))
         for i, selector in enumerate(self.guidance.selectors):
             state = _below(saved, f"selector.{i}.")
             selector.load_state({k: v.to(self.prior.device) for k, v in state.items()})

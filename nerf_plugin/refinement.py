@@ -28,7 +28,14 @@ from nerf_plugin.outputs import comparison, progress, save
 from nerf_plugin.scene_pipeline import ScenePipeline, ScenePipelineConfig
 from representations.latent import LatentImage, LatentImageConfig, changed
 
-VIEW_EDIT = replace(PRESETS["cpds"], lr=0.16, lr_decay=0.125, polish=0.4)  # stronger than of a single picture
+VIEW_EDIT = replace(  # stronger and longer than of a single picture
+    PRESETS["cpds"],
+    guidance=replace(PRESETS["cpds"].guidance, timesteps="uniform"),
+    num_inference_steps=40,
+    lr=0.16,
+    lr_decay=0.125,
+    polish=0.4,
+)
 CHANGED = (0.03, 0.1)  # differences of colours at which a pixel begins to count as SDEdit's work, and does in full
 
 

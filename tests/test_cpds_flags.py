@@ -60,6 +60,7 @@ PIXELS: dict[str, tuple[str, str]] = {
     "t_max": ("", "--t_max 0.5"),
     # EditConfig
     "num_inference_steps": ("", "--num_inference_steps 4"),
+    "stop_below": ("--num_inference_steps 11 --lr_decay 0.001", "--stop_below 0.999"),
     "polish": ("", "--polish 0.3"),
     "optimizer": ("", "--optimizer adam"),
     "lr": ("", "--lr 0.4"),

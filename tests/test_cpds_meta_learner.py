@@ -145,7 +145,7 @@ class Fixed(StayNet):
         self.limit = limit
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.limit - x[:, 0]
+        return self.limit - x[..., 0]
 
 
 @pytest.mark.parametrize("limit", [-1.0, 0.0, 0.3, 0.6, 2.0])
@@ -183,7 +183,7 @@ def test_auc_is_the_share_of_pairs_in_order() -> None:
     assert auc(scores, torch.ones(40, dtype=torch.bool)) is None
 
 
-def test_training_finds_a_rule_and_repeats_itself() -> None:
+def test_training_finds_a_rule_repeats_itself_and_shows_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     generator = torch.Generator().manual_seed(0)
     x = 3 + 2 * torch.randn(4000, len(FEATURES), generator=generator)
     y = (x[:, 0] * (x[:, 1] - 3) < 0).float()
@@ -194,3 +194,6 @@ def test_training_finds_a_rule_and_repeats_itself() -> None:
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), again.parameters(), strict=True))
     right = (net(x[3000:]) > 0) == (y[3000:] > 0)
     assert float(right.float().mean()) > 0.85  # it is even by chance
+    assert "Meta-Learner: 100%" in (shown := capsys.readouterr().err)
+    assert "300/300 [" in shown
+    assert "step/s]" in shown

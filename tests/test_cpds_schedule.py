@@ -9,6 +9,7 @@ from cpds.schedule import TIMESTEP_SAMPLERS, NoiseSchedule
 
 SD = NoiseSchedule.scaled_linear()
 SHAPE = (3, 4, 5, 6)
+FALLING = ("non-increasing", "descending")
 # stride 2 of Stable Diffusion's schedule: t, psi, chi
 GOLDEN = [
     (21, 1.61332, 0.23170),
@@ -166,7 +167,7 @@ def test_timesteps_stay_in_range_and_follow_the_seed(name: str, low: int, high: 
     assert runs[0] == draws(name, low, high, steps, 0)
     fixed = name == "descending" or steps == 64  # nothing is drawn; 64 sorted draws of 4 values may agree
     assert low == high or runs[0] != runs[1] or fixed
-    if name != "uniform":
+    if name in FALLING:
         assert all(run == sorted(run, reverse=True) for run in runs)
 
 
@@ -179,6 +180,26 @@ def test_non_increasing_draws_one_timestep_from_each_slice() -> None:
     for seed in range(3):
         for i, t in enumerate(draws("non-increasing", 100, 900, 8, seed)):
             assert 900 - 100 * (i + 1) <= t <= 900 - 100 * i
+
+
+def largest_gap(timesteps: list[int], low: int, high: int) -> float:
+    """Between neighbors on a circle from low to high, as a fraction of it."""
+    at = sorted((t - low) / (high - low) for t in timesteps)
+    return max(b - a for a, b in zip(at, [*at[1:], at[0] + 1], strict=True))
+
+
+@pytest.mark.parametrize("steps", [10, 20, 40, 500])
+@pytest.mark.parametrize("stretch", [3, 5, 8, 10])
+def test_low_discrepancy_covers_the_range_over_every_stretch(steps: int, stretch: int) -> None:
+    most = 1.9 / stretch + 1 / steps + 1 / 9000
+    for seed in range(3):
+        run = draws("low-discrepancy", 0, 9000, steps, seed)
+        assert max(largest_gap(run[i : i + stretch], 0, 9000) for i in range(steps - stretch + 1)) <= most
+
+
+def test_low_discrepancy_draws_every_timestep_equally_often() -> None:
+    run = draws("low-discrepancy", 0, 9000, 1000, 0)
+    assert [sum(900 * i <= t < 900 * (i + 1) for t in run) for i in range(10)] == pytest.approx([100] * 10, abs=4)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +241,7 @@ def test_a_flows_timesteps_are_drawn_between_the_whole_ones(name: str) -> None:
     drawn = [float(schedule.draw(name, 50, 954, i, 64, generator)) for i in range(64)]
     assert all(50 <= t <= 954 for t in drawn)
     assert sum(t != round(t) for t in drawn) > 50
-    if name != "uniform":
+    if name in FALLING:
         assert drawn == sorted(drawn, reverse=True)
     again = torch.Generator().manual_seed(0)
     tables = [SD.draw(name, 50, 954, i, 64, again) for i in range(64)]

@@ -13,9 +13,11 @@ from safetensors.torch import load, save
 from torch.nn.functional import normalize
 
 from cpds.config import SelectorName
-from cpds.selection.base import Cells, PatchSelector, attention, by_score, entropy
-from cpds.selection.learned import LearnedPatches, drift_labels
-from cpds.selection.make import make_selector
+from cpds.selection.base import Cells, PatchSelector, attention, by_score, entropy, jointly
+from cpds.selection.learned import LearnedPatches
+from cpds.selection.learning import drift_labels
+from cpds.selection.make import make_selector, make_selectors
+from cpds.selection.meta_learner import MetaLearner
 
 WIDTH = 16
 LEARNING = ["learned", "svm", "knn", "forest"]
@@ -291,3 +293,91 @@ def test_rules_wait_for_a_gpu_once_at_most(name: str) -> None:
     waits = 1 if name == "meta-learner" else 0  # how many stay
     assert record.count("synchronization") == waits, str(record)
     assert record.count("copy") <= 2
+
+
+# ---- those of a batch
+
+
+def batch_of(name: str, count: int = 3) -> list[PatchSelector]:
+    """Selectors of several edits, in double precision where they compute, so that only rounding is small."""
+    selectors = make_selectors(name, count, width=WIDTH, seed=0, device=CPU)
+    for one in selectors:
+        if isinstance(one, LearnedPatches | MetaLearner):
+            one.net.double()
+    return selectors
+
+
+def seen_by(count: int, first: int, n: int = 64, width: int = WIDTH) -> list[Cells]:
+    """A layer's cells of as many images, in double precision."""
+    found = [pairs(first + i, n, width) for i in range(count)]
+    return [replace(one, source=one.source.double(), target=one.target.double()) for one in found]
+
+
+def draws(count: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(i) for i in range(count)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_does_what_each_selector_does_alone(name: str) -> None:
+    if name in LEARNING[1:]:
+        pytest.importorskip("sklearn")
+    alone, batch = batch_of(name), batch_of(name)
+    jointly_ = jointly(batch)
+    for update in range(3):
+        for layer, width in enumerate((WIDTH, WIDTH, WIDTH // 2)):
+            cells = seen_by(3, 100 * update + 10 * layer, width=width)
+            for n in (10, 64):
+                picked = [one.select(c, n, g).tolist() for one, c, g in zip(alone, cells, draws(3), strict=True)]
+                assert [p.tolist() for p in jointly_.select_all(batch, cells, n, draws(3))] == picked
+            for one, c in zip(alone, cells, strict=True):
+                one.observe(c)
+            jointly_.observe_all(batch, cells)
+        each = [pytest.approx(one.update(), rel=1e-6) for one in alone]
+        assert jointly_.update_all(batch) == each
+    for one, other in zip(alone, batch, strict=True):
+        found, wanted = other.state(), one.state()
+        assert found.keys() == wanted.keys()
+        for key, value in wanted.items():
+            torch.testing.assert_close(found[key], value, rtol=1e-6, atol=1e-9)
+    load(save({f"{i}.{k}": v for i, one in enumerate(batch) for k, v in one.state().items()}))  # none shares memory
+
+
+@pytest.mark.parametrize("name", ["learned", "meta-learner"])
+def test_what_selectors_of_one_kind_do_is_done_at_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = batch_of(name)
+    kind = type(batch[0])
+    for method in ("select",) if name == "meta-learner" else ("select", "observe", "update"):
+        monkeypatch.setattr(kind, method, lambda *_: pytest.fail("alone"))
+    for _ in range(2):
+        assert len(jointly(batch).select_all(batch, seen_by(3, 0), 10, draws(3))) == 3
+        jointly(batch).observe_all(batch, seen_by(3, 0))
+        jointly(batch).update_all(batch)
+
+
+def test_one_that_was_taught_otherwise_is_no_part_of_a_batch() -> None:
+    """Nor is a subclass, which may choose in a way of its own, nor one of another network."""
+    batch, alone = batch_of("learned", 2), batch_of("learned", 2)
+    cells = seen_by(2, 50)
+    for selectors in (batch, alone):
+        selectors[0].observe(cells[1])
+        selectors[0].update()
+    picked = [one.select(c, 10, g).tolist() for one, c, g in zip(alone, cells, draws(2), strict=True)]
+    assert [p.tolist() for p in jointly(batch).select_all(batch, cells, 10, draws(2))] == picked
+    batch[1].observe(cells[1])
+    assert jointly(batch).update_all(batch)[0] == {}
+
+    class Own(LearnedPatches):
+        def select(self, cells: Cells, n: int, generator: torch.Generator) -> torch.Tensor:
+            return torch.arange(2)
+
+    own = Own(WIDTH, 0, CPU)
+    assert jointly([own, own]).select_all([own, own], cells, 10, draws(2))[0].tolist() == [0, 1]
+    one, other = MetaLearner.load(CPU), MetaLearner.load(CPU)
+    other.net.mean.fill_(torch.nan)  # nothing stays
+    picked = MetaLearner.select_all([one, other], [pairs(0), pairs(0)], 10, draws(2))
+    assert [len(p) for p in picked] == [10, 2]
+
+
+def test_what_never_changes_is_made_once_for_all_edits() -> None:
+    assert len({id(one) for one in batch_of("meta-learner")}) == 1
+    assert len({id(one) for one in batch_of("learned")}) == 3

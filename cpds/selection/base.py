@@ -1,8 +1,8 @@
 """What a patch selector sees and offers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -70,6 +70,39 @@ class PatchSelector(Protocol):
         ...
 
 
+class OneByOne:
+    """What the selectors of a batch do, one for each image, here one after the other.
+
+    A kind that defines these itself does for many at once what each does alone, up to rounding.
+    """
+
+    @staticmethod
+    def select_all(
+        selectors: Sequence[Any], cells: Sequence[Cells], n: int, generators: Sequence[torch.Generator]
+    ) -> list[Indices]:
+        """`select` for the cells of each image, all of one layer and patch size."""
+        return [one.select(seen, n, draws) for one, seen, draws in zip(selectors, cells, generators, strict=True)]
+
+    @staticmethod
+    def observe_all(selectors: Sequence[Any], cells: Sequence[Cells]) -> None:
+        """`observe` for the cells of each image, all of one layer and patch size."""
+        for one, seen in zip(selectors, cells, strict=True):
+            one.observe(seen)
+
+    @staticmethod
+    def update_all(selectors: Sequence[Any]) -> list[Mapping[str, float]]:
+        """`update` of each; no two of them are the same."""
+        return [one.update() for one in selectors]
+
+
+def jointly(selectors: Sequence[PatchSelector]) -> type[OneByOne]:
+    """What does for all of them at once what each does: their own kind, if all are of one that can."""
+    kind: type = type(selectors[0])
+    if any(type(one) is not kind for one in selectors) or "select_all" not in vars(kind):
+        return OneByOne  # nor does a subclass that may choose in another way
+    return kind
+
+
 class WithoutLearning:
     """What selectors share that learn nothing from an edit."""
 
@@ -108,6 +141,6 @@ def attention(source: Patches, temperature: float = 0.07) -> Float[Tensor, "n n"
     return (source @ source.T / temperature).softmax(-1)
 
 
-def entropy(attention: Float[Tensor, "n n"]) -> PerCell:
+def entropy(attention: Float[Tensor, "*b n n"]) -> Float[Tensor, "*b n"]:
     """Of each row of `attention`, in nats."""
     return torch.special.entr(attention).sum(-1)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from cpds.errors import MissingExtra
-from cpds.selection.learned import Learning, check_patches
+from cpds.selection.base import Cells, Indices, by_chance
+from cpds.selection.learning import Learning, check_patches
 
 
 class ClassifierPatches(Learning):
@@ -20,7 +21,25 @@ class ClassifierPatches(Learning):
         self.seed, self.make, self.model = seed, make, None
         self.fitted: tuple[Tensor, Tensor] | None = None
 
+    def select(self, cells: Cells, n: int, generator: torch.Generator) -> Indices:
+        scores = self.score(self.padded(cells.source)) if n < len(cells) else None
+        return by_chance(len(cells), n, generator) if scores is None else scores.topk(n).indices
+
+    def update(self) -> Mapping[str, float]:
+        if not self.observed:  # every layer was smaller than a patch
+            return {}
+        x, y = torch.cat(self.x), torch.cat(self.y)
+        metrics = {}
+        scores = self.score(x)
+        if scores is not None:  # accuracy on patches it has not learnt from yet
+            metrics["selector_accuracy"] = float(((scores > 0) == (y > 0)).float().mean())
+        metrics["selector_majority"] = float((1 - y).mean())
+        metrics["selector_loss"] = self.learn(x, y)
+        self.x, self.y = [], []
+        return metrics
+
     def score(self, x: Tensor) -> Tensor | None:
+        """One number a row, higher where drift is expected; None before anything was learnt."""
         if self.model is None:
             return None
         rows = x.cpu().numpy()
@@ -31,11 +50,12 @@ class ClassifierPatches(Learning):
         return torch.as_tensor(scores, dtype=torch.float32, device=x.device)
 
     def learn(self, x: Tensor, y: Tensor) -> float:
+        """Fit to features x and labels y; the training error."""
         chosen = torch.randperm(len(x), generator=self.generator)[: self.LATEST].to(x.device)
         self._fit(x[chosen], y[chosen])
         scores = self.score(x[chosen])
         assert scores is not None
-        return float(((scores > 0) != (y[chosen] > 0)).float().mean())  # training error
+        return float(((scores > 0) != (y[chosen] > 0)).float().mean())
 
     def _fit(self, x: Tensor, y: Tensor) -> None:
         self.fitted = (x, y)

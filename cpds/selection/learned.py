@@ -1,103 +1,23 @@
-"""Selectors that learn within a run, as CPDS's paper has it: where do patches drift most?
+"""The selector that learns within a run by a small network; those of a batch learn and choose as one."""
 
-They see every patch pair, label the 20 % that drifted most (||f_src - f_tgt||) with 1, and every few steps fit a
-classifier from source features to those labels. The patches with the highest scores are then chosen, without noise, as
-published; until the first fit by chance.
-"""
-
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, pad
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from cpds.moments import load_moments, moments
 from cpds.optimizers import OPTIMIZERS
-from cpds.selection.base import Cells, Indices, by_chance
-from cpds.types import Patches
+from cpds.selection.base import Cells, Indices, OneByOne, by_chance
+from cpds.selection.learning import Learning, rows_of
 
-DRIFTED = 0.2  # share of patches that count as drifted
-KEPT = 48  # patches kept of each observation: learning must stay a small part of a step
-
-
-def drift_labels(source: Patches, target: Patches) -> Tensor:
-    """1 for the fifth of the patches that moved furthest, else 0 (float32)."""
-    drift = (source - target).norm(dim=-1)
-    labels = torch.zeros_like(drift)
-    labels[drift.topk(max(1, round(DRIFTED * len(drift)))).indices] = 1
-    return labels
-
-
-def check_patches(x: Tensor, y: Tensor, width: int) -> None:
-    """Raise ValueError unless these are features, `width` for each patch, and the patches' labels."""
-    if x.shape != (*y.shape[:1], width) or y.ndim != 1 or not bool(((y == 0) | (y == 1)).all()):
-        raise ValueError(f"patches of shape {tuple(x.shape)}, {tuple(y.shape)} are not of this selector")
+RATE = 1e-3  # Adam's
 
 
 def scorer(width: int) -> nn.Sequential:
     """The Meta-Learner's network: features -> 64 -> 32 -> 1."""
     return nn.Sequential(nn.Linear(width, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 1))
-
-
-class Learning:
-    """What the learning selectors share: the buffer of observations, and choice by score."""
-
-    needs_relevance = False
-
-    def __init__(self, width: int, seed: int) -> None:
-        self.width = width
-        self.generator = torch.Generator().manual_seed(seed)
-        self.x: list[Tensor] = []
-        self.y: list[Tensor] = []
-
-    def score(self, x: Tensor) -> Tensor | None:
-        """One number a row, higher where drift is expected; None before anything was learnt."""
-        raise AssertionError("selectors define their score")
-
-    def learn(self, x: Tensor, y: Tensor) -> float:
-        """Fit to features x and labels y; the mean loss."""
-        raise AssertionError("selectors define how they learn")
-
-    def select(self, cells: Cells, n: int, generator: torch.Generator) -> Indices:
-        scores = self.score(self._padded(cells.source))
-        if scores is None or n >= len(cells):
-            return by_chance(len(cells), n, generator)
-        return scores.topk(n).indices
-
-    def observe(self, cells: Cells) -> None:
-        labels = drift_labels(cells.source, cells.target)
-        kept = by_chance(len(cells), KEPT, self.generator).to(cells.source.device)
-        self.x.append(self._padded(cells.source[kept]))
-        self.y.append(labels[kept])
-
-    def _padded(self, x: Patches) -> Tensor:
-        return pad(x, (0, self.width - x.shape[1]))
-
-    def update(self) -> Mapping[str, float]:
-        if not any(len(x) for x in self.x):  # every layer was smaller than a patch
-            return {}
-        x, y = torch.cat(self.x), torch.cat(self.y)
-        metrics = {}
-        scores = self.score(x)
-        if scores is not None:  # accuracy on patches it has not learnt from yet
-            metrics["selector_accuracy"] = float(((scores > 0) == (y > 0)).float().mean())
-        metrics["selector_majority"] = float((1 - y).mean())
-        metrics["selector_loss"] = self.learn(x, y)
-        self.x, self.y = [], []
-        return metrics
-
-    def state(self) -> dict[str, Tensor]:
-        empty = torch.zeros(0, self.width)
-        return {
-            "x": torch.cat(self.x) if self.x else empty,
-            "y": torch.cat(self.y) if self.y else empty[:, 0],
-            "generator": self.generator.get_state(),
-        }
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        check_patches(state["x"], state["y"], self.width)
-        self.x, self.y = [state["x"]], [state["y"]]
-        self.generator.set_state(state["generator"].cpu())
 
 
 class LearnedPatches(Learning):
@@ -106,37 +26,56 @@ class LearnedPatches(Learning):
     Until its first update patches are chosen at random: an untrained network's order means nothing.
     """
 
-    EPOCHS = 5
+    EPOCHS, ROWS = 5, 512  # of an update, and of a step of the optimizer
 
     def __init__(self, width: int, seed: int, device: torch.device) -> None:
         super().__init__(width, seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.net = scorer(width).to(device)
-        self.optimizer = OPTIMIZERS["adam"](self.net.parameters(), lr=1e-3)
+        self.optimizer = OPTIMIZERS["adam"](self.net.parameters(), lr=RATE)
 
-    def _standardised(self, x: Tensor) -> Tensor:
-        # rows have unit length: bring their entries near 1 whatever the width
-        return x * x.shape[1] ** 0.5
+    @property
+    def steps(self) -> int:
+        """Those of the optimizer so far."""
+        return max((int(own["step"]) for own in self.optimizer.state.values()), default=0)
 
+    def select(self, cells: Cells, n: int, generator: torch.Generator) -> Indices:
+        return self.select_all([self], [cells], n, [generator])[0]
+
+    @staticmethod
     @torch.no_grad()
-    def score(self, x: Tensor) -> Tensor | None:
-        if not self.optimizer.state:  # no update yet
-            return None
-        return self.net(self._standardised(x))[:, 0]
+    def select_all(
+        selectors: Sequence["LearnedPatches"], cells: Sequence[Cells], n: int, generators: Sequence[torch.Generator]
+    ) -> list[Indices]:
+        taught = {one.steps > 0 for one in selectors}
+        if len(taught) > 1:
+            return OneByOne.select_all(selectors, cells, n, generators)
+        if n >= len(cells[0]) or taught == {False}:
+            return [by_chance(len(seen), n, draws) for seen, draws in zip(cells, generators, strict=True)]
+        x = selectors[0].padded(torch.stack([seen.source for seen in cells]))
+        return list(Networks(selectors)(x).topk(n).indices)
 
-    def learn(self, x: Tensor, y: Tensor) -> float:
-        losses = []
-        with torch.enable_grad():
-            for _ in range(self.EPOCHS):
-                order = torch.randperm(len(x), generator=self.generator).to(x.device)
-                for part in order.split(512):
-                    loss = binary_cross_entropy_with_logits(self.net(self._standardised(x[part]))[:, 0], y[part])
-                    self.optimizer.zero_grad()
-                    loss.backward()
-                    self.optimizer.step()
-                    losses.append(loss.detach())
-        return sum(torch.stack(losses).tolist()) / len(losses)
+    def update(self) -> Mapping[str, float]:
+        return self.update_all([self])[0]
+
+    @staticmethod
+    def update_all(selectors: Sequence["LearnedPatches"]) -> list[Mapping[str, float]]:
+        if len({(one.width, one.observed, one.steps) for one in selectors}) > 1:
+            return OneByOne.update_all(selectors)
+        if not selectors[0].observed:  # every layer was smaller than a patch
+            return [{} for _ in selectors]
+        x = torch.stack([torch.cat(one.x) for one in selectors])
+        y = torch.stack([torch.cat(one.y) for one in selectors])
+        networks, metrics = Networks(selectors), {}
+        if selectors[0].steps:  # accuracy on patches they have not learnt from yet
+            with torch.no_grad():
+                metrics["selector_accuracy"] = ((networks(x) > 0) == (y > 0)).float().mean(1)
+        metrics["selector_majority"] = (1 - y).mean(1)
+        metrics["selector_loss"] = networks.learn(x, y)
+        for one in selectors:
+            one.x, one.y = [], []
+        return [dict(zip(metrics, row, strict=True)) for row in torch.stack(list(metrics.values()), 1).tolist()]
 
     def state(self) -> dict[str, Tensor]:
         saved = super().state() | {f"net.{k}": v for k, v in self.net.state_dict().items()}
@@ -146,3 +85,58 @@ class LearnedPatches(Learning):
         super().load_state(state)
         self.net.load_state_dict({k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")})
         load_moments(self.optimizer, {k.removeprefix("adam."): v for k, v in state.items() if k.startswith("adam.")})
+
+
+class Networks:
+    """The networks of several selectors as one, each with its own weights, inputs and moments."""
+
+    def __init__(self, selectors: Sequence[LearnedPatches]) -> None:
+        self.selectors = selectors
+        self.own = list(zip(*(one.net.parameters() for one in selectors), strict=True))
+        self.weights = [torch.stack(same).detach().requires_grad_() for same in self.own]
+
+    def __call__(self, x: Float[Tensor, "b m d"]) -> Float[Tensor, "b m"]:
+        """One number a row, higher where drift is expected."""
+        x = x * x.shape[-1] ** 0.5  # rows have unit length: bring their entries near 1 whatever the width
+        *hidden, (weight, bias) = zip(self.weights[::2], self.weights[1::2], strict=True)
+        for w, b in hidden:
+            x = torch.baddbmm(b[:, None], x, w.mT).relu()
+        return torch.baddbmm(bias[:, None], x, weight.mT)[..., 0]
+
+    @torch.enable_grad()
+    def learn(self, x: Float[Tensor, "b m d"], y: Float[Tensor, "b m"]) -> Float[Tensor, " b"]:
+        """Fit each to its rows, in orders of its own; the mean losses."""
+        optimizer, losses = self._optimizer(), []
+        for _ in range(LearnedPatches.EPOCHS):
+            order = torch.stack([torch.randperm(x.shape[1], generator=one.generator) for one in self.selectors])
+            for part in order.to(x.device).split(LearnedPatches.ROWS, 1):
+                logits, labels = self(rows_of(x, part)), rows_of(y, part)
+                loss = binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(1)
+                optimizer.zero_grad()
+                loss.sum().backward()
+                optimizer.step()
+                losses.append(loss.detach())
+        self._hand_back(optimizer)
+        return torch.stack(losses).mean(0)
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        """Adam for all, which goes on from the moments of each; all have made as many steps."""
+        optimizer = OPTIMIZERS["adam"](self.weights, lr=RATE)
+        for weights, own in zip(self.weights, self.own, strict=True):
+            states = [one.optimizer.state.get(x) for one, x in zip(self.selectors, own, strict=True)]
+            if states[0]:
+                optimizer.state[weights] = {
+                    name: value.clone() if name == "step" else torch.stack([s[name] for s in states])
+                    for name, value in states[0].items()
+                }
+        return optimizer
+
+    @torch.no_grad()
+    def _hand_back(self, optimizer: torch.optim.Optimizer) -> None:
+        for weights, own in zip(self.weights, self.own, strict=True):
+            for i, (one, x) in enumerate(zip(self.selectors, own, strict=True)):
+                x.copy_(weights[i])
+                one.optimizer.state[x] = {
+                    name: (value if name == "step" else value[i]).clone()
+                    for name, value in optimizer.state[weights].items()
+                }

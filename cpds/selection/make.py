@@ -4,7 +4,7 @@ import torch
 
 from cpds.errors import InputError
 from cpds.parts import imported
-from cpds.selection.base import PatchSelector
+from cpds.selection.base import PatchSelector, WithoutLearning
 from cpds.selection.classifiers import ClassifierPatches, sklearn_classifier
 from cpds.selection.learned import LearnedPatches
 from cpds.selection.meta_learner import MetaLearner
@@ -37,3 +37,11 @@ def make_selector(name: str, *, width: int, seed: int, device: torch.device) -> 
     make = sklearn_classifier(name)
     make(seed)  # say at once, not ten steps later, that scikit-learn is missing
     return ClassifierPatches(width, seed, make)
+
+
+def make_selectors(name: str, count: int, *, width: int, seed: int, device: torch.device) -> list[PatchSelector]:
+    """One for each of so many edits; one for all where nothing in it changes."""
+    first = make_selector(name, width=width, seed=seed, device=device)
+    if isinstance(first, WithoutLearning):
+        return [first] * count
+    return [first, *(make_selector(name, width=width, seed=seed, device=device) for _ in range(count - 1))]

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate
+from tqdm import tqdm
 
 from cpds.evaluation.classifier import SIDE, IconClassifier
 from scripts.emoji_prior.icons import BACKGROUNDS, Icons, concepts, draw, load_icons, random_scene
@@ -47,7 +48,7 @@ def draw_images(icons: Icons, per_icon: int, seed: int) -> tuple[Tensor, dict[st
     """Random scenes of every icon as uint8 images, and the index of each one's concept, style and background."""
     rng = random.Random(seed)
     scenes = [random_scene(i, rng) for i in range(len(icons)) for _ in range(per_icon)]
-    drawn = torch.stack([(draw(icons, s, SIDE)[0] * 255).round().byte() for s in scenes])
+    drawn = torch.stack([(draw(icons, s, SIDE)[0] * 255).round().byte() for s in tqdm(scenes, "drawing")])
     shown = {
         "concept": (list(concepts()), [icons.concept[s.icon] for s in scenes]),
         "style": (STYLES, [icons.style[s.icon] for s in scenes]),
@@ -89,7 +90,8 @@ def main(config: ClassifierConfig) -> None:
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=config.lr, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, config.steps)
     generator = torch.Generator().manual_seed(config.seed)
-    for step in range(1, config.steps + 1):
+    progress = tqdm(range(1, config.steps + 1), "classifier", unit="step")
+    for step in progress:
         chosen = torch.randint(len(x), (config.batch,), generator=generator)
         batch = soften(x[chosen].to(config.device).float() / 255, generator)
         with torch.autocast(config.device, torch.bfloat16):
@@ -102,7 +104,7 @@ def main(config: ClassifierConfig) -> None:
         optimizer.step()
         schedule.step()
         if step % 250 == 0:
-            print(f"{step}/{config.steps} loss {', '.join(f'{float(v.detach()):.3f}' for v in losses)}", flush=True)
+            progress.write(f"{step}/{config.steps} loss {', '.join(f'{float(v.detach()):.3f}' for v in losses)}")
     classifier.eval()
     print(f"accuracy on fresh renders: {accuracy(classifier, *draw_images(icons, 2, config.seed + 1), config.device)}")
     config.out.parent.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
+from tqdm import tqdm
 
 from cpds.contrast import cells
 from cpds.evaluation.cases import load_cases
@@ -82,7 +83,7 @@ class Seen(NamedTuple):
 @torch.no_grad()
 def look(prior: Prior, pairs: Sequence[Pair], generator: torch.Generator) -> Iterator[Seen]:
     """What a selector would see of each pair's source, at random timesteps, and what it should say."""
-    for first in range(0, len(pairs), BATCH):
+    for first in tqdm(range(0, len(pairs), BATCH), "looking at pairs", unit="batch"):
         part = pairs[first : first + BATCH]
         source, truth = (torch.stack([getattr(p, name) for p in part]) for name in ("source", "ground_truth"))
         latents = prior.encode(source.to(prior.device))
@@ -111,7 +112,8 @@ def train(
     net.mean, net.std = x.mean(0), x.std(0).clamp(min=1e-6)
     optimizer = torch.optim.AdamW(net.parameters(), lr=config.lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, config.steps)
-    for step in range(1, config.steps + 1):
+    progress = tqdm(range(1, config.steps + 1), "Meta-Learner", unit="step")
+    for step in progress:
         chosen = pool[torch.randint(len(pool), (config.batch,), generator=generator)]
         noise = config.jitter * torch.randn(config.batch, x.shape[1], generator=generator)
         loss = binary_cross_entropy_with_logits(net(x[chosen] + noise * net.std), y[chosen])
@@ -120,7 +122,7 @@ def train(
         optimizer.step()
         schedule.step()
         if step % 500 == 0:
-            print(f"{step}/{config.steps} loss {float(loss.detach()):.4f}", flush=True)
+            progress.write(f"{step}/{config.steps} loss {float(loss.detach()):.4f}")
     return net.eval()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
+from tqdm import tqdm
 
 from cpds.config import require
 from scripts.emoji_prior.benchmark import COUNTS, BenchmarkConfig, Pair, draw_pair, draw_splits, render
@@ -35,7 +36,7 @@ def training_pairs(count: int, seed: int = 0, cache: Path | None = None) -> list
     require(count >= 1, f"count must be >= 1, got {count}")
     icons = load_icons(list(concepts()), cache)
     found = []
-    for pair in islice(training_edits(icons, seed), count):
+    for pair in tqdm(islice(training_edits(icons, seed), count), "drawing pairs", count, unit="pair"):
         images = render(icons, pair) if isinstance(pair, Pair) else render_scenes(icons, pair)
         found.append(TrainingPair(*images, pair.prompt, pair.target_prompt))
     return found
