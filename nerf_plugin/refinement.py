@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import huber_loss
 
 from cpds.config import EditConfig, require
 from cpds.editor import edit, step_generator
@@ -30,6 +31,7 @@ from nerf_plugin.scene_pipeline import ScenePipeline, ScenePipelineConfig
 from representations.latent import LatentImage, LatentImageConfig, changed
 
 VIEW_EDIT = replace(PRESETS["cpds"], lr=0.16, lr_decay=0.125, polish=0.4)  # stronger than of a single picture
+DELTA = 0.05  # difference of colors up to which views that disagree are averaged
 CHANGED = (0.03, 0.1)  # differences of colours at which a pixel begins to count as SDEdit's work, and does in full
 
 
@@ -96,6 +98,9 @@ class RefinePipeline(ScenePipeline):
             require_scales(self.prior, given)
             self.scale_slider.value = chosen_scale(self.prior, "target", given, default)
         self.uncond = self.prior.embed([self.config.negative_prompt])
+        model: Any = self.model
+        if self.config.redraw == "edit" and hasattr(model, "rgb_loss"):  # nerfacto's; splatfacto's is L1 already
+            model.rgb_loss = RobustLoss()
         self.target_prompt = ""  # that `target_text` encodes
 
     def view_size(self, height: int, width: int) -> tuple[int, int]:
@@ -179,6 +184,16 @@ class RefinePipeline(ScenePipeline):
         if self.config.keep_unchanged:
             weight = changed(self.prior.decode(latents), edited, *CHANGED)
         return at_full_size(edited, weight, image, source).cpu()
+
+
+class RobustLoss(torch.nn.Module):
+    """The mean squared error where colors differ by less than DELTA, linear beyond (Huber 1964).
+
+    Edits of views disagree. A mean of them is a haze; where they differ much this tends to what most of them show.
+    """
+
+    def forward(self, image: Tensor, wanted: Tensor) -> Float[Tensor, ""]:
+        return 2 * huber_loss(image, wanted, delta=DELTA)
 
 
 def at_full_size(

@@ -19,7 +19,7 @@ from cpds.editor import edit
 from cpds.images import open_image, resized
 from cpds.priors.base import Prior
 from nerf_plugin.checkpoints import checkpoints, open_run
-from nerf_plugin.refinement import VIEW_EDIT, at_full_size
+from nerf_plugin.refinement import DELTA, VIEW_EDIT, RobustLoss, at_full_size
 from representations.latent import LatentImage, LatentImageConfig, changed
 
 
@@ -78,6 +78,18 @@ def test_views_are_edited_as_pictures_before_the_first_step(
         assert (after - picture.preview()).abs().max() < 0.01  # 8 bits
         assert (after - before).abs().max() > 0.02
         assert (resized(after, used.shape[:2])[0].permute(1, 2, 0) - used).abs().mean() < 0.01
+    assert isinstance(getattr(trainer.pipeline.model, "rgb_loss", None), RobustLoss) == (kind == "cpds")
+
+
+def test_the_loss_of_edits_is_the_squared_error_but_where_they_disagree() -> None:
+    wanted = noise(0, 4, 3)
+    close = wanted + DELTA * (noise(1, 4, 3) - 0.5)
+    assert torch.allclose(RobustLoss()(close, wanted), (close - wanted).square().mean())
+    half = torch.cat([wanted - 0.3, wanted, wanted]).requires_grad_()  # one view of three shows something else
+    RobustLoss()(half.view(3, 4, 3), wanted.expand(3, 4, 3)).backward()
+    assert half.grad is not None
+    assert torch.allclose(half.grad[:4], torch.full((4, 3), -2 * DELTA / half.numel()))
+    assert not half.grad[4:].any()
 
 
 def test_a_further_round_edits_the_views_as_they_are_then(
