@@ -35,7 +35,7 @@ def encode_in_c(model: Any) -> None:
 
     They are left as they are where points want a gradient: with predicted normals.
     """
-    found = [x for x in model.modules() if isinstance(x, HashEncoding) and x.tcnn_encoding is None]
+    found: list[Any] = [x for x in model.modules() if isinstance(x, HashEncoding) and x.tcnn_encoding is None]
     if model.device.type != "cpu" or not found or model.config.predict_normals:
         return
     compiled = library()
