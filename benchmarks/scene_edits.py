@@ -65,7 +65,10 @@ def trained_views(run: Path) -> dict[str, Images]:
     """Of what ns-train made."""
     from nerfstudio.utils.eval_utils import eval_setup
 
+    from nerf_plugin.hash_encoding import encode_in_c
+
     _, pipeline, _, _ = eval_setup(run)
+    encode_in_c(pipeline.model)
     found = {}
     for data in (pipeline.datamanager.train_dataset, pipeline.datamanager.eval_dataset):
         data: Any

@@ -2,6 +2,7 @@
 
     for side in 256 384 512; do python -m benchmarks.scene_memory --side $side; done
     python -m benchmarks.scene_memory --side 128 --direct        # all rays with gradient at once
+    python -m benchmarks.scene_memory --side 128 --render-only   # without the prior
 
 A process a row, because memory that was once resident stays so. The scene is nerfacto's standard size, 400 samples a
 ray, in its torch implementation.
@@ -9,6 +10,7 @@ ray, in its torch implementation.
 
 import resource
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +28,8 @@ from cpds.presets import PRESETS
 from cpds.priors.base import Conditioning
 from cpds.priors.load import DTYPES
 from cpds.priors.unet import UNetPrior
+from cpds.types import Images, Latents
+from nerf_plugin.hash_encoding import encode_in_c
 from nerf_plugin.rays import render_rays
 
 HALVES = (("Down", "En"), ("Up", "De"))
@@ -41,6 +45,8 @@ class Config:
     """Rays with gradient at a time."""
     direct: bool = False
     """Keep the whole view's graph instead of rendering it again."""
+    render_only: bool = False
+    """Leave the prior out: the gradient in the image is a constant."""
     dtype: str = "fp32"
     """Precision of the prior."""
     device: str = "cpu"
@@ -75,6 +81,17 @@ def prior(device: torch.device, dtype: torch.dtype) -> UNetPrior:
     return WithoutText(SimpleNamespace(**parts, scheduler=DDIMScheduler()), device, "random weights")
 
 
+def guidance_of(model_prior: UNetPrior) -> Callable[[Images], tuple[Latents, Latents]]:
+    """A step's latents of an image, and the gradient in them."""
+    guidance = Guidance(model_prior, "a", "b", PRESETS["cpds"].guidance, steps=10)
+
+    def guide(image: Images) -> tuple[Latents, Latents]:
+        latents = model_prior.encode(image)
+        return latents, guidance.step(latents.detach(), latents, 0, step_generator(0, 0)).gradient
+
+    return guide
+
+
 def peak(device: torch.device) -> float:
     """GiB that were needed at most."""
     if device.type == "cuda":
@@ -92,19 +109,18 @@ def main(config: Config) -> None:
     pose = torch.tensor([[[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1.5]]])
     half = config.side / 2
     camera = Cameras(pose, 1.2 * config.side, 1.2 * config.side, half, half, config.side, config.side).to(device)
-    model_prior = prior(device, DTYPES[config.dtype])
-    guidance = Guidance(model_prior, "a", "b", PRESETS["cpds"].guidance, steps=10)
+    encode_in_c(model)
+    guide = None if config.render_only else guidance_of(prior(device, DTYPES[config.dtype]))
     before = peak(device)
     began = time.perf_counter()
     image, losses = render_rays(model, camera, config.rays_per_chunk, not config.direct)
     rendered = peak(device)
-    latents = model_prior.encode(image)
-    result = guidance.step(latents.detach(), latents, 0, step_generator(0, 0))
-    torch.autograd.backward([latents, *losses.values()], [result.gradient, *map(torch.ones_like, losses.values())])
+    latents, gradient = (image, torch.ones_like(image)) if guide is None else guide(image)
+    torch.autograd.backward([latents, *losses.values()], [gradient, *map(torch.ones_like, losses.values())])
     seconds = time.perf_counter() - began
     print(
-        f"| {config.side} | {'all' if config.direct else config.rays_per_chunk} | {before:.1f} | {rendered:.1f} "
-        f"| {peak(device):.1f} | {seconds:.0f} |"
+        f"| {config.side} | {'all' if config.direct else config.rays_per_chunk} | {before:.2f} | {rendered:.2f} "
+        f"| {peak(device):.2f} | {seconds:.0f} |"
     )
 
 

@@ -4,7 +4,7 @@
     ns-train cpds --load-dir outputs/…/nerfstudio_models --pipeline.prompt "a cat" --pipeline.target-prompt "a dog"
     ns-train cpds-refine --load-dir outputs/…/cpds/…/nerfstudio_models --pipeline.target-prompt "a dog"
 
-splatfacto-cpu trains the splats that cpds-splat edits on machines where splatfacto does not run.
+nerfacto-cpu and splatfacto-cpu train such scenes on machines without a GPU.
 """
 
 from typing import Any
@@ -13,15 +13,18 @@ from nerfstudio.configs.base_config import ViewerConfig
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
 from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanagerConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.models.nerfacto import NerfactoModelConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 from nerfstudio.plugins.types import MethodSpecification
 
 from cpds.presets import PDS_REFINE_NERF, PDS_REFINE_SPLATS
 from nerf_plugin.checkpoints import allow_numpy_scalars
+from nerf_plugin.nerfacto import CpdsNerfactoModelConfig
 from nerf_plugin.pipeline import CpdsPipelineConfig
 from nerf_plugin.presets import (
     FIELD_RATES,
+    FIELD_TRAINING_RATES,
     SPLAT_RATES,
     SPLAT_TRAINING_RATES,
     LearningRates,
@@ -44,7 +47,7 @@ SHARED: dict[str, Any] = {  # there is nothing to evaluate an edit against while
 }
 
 
-def ray_data(sample_from: int) -> VanillaDataManagerConfig:
+def ray_data(sample_from: int, rays: int = 4096) -> VanillaDataManagerConfig:
     """Training images for models that render rays; `sample_from` of them are held in memory, all for -1.
 
     They are sampled anew each time that rays are asked for: an edit never asks, but ns-export does, and wants every
@@ -52,7 +55,7 @@ def ray_data(sample_from: int) -> VanillaDataManagerConfig:
     """
     return VanillaDataManagerConfig(
         dataparser=NerfstudioDataParserConfig(),
-        train_num_rays_per_batch=4096,
+        train_num_rays_per_batch=rays,
         eval_num_rays_per_batch=4096,
         train_num_images_to_sample_from=sample_from,
         train_num_times_to_repeat_images=-1 if sample_from == -1 else 0,
@@ -105,6 +108,17 @@ cpds_splat = MethodSpecification(
 cpds_splat_refine = MethodSpecification(
     refine_method("cpds-splat-refine", splat_data(), CpdsSplatModelConfig(), PDS_REFINE_SPLATS.iterations, SPLAT_RATES),
     "Sharpen an edited splatfacto scene by SDEdit on its views.",
+)
+nerfacto_cpu = MethodSpecification(
+    TrainerConfig(
+        method_name="nerfacto-cpu",
+        max_num_iterations=1500,
+        steps_per_save=500,
+        pipeline=VanillaPipelineConfig(datamanager=ray_data(-1, 1024), model=CpdsNerfactoModelConfig()),
+        optimizers=optimizers(FIELD_TRAINING_RATES, 200_000),
+        **SHARED,
+    ),
+    "A small nerfacto for scenes of small views on any device.",
 )
 splatfacto_cpu = MethodSpecification(
     SplatTrainerConfig(

@@ -16,6 +16,11 @@ from cpds.presets import METHODS, PRESETS
 LearningRates = Mapping[str, tuple[float, float | None]]  # first and last of each group of parameters
 
 FIELD_RATES: LearningRates = {"proposal_networks": (3e-3, 3e-4), "fields": (3e-3, 3e-4)}
+FIELD_TRAINING_RATES: LearningRates = {  # nerfstudio's for nerfacto
+    "proposal_networks": (1e-2, 1e-4),
+    "fields": (1e-2, 1e-4),
+    "camera_opt": (1e-3, 1e-4),
+}
 SPLAT_RATES: LearningRates = {  # those of `cpds splats`, for cameras within 1 of the origin, as nerfstudio places them
     "means": (5e-4, 2.5e-5),
     "features_dc": (0.04, 2e-3),

@@ -13,6 +13,7 @@ from nerfstudio.utils.colors import get_color
 from torch import Tensor
 
 from cpds.types import Images
+from nerf_plugin.hash_encoding import encode_in_c
 from nerf_plugin.region import Region
 from nerf_plugin.rendering import SceneRenderer, deferred, pixel_rays
 
@@ -26,6 +27,7 @@ class RayRenderer(SceneRenderer):
         super().__init__(model)
         self.chunk = chunk
         share_appearance(model)
+        encode_in_c(model)
         color = model.renderer_rgb.background_color
         self.background = get_color(color) if color in ("black", "white") else torch.zeros(3)
         if color == "random":

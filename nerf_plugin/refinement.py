@@ -2,7 +2,8 @@
 
 Of an edited scene they are what SDEdit (Meng 2022) makes of its views, one after the other: iterative dataset update
 (Instruct-NeRF2NeRF, Haque 2023) after PDS (Koo 2024, Sec. 4.2). Or they are the views' own edits, of a scene that was
-not edited before: all at once, and of one noise, so that they agree on new shapes, which SDEdit's do not.
+not edited before: all at once, and of one noise, so that they agree on new shapes, which SDEdit's do not; in rounds,
+each from views of the scene as the last one left it, they agree the more.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import huber_loss
 
 from cpds.config import EditConfig, require
 from cpds.editor import edit, step_generator
@@ -36,6 +38,7 @@ VIEW_EDIT = replace(  # stronger and longer than of a single picture
     lr_decay=0.125,
     polish=0.4,
 )
+DELTA = 0.05  # difference of colors up to which views that disagree are averaged
 CHANGED = (0.03, 0.1)  # differences of colours at which a pixel begins to count as SDEdit's work, and does in full
 
 
@@ -46,11 +49,13 @@ class RefinePipelineConfig(ScenePipelineConfig):
     _target: type = field(default_factory=lambda: RefinePipeline)
     redraw: Literal["sdedit", "edit"] = "sdedit"
     """What the training images become: SDEdit's of the views as they are when their turn comes; or the edits of all
-    views as pictures, by `edit`, before the first step."""
+    views as pictures, by `edit`, before the first step and at each further round's."""
     prompt: str = ""
     """What the scene shows (edit)."""
     edit: EditConfig = field(default_factory=lambda: VIEW_EDIT)
     """How views are edited as pictures; all with the run's seed, so that they see the same noise (edit)."""
+    rounds: int = 1
+    """Times that all views are edited, after equal numbers of steps, each time as the scene shows them then (edit)."""
     guidance_scale: float | None = None
     """Guidance of the denoising (sdedit). Default: the paper's 15; 5.5 where the prior's network takes it as an input
     (FLUX.1 dev), 1 where it was distilled to few steps (Turbo, schnell)."""
@@ -70,6 +75,7 @@ class RefinePipelineConfig(ScenePipelineConfig):
         told = bool(self.prompt.strip())
         require(told or self.redraw != "edit", "the prompt is empty: say what the scene shows (pipeline.prompt)")
         require(self.edit.seed == 0, f"edit.seed is not read, got {self.edit.seed}: give the run's, machine.seed")
+        require(self.rounds >= 1, f"rounds must be >= 1, got {self.rounds}")
         low, high = self.skip
         scale = self.guidance_scale
         require(scale is None or 0 <= scale < math.inf, f"guidance_scale must be >= 0 and finite, got {scale}")
@@ -99,6 +105,9 @@ class RefinePipeline(ScenePipeline):
             require_scales(self.prior, given)
             self.scale_slider.value = chosen_scale(self.prior, "target", given, default)
         self.uncond = self.prior.embed([self.config.negative_prompt])
+        model: Any = self.model
+        if self.config.redraw == "edit" and hasattr(model, "rgb_loss"):  # nerfacto's; splatfacto's is L1 already
+            model.rgb_loss = RobustLoss()
         self.target_prompt = ""  # that `target_text` encodes
 
     def view_size(self, height: int, width: int) -> tuple[int, int]:
@@ -107,12 +116,19 @@ class RefinePipeline(ScenePipeline):
 
     def prepare(self) -> None:
         super().prepare()
-        editing = self.config.redraw == "edit"
-        for view in progress(len(self.views), "editing the views" if editing else "rendering the views to refine"):
+        if self.config.redraw == "edit" and not self.run.resumed:
+            self.edit_views(0)
+            return
+        for view in progress(len(self.views), "rendering the views to refine"):
             file = self.image_file(view)
-            if editing and not file.is_file():
-                save(file, png(to_pil(self.edited(view))))
             self.views.replace_image(view, open_image(file) if file.is_file() else self.source_image(view))
+
+    def edit_views(self, number: int) -> None:
+        """Train on edits of all views from now on, of a round by its number; they are kept when all are there."""
+        edits = [self.edited(view, number) for view in progress(len(self.views), "editing the views")]
+        for view, image in enumerate(edits):
+            save(self.image_file(view), png(to_pil(image)))
+            self.views.replace_image(view, image)
 
     def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """Replace an image when its turn has come, and train on all of them."""
@@ -123,6 +139,9 @@ class RefinePipeline(ScenePipeline):
             save(self.image_file(view), png(to_pil(image)))
             self.views.replace_image(view, image)
             self.comparison_view.show(comparison([self.source_image(view), image]))
+        steps = -(-self.run.steps // self.config.rounds)
+        if self.config.redraw == "edit" and done and done % steps == 0:
+            self.edit_views(done // steps)
         return super().get_train_loss_dict(step)
 
     def image_file(self, view: int) -> Path:
@@ -135,13 +154,17 @@ class RefinePipeline(ScenePipeline):
             self.target_prompt = self.target_field.prompt
             self.target_text = self.prior.embed([self.target_prompt])
 
-    def edited(self, view: int) -> Images:
-        """What an edit makes of a view of the scene as the run found it, on the CPU."""
-        config = LatentImageConfig(self.config.resolution, self.config.keep_unchanged)
-        picture = LatentImage(self.source_image(view), self.prior, config)
-        seeded = replace(self.config.edit, seed=self.run.seed)
+    def edited(self, view: int, number: int) -> Images:
+        """What a round's edit makes of a view of the scene as it is now, on the CPU.
+
+        A round by its number has its noise. What the scene has not changed since the run began is as it was then.
+        """
+        base, config = self.source_image(view), LatentImageConfig(self.config.resolution, self.config.keep_unchanged)
+        picture = LatentImage(self.render_eval(view).cpu() if number else base, self.prior, config)
+        seeded = replace(self.config.edit, seed=self.run.seed + number)
         edit(picture, self.prior, self.config.prompt, self.config.target_prompt, seeded)
-        return picture.preview().cpu()
+        image = picture.preview().cpu()
+        return torch.lerp(base, image, changed(base, image)) if number and self.config.keep_unchanged else image
 
     @torch.no_grad()
     def refined(self, view: int, done: int) -> Images:
@@ -168,6 +191,16 @@ class RefinePipeline(ScenePipeline):
         if self.config.keep_unchanged:
             weight = changed(self.prior.decode(latents), edited, *CHANGED)
         return at_full_size(edited, weight, image, source).cpu()
+
+
+class RobustLoss(torch.nn.Module):
+    """The mean squared error where colors differ by less than DELTA, linear beyond (Huber 1964).
+
+    Edits of views disagree. A mean of them is a haze; where they differ much this tends to what most of them show.
+    """
+
+    def forward(self, image: Tensor, wanted: Tensor) -> Float[Tensor, ""]:
+        return 2 * huber_loss(image, wanted, delta=DELTA)
 
 
 def at_full_size(

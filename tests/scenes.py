@@ -77,7 +77,7 @@ def configured(name: str, data: Path | None, out: Path, **changes: Any) -> Any:
 
     from nerf_plugin import config as methods
 
-    own = {"cpds", "cpds_refine", "cpds_splat", "cpds_splat_refine", "splatfacto_cpu"}
+    own = {"cpds", "cpds_refine", "cpds_splat", "cpds_splat_refine", "nerfacto_cpu", "splatfacto_cpu"}
     config = copy.deepcopy(getattr(methods, name).config if name in own else method_configs[name])
     config.output_dir, config.vis, config.machine.device_type = out, "tensorboard", "cpu"
     config.data = config.pipeline.datamanager.data = data

@@ -15,7 +15,7 @@ pytest.importorskip("open3d", exc_type=(ImportError, OSError))  # wants librarie
 
 def test_methods_are_registered() -> None:
     names = entry_points(group="nerfstudio.method_configs").names
-    assert {"cpds", "cpds-refine", "cpds-splat", "cpds-splat-refine", "splatfacto-cpu"} <= names
+    assert {"cpds", "cpds-refine", "cpds-splat", "cpds-splat-refine", "nerfacto-cpu", "splatfacto-cpu"} <= names
 
 
 PROMPTS = ["--pipeline.prompt", "a cat", "--pipeline.target-prompt", "a dog"]

@@ -19,8 +19,8 @@ from cpds.editor import edit
 from cpds.images import open_image, resized
 from cpds.priors.base import Prior
 from nerf_plugin.checkpoints import checkpoints, open_run
-from nerf_plugin.refinement import VIEW_EDIT, at_full_size
-from representations.latent import LatentImage, LatentImageConfig
+from nerf_plugin.refinement import DELTA, VIEW_EDIT, RobustLoss, at_full_size
+from representations.latent import LatentImage, LatentImageConfig, changed
 
 
 def noise(seed: int, *shape: int) -> torch.Tensor:
@@ -78,6 +78,37 @@ def test_views_are_edited_as_pictures_before_the_first_step(
         assert (after - picture.preview()).abs().max() < 0.01  # 8 bits
         assert (after - before).abs().max() > 0.02
         assert (resized(after, used.shape[:2])[0].permute(1, 2, 0) - used).abs().mean() < 0.01
+    assert isinstance(getattr(trainer.pipeline.model, "rgb_loss", None), RobustLoss) == (kind == "cpds")
+
+
+def test_the_loss_of_edits_is_the_squared_error_but_where_they_disagree() -> None:
+    wanted = noise(0, 4, 3)
+    close = wanted + DELTA * (noise(1, 4, 3) - 0.5)
+    assert torch.allclose(RobustLoss()(close, wanted), (close - wanted).square().mean())
+    half = torch.cat([wanted - 0.3, wanted, wanted]).requires_grad_()  # one view of three shows something else
+    RobustLoss()(half.view(3, 4, 3), wanted.expand(3, 4, 3)).backward()
+    assert half.grad is not None
+    assert torch.allclose(half.grad[:4], torch.full((4, 3), -2 * DELTA / half.numel()))
+    assert not half.grad[4:].any()
+
+
+def test_a_further_round_edits_the_views_as_they_are_then(
+    edit_scene: Callable[..., Any], base_scenes: dict[str, Path], prior: Prior, tmp_path: Path
+) -> None:  # fmt: skip
+    short = replace(VIEW_EDIT, num_inference_steps=2, lr=1.0, polish=0.0)
+    common = {"load_dir": base_scenes["cpds_splat"], "pipeline__redraw": "edit", "pipeline__edit": short}
+    common |= {"machine__seed": 5, "pipeline__prompt": "a cat"}
+    first, both = (
+        edit_scene("cpds_splat_refine", out=tmp_path / str(n), max_num_iterations=n, pipeline__rounds=n, **common)
+        for n in (1, 2)
+    )
+    for view in TRAINING:  # `first` is as `both` was after its first round's one step
+        before, found = (open_image(both.base_dir / part / f"view_{view}.png") for part in ("source", "images"))
+        picture = LatentImage(first.pipeline.render_eval(view), prior, LatentImageConfig(resolution=16))
+        edit(picture, prior, "a cat", "a dog", replace(short, seed=6))
+        wanted = torch.lerp(before, picture.preview(), changed(before, picture.preview()))
+        assert (found - wanted).abs().max() < 0.02
+        assert (found - open_image(first.base_dir / "images" / f"view_{view}.png")).abs().max() > 0.02
 
 
 def test_refinement_goes_on(edit_scene: Callable[..., Any], edited: dict[str, Any], tmp_path: Path) -> None:
