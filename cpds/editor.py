@@ -20,10 +20,12 @@ from cpds.polish import polish, proposed, require_latents
 from cpds.presets import PRESETS
 from cpds.priors.base import Prior
 from cpds.profiling import timed
+from cpds.redraw import distance, image_edit, image_of
 from cpds.rendered import Rendered
 from cpds.representation import ParamGroup, Representation, Revisable
 from cpds.selection.base import PatchSelector
 from cpds.state import Callback, EditState, fetched, finite, finite_flags
+from cpds.types import Images, Scalar
 
 
 class EditDiverged(RuntimeError):
@@ -97,7 +99,11 @@ def start(
         )
     make = parts.optimizer or OPTIMIZERS[config.optimizer]
     optimizer = make([{"params": g.tensors, "lr": rate, "base": rate} for g, rate in base_rates(config, groups)])
-    return EditState(representation, prior, Rendered(representation, prior), guidance, optimizer, config)
+    lead = None
+    if config.redraw_steps:
+        own = OwnParts(parts.objective, parts.selectors)
+        lead = start(image_of(representation, prior), prior, prompt, target_prompt, image_edit(config), own)
+    return EditState(representation, prior, Rendered(representation, prior), guidance, optimizer, config, lead=lead)
 
 
 def base_rates(config: EditConfig, groups: Sequence[ParamGroup]) -> list[tuple[ParamGroup, float]]:
@@ -111,28 +117,34 @@ def run(state: EditState, callbacks: Sequence[Callback] = ()) -> EditState:
     with timed("callbacks and files"):
         for callback in callbacks:
             callback.started(state)
+    wanted = None
+    if state.lead is not None:
+        with timed("image to follow"):
+            wanted = run(state.lead).representation.preview()
     while state.step < config.num_inference_steps:
         generator = step_generator(config.seed, state.step)
         view = representation.sample_view(state.step, generator)
-        with timed("renderer"):
-            latents, source = state.rendered.latents(view), state.rendered.source_latents(view)
-        with timed("guidance"):
-            result = state.guidance.step(source, latents, state.step, generator)
+        if wanted is None:
+            result, loss = directed(state, view, generator)
+        else:
+            result, loss = followed(state, view, wanted)
+        height, width = result.gradient.shape[-2:]
         for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate(config, group["base"], state.step, latents.shape[-1] * latents.shape[-2])
+            group["lr"] = learning_rate(config, group["base"], state.step, height * width)
         state.optimizer.zero_grad()
-        if not latents.requires_grad:
+        if not loss.requires_grad:
             raise InputError(
                 "what was rendered has no gradient to the parameters: neither render nor encode may detach"
             )
         with timed("renderer's backward"):
-            pull(latents, result.gradient).backward()  # `latents.backward(gradient)` would import sympy first
+            loss.backward()
         with timed("optimizer"):
             result = update(state, result)
             representation.project()
         state.step += 1
         if isinstance(representation, Revisable):
-            representation.revise(state.step, config.num_inference_steps, partial(proposed, state))
+            propose = partial(proposed, state) if wanted is None else lambda _: wanted
+            representation.revise(state.step, config.num_inference_steps, propose)
         with timed("callbacks and files"):
             for callback in callbacks:
                 callback.stepped(state, result)
@@ -141,6 +153,24 @@ def run(state: EditState, callbacks: Sequence[Callback] = ()) -> EditState:
         for callback in callbacks:
             callback.finished(state)
     return state
+
+
+def directed(state: EditState, view: Any, generator: torch.Generator) -> tuple[StepResult, Scalar]:
+    """The prior's step for a view, and the scalar whose gradient it is."""
+    with timed("renderer"):
+        latents, source = state.rendered.latents(view), state.rendered.source_latents(view)
+    with timed("guidance"):
+        result = state.guidance.step(source, latents, state.step, generator)
+    return result, pull(latents, result.gradient)  # `latents.backward(gradient)` would import sympy first
+
+
+def followed(state: EditState, view: Any, wanted: Images) -> tuple[StepResult, Scalar]:
+    """A step of a view towards `wanted`: no direction of the prior's."""
+    assert state.lead is not None
+    with timed("renderer"):
+        loss = distance(state.representation.render(view), wanted)
+    none = torch.zeros_like(state.lead.rendered.source_latents(view))
+    return StepResult(none, {"image": loss.detach()}, {}), loss
 
 
 @torch.no_grad()

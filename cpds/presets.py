@@ -134,9 +134,8 @@ def on_renderer(preset: EditConfig) -> EditConfig:
 
 
 def on_svg(preset: EditConfig) -> EditConfig:
-    """A preset's method for drawings: where the prompts ask for nothing else, nothing moves."""
-    rendered = on_renderer(preset)
-    return replace(rendered, guidance=replace(rendered.guidance, min_direction=1e-3), num_inference_steps=100)
+    """A preset's method for drawings, which follow an edited image; where the prompts ask for nothing else, none moves."""
+    return EditConfig(replace(preset.guidance, min_direction=1e-3), 110, "adam", lr_decay=0.25, redraw_steps=40)
 
 
 def on_splats(preset: EditConfig) -> EditConfig:
@@ -161,7 +160,7 @@ PRESETS = {
     "flowalign-paper": FLOWALIGN_PAPER,
     "dvrf-paper": DVRF_PAPER,
     **{f"{name}-render": on_renderer(preset) for name, preset in RENDERED.items()},
-    **{f"{name}-svg": on_svg(preset) for name, preset in RENDERED.items()},
+    **{f"{name}-svg": on_svg(preset) for name, preset in METHODS.items()},
     **{f"{name}-splats": on_splats(preset) for name, preset in RENDERED.items()},
 }
 

@@ -26,6 +26,7 @@ class EditState:
     optimizer: torch.optim.Optimizer
     config: EditConfig
     step: int = 0
+    lead: "EditState | None" = None  # the edit of the image that this one follows
     unpolished: dict[str, Tensor] = field(default_factory=dict)  # once polished: what the last step left
 
     def __repr__(self) -> str:
@@ -41,6 +42,8 @@ class EditState:
         saved |= {f"optimizer.{k}": v for k, v in moments(self.optimizer).items()}
         for i, selector in enumerate(self.guidance.selectors):
             saved |= {f"selector.{i}.{k}": v for k, v in selector.state().items()}
+        if self.lead is not None:
+            saved |= {f"lead.{k}": v for k, v in self.lead.tensors().items()}
         return saved
 
     @torch.no_grad()
@@ -66,6 +69,8 @@ class EditState:
         for i, selector in enumerate(self.guidance.selectors):
             state = _below(saved, f"selector.{i}.")
             selector.load_state({k: v.to(self.prior.device) for k, v in state.items()})
+        if self.lead is not None:
+            self.lead.load(_below(saved, "lead."))
         if unknown := sorted(saved.keys() ^ self.tensors().keys()):  # what has taken no part
             raise ValueError(f"{unknown[0]} is no part of this edit's state")
 

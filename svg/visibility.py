@@ -18,7 +18,9 @@ from svg.model import Draw, Solid
 from svg.parse.writer import INVISIBLE
 
 PUSH = 0.008  # of each step, by which a shape becomes wholly visible or wholly invisible
-WORTH = 0.9  # of the squared difference from a proposal, below which a path that is added must bring it
+REMOVALS = (0.1, 0.3, 0.5, 0.7)  # of the run, at which shapes are tried out
+USELESS = 0.995  # of that difference, below which a shape is removed if it is so without it
+WORTH = 0.97  # of the squared difference from a proposal, below which a path that is added must bring it
 
 
 class Visibility:
@@ -49,6 +51,29 @@ class Visibility:
             return None
         values = self.numbers.values()
         return next((draw for draw in self.addable if float(values[fade_key(draw)].detach()) <= INVISIBLE), None)
+
+    def removes(self, step: int, steps: int) -> bool:
+        """Whether shapes are to be removed after `step` of `steps`."""
+        return self.config.may_remove and step in [round(share * steps) for share in REMOVALS]
+
+    def remove(self, render: Callable[[], Images], proposed: Images) -> None:
+        """Make shapes invisible, one after the other, where that brings what is rendered nearer to what is proposed."""
+        fades = self.numbers.tensors["fades"]
+        with torch.enable_grad():
+            loss = (render() - proposed).square().mean()
+            (slope,) = torch.autograd.grad(loss, fades)
+        with torch.no_grad():
+            left = float(loss)
+            for i in torch.argsort(slope, descending=True).tolist():
+                if float(slope[i]) <= 0 or float(fades[i]) <= INVISIBLE:
+                    continue
+                before = fades[i].clone()
+                fades[i] = 0.0
+                without = float((render() - proposed).square().mean())
+                if without < USELESS * left:
+                    left = without
+                else:
+                    fades[i] = before
 
     @torch.no_grad()
     def add(self, draw: Draw, render: Callable[[], Images], proposed: Images) -> None:
