@@ -15,6 +15,7 @@ Image = Float[Tensor, "3 H W"]
 DIFFERENT = 0.2  # mean absolute difference of colors from which on a pixel asks for something
 LEAST = 0.003  # of the page's area that a region must have
 COLORS = 8  # that an image is divided into
+CANDIDATES = 4  # regions that are tried
 ALIKE = 0.15  # distance in RGB of colors that count as one
 FIRST, LAST = 0.15, 0.7  # of the run, between which paths are added: later ones would not be fitted
 
@@ -31,24 +32,26 @@ def addition_steps(count: int, steps: int) -> list[int]:
     return [round(steps * (FIRST + (LAST - FIRST) * k / max(1, count - 1))) for k in range(count)]
 
 
-def wanted_region(now: Image, proposed: Image, anchors: int) -> Region | None:
-    """Where two images differ most, if anywhere: the region of one color, connected, with the largest difference."""
+def wanted_regions(now: Image, proposed: Image, anchors: int) -> list[Region]:
+    """Where two images differ most, if anywhere: the CANDIDATES connected regions of one color that differ most."""
     difference = (proposed - now).abs().mean(0)
     mask = avg_pool2d(difference[None], 3, 1, 1, count_include_pad=False)[0] > DIFFERENT
     if not bool(mask.any()):
-        return None
-    found, largest = None, 0.0
+        return []
+    found: list[tuple[float, Tensor]] = []
     hues = nearest_color(proposed, palette(proposed[:, mask].T))
     for hue in hues[mask].unique():
         labels = connected_regions(mask & (hues == hue))
-        totals = torch.zeros(mask.numel() + 1).index_add(0, labels.flatten(), difference.flatten().float())
-        totals[0] = 0
-        region = labels == int(totals.argmax())
-        if float(region.float().mean()) >= LEAST and float(totals.max()) > largest:
-            found, largest = region, float(totals.max())
-    if found is None:
-        return None
-    return Region(outline_of(found, anchors), proposed[:, found].median(1).values.double().numpy())
+        for k in labels.unique().tolist():
+            region = labels == k
+            large = k and float(region.float().mean()) >= LEAST
+            if large and float(difference[region].mean()) > DIFFERENT / 2:  # not the rim of another
+                found.append((float(difference[region].sum()), region))
+    found.sort(key=lambda one: -one[0])
+    return [
+        Region(outline_of(region, anchors), proposed[:, region].median(1).values.double().numpy())
+        for _, region in found[:CANDIDATES]
+    ]
 
 
 def palette(colors: Float[Tensor, "n 3"]) -> Float[Tensor, "k 3"]:

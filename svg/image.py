@@ -184,7 +184,7 @@ class SvgImage:
         """The page in the middle of the image, its background all around."""
         return over(pad(self.rasterizer.render(values, *self.page)[None], self._frame), self._background)
 
-    def _unframed(self, image: Images) -> Images:
+    def _unframed(self, image: Images) -> Float[Tensor, "b 3 h w"]:
         """The page alone."""
         return pad(image, tuple(-side for side in self._frame))
 

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cpds.types import Images
-from svg.additions import addition_steps, wanted_region
-from svg.config import SvgConfig
+from svg.additions import Region, addition_steps, wanted_regions
+from svg.config import GroupName, SvgConfig
 from svg.fading import CURVES, addable, closed_curve, fade_key
 from svg.flat import FlatParameters
 from svg.model import Draw, Solid
@@ -77,20 +77,32 @@ class Visibility:
 
     @torch.no_grad()
     def add(self, draw: Draw, render: Callable[[], Images], proposed: Images) -> None:
-        """Make an invisible path visible where it brings what is rendered nearer to what is proposed."""
+        """Make an invisible path visible where that brings what is rendered nearest to what is proposed."""
         now = render()
-        region = wanted_region(now[0].cpu(), proposed[0].float().clamp(0, 1).cpu(), CURVES)
-        if region is None:
-            return
+        regions = wanted_regions(now[0].cpu(), proposed[0].float().clamp(0, 1).cpu(), CURVES)
+        before, best = self._numbers(), (WORTH * float((now - proposed).square().mean()), None)
+        for region in regions:
+            self._show(draw, region)
+            left = float((render() - proposed).square().mean())
+            if left < best[0]:
+                best = left, self._numbers()
+            self._put(before)
+        if best[1] is not None:
+            self._put(best[1])
+
+    def _show(self, draw: Draw, region: Region) -> None:
+        """Make a path visible as a region."""
         numbers, document = self.numbers, self.document
-        before = {g: x.clone() for g, x in numbers.tensors.items()}
         place = region.anchors * (document.width, document.height)
         numbers.set(draw.geometry.key, closed_curve(np.stack(document.matrix.inverse().apply(*place.T), 1)))
         if isinstance(draw.fill, Solid):
             numbers.set(draw.fill.key, region.color)
         numbers.set(fade_key(draw), np.array(1.0))
         numbers.project()
-        left = (render() - proposed).square().mean() / (now - proposed).square().mean()
-        if float(left) > WORTH:
-            for g, x in numbers.tensors.items():
-                x.copy_(before[g])
+
+    def _numbers(self) -> dict[GroupName, Tensor]:
+        return {g: x.clone() for g, x in self.numbers.tensors.items()}
+
+    def _put(self, values: dict[GroupName, Tensor]) -> None:
+        for g, x in self.numbers.tensors.items():
+            x.copy_(values[g])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import randn
 
-from svg.additions import addition_steps, borders, connected_regions, outline_of, wanted_region
+from svg.additions import addition_steps, borders, connected_regions, outline_of, wanted_regions
 
 
 def naive_regions(mask: np.ndarray) -> list[set[tuple[int, int]]]:
@@ -49,14 +49,13 @@ def test_the_strongest_region_is_wanted_and_a_speck_is_not() -> None:
     proposed = now.clone()
     proposed[:, 5:15, 5:15] = 0.5
     proposed[0, 25:31, 25:31] = 1.0  # brighter, but smaller
-    region = wanted_region(now, proposed, 8)
-    assert region is not None
+    region = wanted_regions(now, proposed, 8)[0]
     np.testing.assert_allclose(region.anchors.mean(0), [0.25, 0.25], atol=0.01)
     np.testing.assert_allclose(region.color, 0.5)
-    assert wanted_region(now, now, 8) is None
+    assert not wanted_regions(now, now, 8)
     speck = now.clone()
     speck[:, 3, 3] = 1.0
-    assert wanted_region(now, speck, 8) is None
+    assert not wanted_regions(now, speck, 8)
 
 
 def test_regions_are_of_one_color() -> None:
@@ -64,8 +63,8 @@ def test_regions_are_of_one_color() -> None:
     proposed = now.clone()
     proposed[:, 5:25, 10:30] = torch.tensor([0.8, 0.1, 0.1])[:, None, None]
     proposed[:, 5:25, 30:40] = torch.tensor([0.1, 0.1, 0.8])[:, None, None]  # side by side
-    region = wanted_region(now, proposed, 12)
-    assert region is not None
+    region, other = wanted_regions(now, proposed, 12)
+    np.testing.assert_allclose(other.color, [0.1, 0.1, 0.8], rtol=1e-6)
     np.testing.assert_allclose(region.color, [0.8, 0.1, 0.1], rtol=1e-6)
     np.testing.assert_allclose(region.anchors.mean(0), [20 / 60, 15 / 40], atol=0.01)
 
