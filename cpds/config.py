@@ -196,8 +196,8 @@ class EditConfig:
     """Noise level, as a fraction of the schedule's length, from which an edited image is denoised once more after the
     last step, where the edit has changed it; 0: not at all. It sharpens what the optimization leaves blurred."""
     redraw_steps: int = 0
-    """Steps of an edit of what is edited as an image, which num_inference_steps then follow (drawings); 0: these are led
-    by the prior themselves."""
+    """Steps in which an image of what is edited is edited first, for num_inference_steps to follow (drawings); 0: none,
+    the prior leads each step."""
     group_lrs: Mapping[str, float] = field(default_factory=dict)
     """Learning rates of single parameter groups (points, fills, xyz, ...); 0 keeps a group as it is."""
     seed: int = 0

@@ -134,7 +134,7 @@ def on_renderer(preset: EditConfig) -> EditConfig:
 
 
 def on_svg(preset: EditConfig) -> EditConfig:
-    """A preset's method for drawings, which follow an edited image; where the prompts ask for nothing else, none moves."""
+    """A preset's method for drawings, which follow an edited image; where the prompts are alike, nothing moves."""
     scale, source = preset.guidance.default_guidance
     guidance = replace(preset.guidance, default_guidance=(1.5 * scale, source), min_direction=1e-3)
     return EditConfig(guidance, 110, "adam", lr_decay=0.25, redraw_steps=40)

@@ -1,6 +1,6 @@
 """Who may import whom, read from the sources.
 
-scripts, benchmarks, integrations, cpds.apps -> nerf_plugin -> representations -> cpds, svg -> representations, and inside of cpds:
+scripts, benchmarks, integrations, cpds.apps -> nerf_plugin, svg -> representations -> cpds, and inside of cpds:
 cpds.apps -> cpds.evaluation -> the core -> cpds.priors. No circles anywhere, not even through a function's own imports.
 """
 
