@@ -80,15 +80,15 @@ class Visibility:
         """Make an invisible path visible where that brings what is rendered nearest to what is proposed."""
         now = render()
         regions = wanted_regions(now[0].cpu(), proposed[0].float().clamp(0, 1).cpu(), CURVES)
-        before, best = self._numbers(), (WORTH * float((now - proposed).square().mean()), None)
+        before = best = self._numbers()
+        least = WORTH * float((now - proposed).square().mean())
         for region in regions:
             self._show(draw, region)
             left = float((render() - proposed).square().mean())
-            if left < best[0]:
-                best = left, self._numbers()
+            if left < least:
+                least, best = left, self._numbers()
             self._put(before)
-        if best[1] is not None:
-            self._put(best[1])
+        self._put(best)
 
     def _show(self, draw: Draw, region: Region) -> None:
         """Make a path visible as a region."""
