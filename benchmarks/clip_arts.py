@@ -120,7 +120,8 @@ def row(job: ClipArt, config: Config, prior: Prior, metrics: Metrics) -> tuple[d
         return opened(config.out / f"{name}.svg")
 
     again = opened(source)
-    edit(again, prior, before, before, replace(settings, num_inference_steps=config.self_steps))
+    few = {"num_inference_steps": config.self_steps, "redraw_steps": config.self_steps}
+    edit(again, prior, before, before, replace(settings, **few))
     image = opened(source)
     itself = metrics.returned(image.preview(), again.preview())["psnr_back"]
     trip = round_trip(image, reopened, prior, (before, after), settings)

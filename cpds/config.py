@@ -197,6 +197,9 @@ class EditConfig:
     polish: float = 0.0
     """Noise level, as a fraction of the schedule's length, from which an edited image is denoised once more after the
     last step, where the edit has changed it; 0: not at all. It sharpens what the optimization leaves blurred."""
+    redraw_steps: int = 0
+    """Steps in which an image of what is edited is edited first, for num_inference_steps to follow (drawings); 0: none,
+    the prior leads each step."""
     group_lrs: Mapping[str, float] = field(default_factory=dict)
     """Learning rates of single parameter groups (points, fills, xyz, ...); 0 keeps a group as it is."""
     seed: int = 0
@@ -209,6 +212,7 @@ class EditConfig:
         for name, lr in self.group_lrs.items():
             require(0 <= lr < 1e32, f"learning rate {name} must be >= 0 and < 1e32, got {lr}")
         require(0 <= self.stop_below < 1, f"stop_below must be at least 0 and below 1, got {self.stop_below}")
+        require(self.redraw_steps >= 0, f"redraw_steps must be >= 0, got {self.redraw_steps}")
         require(0 <= self.polish < 1, f"polish must be at least 0 and below 1, got {self.polish}")
         require(0 < self.lr_decay <= 1e6, f"lr_decay must be > 0 and at most 1e6, got {self.lr_decay}")
         require(0 <= self.seed < 2**32, f"seed must be in 0 ... 4294967295, got {self.seed}")  # scikit-learn's range

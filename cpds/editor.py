@@ -20,11 +20,13 @@ from cpds.polish import polish, proposed, require_latents
 from cpds.presets import PRESETS
 from cpds.priors.base import Prior
 from cpds.profiling import timed
+from cpds.redraw import distance, image_edit, image_of
 from cpds.rendered import Rendered
 from cpds.representation import ParamGroup, Representation, Revisable
 from cpds.selection.base import PatchSelector
 from cpds.settling import Settling
 from cpds.state import Callback, EditState, fetched, finite, finite_flags
+from cpds.types import Images, Scalar
 
 
 class EditDiverged(RuntimeError):
@@ -103,8 +105,12 @@ def start(
             f"stop_below {config.stop_below} is for one edit at a time, not for {guidance.edits} together: edit them "
             "one by one, or leave it at 0"
         )
-    settling = Settling(config.stop_below, groups)
-    return EditState(representation, prior, Rendered(representation, prior), guidance, optimizer, config, settling)
+    lead = None
+    if config.redraw_steps:
+        own = OwnParts(parts.objective, parts.selectors)
+        lead = start(image_of(representation, prior), prior, prompt, target_prompt, image_edit(config), own)
+    rendered, settling = Rendered(representation, prior), Settling(config.stop_below, groups)
+    return EditState(representation, prior, rendered, guidance, optimizer, config, settling, lead=lead)
 
 
 def base_rates(config: EditConfig, groups: Sequence[ParamGroup]) -> list[tuple[ParamGroup, float]]:
@@ -121,28 +127,34 @@ def run(state: EditState, callbacks: Sequence[Callback] = ()) -> EditState:
     with timed("callbacks and files"):
         for callback in callbacks:
             callback.started(state)
+    wanted = None
+    if state.lead is not None:
+        with timed("image to follow"):
+            wanted = run(state.lead).representation.preview()
     while state.step < config.num_inference_steps and not state.settling.settled:
         generator = step_generator(config.seed, state.step)
         view = representation.sample_view(state.step, generator)
-        with timed("renderer"):
-            latents, source = state.rendered.latents(view), state.rendered.source_latents(view)
-        with timed("guidance"):
-            result = state.guidance.step(source, latents, state.step, generator)
+        if wanted is None:
+            result, loss = directed(state, view, generator)
+        else:
+            result, loss = followed(state, view, wanted)
+        height, width = result.gradient.shape[-2:]
         for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate(config, group["base"], state.step, latents.shape[-1] * latents.shape[-2])
+            group["lr"] = learning_rate(config, group["base"], state.step, height * width)
         state.optimizer.zero_grad()
-        if not latents.requires_grad:
+        if not loss.requires_grad:
             raise InputError(
                 "what was rendered has no gradient to the parameters: neither render nor encode may detach"
             )
         with timed("renderer's backward"):
-            pull(latents, result.gradient).backward()  # `latents.backward(gradient)` would import sympy first
+            loss.backward()
         with timed("optimizer"):
             result = update(state, result)
             representation.project()
         state.step += 1
         if isinstance(representation, Revisable):
-            representation.revise(state.step, config.num_inference_steps, partial(proposed, state))
+            propose = partial(proposed, state) if wanted is None else lambda _: wanted
+            representation.revise(state.step, config.num_inference_steps, propose)
         state.settling.look(state.step)
         with timed("callbacks and files"):
             for callback in callbacks:
@@ -152,6 +164,24 @@ def run(state: EditState, callbacks: Sequence[Callback] = ()) -> EditState:
         for callback in callbacks:
             callback.finished(state)
     return state
+
+
+def directed(state: EditState, view: Any, generator: torch.Generator) -> tuple[StepResult, Scalar]:
+    """The prior's step for a view, and the scalar whose gradient it is."""
+    with timed("renderer"):
+        latents, source = state.rendered.latents(view), state.rendered.source_latents(view)
+    with timed("guidance"):
+        result = state.guidance.step(source, latents, state.step, generator)
+    return result, pull(latents, result.gradient)  # `latents.backward(gradient)` would import sympy first
+
+
+def followed(state: EditState, view: Any, wanted: Images) -> tuple[StepResult, Scalar]:
+    """A step of a view towards `wanted`: no direction of the prior's."""
+    assert state.lead is not None
+    with timed("renderer"):
+        loss = distance(state.representation.render(view), wanted)
+    none = torch.zeros_like(state.lead.rendered.source_latents(view))
+    return StepResult(none, {"image": loss.detach()}, {}), loss
 
 
 @torch.no_grad()

@@ -98,6 +98,16 @@ CPDS = replace(
     polish=0.3,
 )
 
+# stronger: for what follows an edited image, and for tables
+CPDS_LONG = replace(
+    CPDS,
+    guidance=replace(CPDS.guidance, timesteps="uniform"),
+    num_inference_steps=40,
+    lr=0.16,
+    lr_decay=0.125,
+    polish=0.4,
+)
+
 # scores of the edited half alone
 CSD = replace(DDS, guidance=replace(DDS.guidance, method="csd"))
 LUSD = replace(DDS, guidance=replace(DDS.guidance, method="lusd", localize=True))
@@ -136,9 +146,10 @@ def on_renderer(preset: EditConfig) -> EditConfig:
 
 
 def on_svg(preset: EditConfig) -> EditConfig:
-    """A preset's method for drawings: where the prompts ask for nothing else, nothing moves."""
-    rendered = on_renderer(preset)
-    return replace(rendered, guidance=replace(rendered.guidance, min_direction=1e-3), num_inference_steps=100)
+    """A preset's method for drawings, which follow an edited image; where the prompts are alike, nothing moves."""
+    scale, source = preset.guidance.default_guidance
+    guidance = replace(preset.guidance, default_guidance=(1.5 * scale, source), min_direction=1e-3)
+    return EditConfig(guidance, 110, "adam", lr_decay=0.25, redraw_steps=40)
 
 
 def on_splats(preset: EditConfig) -> EditConfig:
@@ -150,6 +161,7 @@ def on_splats(preset: EditConfig) -> EditConfig:
 
 PRESETS = {
     **METHODS,
+    "cpds-long": CPDS_LONG,
     "chordedit": CHORDEDIT,
     "dds-paper": DDS_PAPER,
     "cds-paper": CDS_PAPER,
@@ -163,12 +175,13 @@ PRESETS = {
     "flowalign-paper": FLOWALIGN_PAPER,
     "dvrf-paper": DVRF_PAPER,
     **{f"{name}-render": on_renderer(preset) for name, preset in RENDERED.items()},
-    **{f"{name}-svg": on_svg(preset) for name, preset in RENDERED.items()},
+    **{f"{name}-svg": on_svg(preset) for name, preset in (METHODS | {"cpds": CPDS_LONG}).items()},
     **{f"{name}-splats": on_splats(preset) for name, preset in RENDERED.items()},
 }
 
 # what a user should know before taking a preset
 NOTES = {
+    "cpds-long": "twice as many steps, and stronger: what scenes and drawings follow is edited so",
     "chordedit": "one step, for priors of few steps (Turbo, schnell); others leave a blur",
     "cpds-reference": "what the public code of CPDS runs, faults included: it takes the target's latent for the "
     "source's, so that psi's pull to the source cancels, and its selector never learns (patches here: random)",
@@ -194,7 +207,7 @@ FLOWS = ("lusd-paper", "flowedit-paper", "flowalign-paper", "dvrf-paper")
 
 # the presets that fit what a command edits; --method alone takes the first that has it
 PRESETS_FOR = {
-    "image": (*METHODS, "chordedit", "dds-paper", "cds-paper", "cpds-reference", "pds-paper", *FLOWS),
+    "image": (*METHODS, "cpds-long", "chordedit", "dds-paper", "cds-paper", "cpds-reference", "pds-paper", *FLOWS),
     "svg": (*(f"{name}-svg" for name in METHODS), "pds-svg-paper"),
     "splats": (*(f"{name}-splats" for name in METHODS), "pds-splats-paper"),
     "nerf": ("pds-nerf-paper",),

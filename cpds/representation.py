@@ -133,6 +133,15 @@ class Masked(Protocol[Shown]):
 
 
 @runtime_checkable
+class Redrawable(Protocol):
+    """A representation of which every view shows the same, so that it can follow an edited image of itself."""
+
+    def as_image(self, prior: Any) -> "Representation[Any]":
+        """What it showed before the edit, as an image that is edited as latents: its preview is what is followed."""
+        ...
+
+
+@runtime_checkable
 class Revisable(Protocol):
     """A representation that may do more after a step than its optimizer does, given a proposal of the prior."""
 

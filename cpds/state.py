@@ -28,6 +28,7 @@ class EditState:
     config: EditConfig
     settling: Settling
     step: int = 0
+    lead: "EditState | None" = None  # the edit of the image that this one follows
     unpolished: dict[str, Tensor] = field(default_factory=dict)  # once polished: what the last step left
 
     def __repr__(self) -> str:
@@ -44,6 +45,8 @@ class EditState:
         saved |= {f"settling.{k}": v for k, v in self.settling.tensors().items()}
         for i, selector in enumerate(self.guidance.selectors):
             saved |= {f"selector.{i}.{k}": v for k, v in selector.state().items()}
+        if self.lead is not None:
+            saved |= {f"lead.{k}": v for k, v in self.lead.tensors().items()}
         return saved
 
     @torch.no_grad()
@@ -70,6 +73,8 @@ class EditState:
         for i, selector in enumerate(self.guidance.selectors):
             state = _below(saved, f"selector.{i}.")
             selector.load_state({k: v.to(self.prior.device) for k, v in state.items()})
+        if self.lead is not None:
+            self.lead.load(_below(saved, "lead."))
         if unknown := sorted(saved.keys() ^ self.tensors().keys()):  # what has taken no part
             raise ValueError(f"{unknown[0]} is no part of this edit's state")
 

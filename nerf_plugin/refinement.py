@@ -30,14 +30,6 @@ from nerf_plugin.outputs import comparison, progress, save
 from nerf_plugin.scene_pipeline import ScenePipeline, ScenePipelineConfig
 from representations.latent import LatentImage, LatentImageConfig, changed
 
-VIEW_EDIT = replace(  # stronger and longer than of a single picture
-    PRESETS["cpds"],
-    guidance=replace(PRESETS["cpds"].guidance, timesteps="uniform"),
-    num_inference_steps=40,
-    lr=0.16,
-    lr_decay=0.125,
-    polish=0.4,
-)
 DELTA = 0.05  # difference of colors up to which views that disagree are averaged
 CHANGED = (0.03, 0.1)  # differences of colours at which a pixel begins to count as SDEdit's work, and does in full
 
@@ -52,7 +44,7 @@ class RefinePipelineConfig(ScenePipelineConfig):
     views as pictures, by `edit`, before the first step and at each further round's."""
     prompt: str = ""
     """What the scene shows (edit)."""
-    edit: EditConfig = field(default_factory=lambda: VIEW_EDIT)
+    edit: EditConfig = field(default_factory=lambda: PRESETS["cpds-long"])
     """How views are edited as pictures; all with the run's seed, so that they see the same noise (edit)."""
     rounds: int = 1
     """Times that all views are edited, after equal numbers of steps, each time as the scene shows them then (edit)."""

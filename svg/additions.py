@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d
 
 Image = Float[Tensor, "3 H W"]
 DIFFERENT = 0.2  # mean absolute difference of colors from which on a pixel asks for something
 LEAST = 0.003  # of the page's area that a region must have
-FIRST, LAST = 0.3, 0.7  # of the run, between which paths are added: later ones would not be fitted
+COLORS = 8  # that an image is divided into
+CANDIDATES = 4  # regions that are tried
+ALIKE = 0.15  # distance in RGB of colors that count as one
+FIRST, LAST = 0.15, 0.7  # of the run, between which paths are added: later ones would not be fitted
 
 
 class Region(NamedTuple):
@@ -29,18 +32,42 @@ def addition_steps(count: int, steps: int) -> list[int]:
     return [round(steps * (FIRST + (LAST - FIRST) * k / max(1, count - 1))) for k in range(count)]
 
 
-def wanted_region(now: Image, proposed: Image, anchors: int) -> Region | None:
-    """Where two images differ most, if anywhere: the connected region with the largest sum of differences."""
+def wanted_regions(now: Image, proposed: Image, anchors: int) -> list[Region]:
+    """Where two images differ most, if anywhere: the CANDIDATES connected regions of one color that differ most."""
     difference = (proposed - now).abs().mean(0)
     mask = avg_pool2d(difference[None], 3, 1, 1, count_include_pad=False)[0] > DIFFERENT
-    labels = connected_regions(mask)
-    totals = torch.zeros(mask.numel() + 1, dtype=difference.dtype).index_add(0, labels.flatten(), difference.flatten())
-    totals[0] = 0
-    region = labels == int(totals.argmax())
-    if not bool(mask.any()) or float(region.float().mean()) < LEAST:
-        return None
-    color = proposed[:, region].median(1).values
-    return Region(outline_of(region, anchors), color.double().numpy())
+    if not bool(mask.any()):
+        return []
+    found: list[tuple[float, Tensor]] = []
+    hues = nearest_color(proposed, palette(proposed[:, mask].T))
+    for hue in hues[mask].unique():
+        labels = connected_regions(mask & (hues == hue))
+        for k in labels.unique().tolist():
+            region = labels == k
+            large = k and float(region.float().mean()) >= LEAST
+            if large and float(difference[region].mean()) > DIFFERENT / 2:  # not the rim of another
+                found.append((float(difference[region].sum()), region))
+    found.sort(key=lambda one: -one[0])
+    return [
+        Region(outline_of(region, anchors), proposed[:, region].median(1).values.double().numpy())
+        for _, region in found[:CANDIDATES]
+    ]
+
+
+def palette(colors: Float[Tensor, "n 3"]) -> Float[Tensor, "k 3"]:
+    """At most COLORS of them that lie ALIKE apart, the first the mean's nearest, each next the farthest of all."""
+    found = colors[(colors - colors.mean(0)).norm(dim=1).argmin()][None]
+    while len(found) < COLORS:
+        distance = torch.cdist(colors, found).amin(1)
+        if float(distance.max()) < ALIKE:
+            break
+        found = torch.cat([found, colors[distance.argmax()][None]])
+    return found
+
+
+def nearest_color(image: Image, colors: Float[Tensor, "k 3"]) -> Int[Tensor, "H W"]:
+    """For each pixel which of the colors is nearest."""
+    return (image[None] - colors[:, :, None, None]).square().sum(1).argmin(0)
 
 
 def connected_regions(mask: Bool[Tensor, "H W"]) -> Tensor:
@@ -55,16 +82,43 @@ def connected_regions(mask: Bool[Tensor, "H W"]) -> Tensor:
 
 
 def outline_of(region: Bool[Tensor, "H W"], anchors: int) -> np.ndarray:
-    """Anchors around a region, fractions of the image: seen from its center, with its axes made alike, each sector's
-    area is kept."""
-    pixels = region.nonzero().double().numpy()[:, ::-1] + 0.5
-    center = pixels.mean(0)
-    axes = np.linalg.cholesky(np.cov(pixels.T, bias=True) + np.eye(2) / 12)
-    even = np.linalg.solve(axes, (pixels - center).T).T
-    sector = np.round(np.arctan2(even[:, 1], even[:, 0]) * anchors / (2 * math.pi)).astype(int) % anchors
-    area = np.bincount(sector, minlength=anchors) / np.linalg.det(axes)  # a pixel's in the even space
-    radius = np.sqrt(2 * area / (2 * math.pi / anchors))
-    radius = np.maximum(radius, 0.3 * radius.mean())
-    angle = 2 * math.pi * np.arange(anchors) / anchors
-    found = center + (axes @ (radius * np.stack([np.cos(angle), np.sin(angle)]))).T
-    return found / region.shape[::-1]
+    """Anchors around a region, fractions of the image: its longest border, without what is finer than they are."""
+    border = borders(region.numpy())
+    closed = np.concatenate([border, border[:1]])
+    along = np.concatenate([[0.0], np.abs(np.diff(closed, axis=0)).sum(1).cumsum()])
+    even = np.linspace(0, along[-1], 16 * anchors, endpoint=False)
+    waves = np.fft.fft(np.interp(even, along, closed[:, 0]) + 1j * np.interp(even, along, closed[:, 1]))
+    waves[np.abs(np.fft.fftfreq(len(waves), 1 / len(waves))) > anchors / 3] = 0
+    smooth = np.fft.ifft(waves)[::16]
+    return np.stack([smooth.real, smooth.imag], 1) / region.shape[::-1]
+
+
+def borders(region: np.ndarray) -> np.ndarray:
+    """(n, 2): corners of pixels, x and y, along the border that encloses most of a region (H, W)."""
+    inside = np.pad(region, 1)
+    after: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for y, x in zip(*region.nonzero(), strict=True):
+        corners = [(x, y), (x + 1, y), (x + 1, y + 1), (x, y + 1), (x, y)]
+        beside = [(y, x + 1), (y + 1, x + 2), (y + 2, x + 1), (y + 1, x)]  # above, right, below, left; padded
+        for (a, b), place in zip(pairwise(corners), beside, strict=True):
+            if not inside[place]:
+                after.setdefault(a, []).append(b)
+    longest, most = np.zeros((0, 2)), -1.0
+    while after:
+        first = at = next(iter(after))
+        loop = []
+        while True:
+            loop.append(at)
+            ways = after[at]
+            following = ways.pop()
+            if not ways:
+                del after[at]
+            at = following
+            if at == first:
+                break
+        points = np.array(loop, dtype=float)
+        x, y = points.T
+        area = abs(float((x * np.roll(y, -1) - y * np.roll(x, -1)).sum())) / 2
+        if area > most:
+            longest, most = points, area
+    return longest

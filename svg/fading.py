@@ -21,7 +21,7 @@ from svg.parse.clips import outline_box
 from svg.parse.writer import FADE
 
 REMOVABLE = 0.5  # of the page's longer side: larger shapes stay
-CURVES = 8  # of an added outline
+CURVES = 12  # of an added outline
 RADIUS = 0.06  # of the page's longer side: that of an added outline before it has its own
 
 

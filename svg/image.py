@@ -9,14 +9,16 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
 from cpds.images import working_size
 from cpds.masks import edit_mask
+from cpds.priors.base import Prior
 from cpds.rendered import fingerprint
 from cpds.representation import ImageSpec, ParamGroup
 from cpds.runs import write_atomic
 from cpds.types import Images
+from representations.latent import LatentImage, LatentImageConfig
 from svg.config import COLORS, GroupName, SvgConfig
 from svg.document import Document
 from svg.fading import prepared
@@ -56,10 +58,16 @@ class SvgImage:
         self.rasterizer = rasterizer or make_rasterizer(document)
         short = self.config.resolution or spec.image_size
         self.size = working_size(document.height, document.width, short, spec.size_multiple)
+        height, width = self.page = within(self.size, self.config.margin)
+        top, left = (self.size[0] - height) // 2, (self.size[1] - width) // 2
+        self._frame = left, self.size[1] - width - left, top, self.size[0] - height - top
         self.suffix = "svgz" if document.packed else "svg"
         self.background = self.config.background or document.background
         self._background = torch.tensor(self.background, device=spec.device)[:, None, None]
-        self._mask = None if mask is None else mask.to(spec.device)
+        self._mask = self._framed_mask = None
+        if mask is not None:
+            self._mask = mask.to(spec.device)
+            self._framed_mask = pad(interpolate(self._mask, self.page, mode="area"), self._frame, mode="replicate")
         self._numbers = FlatParameters(document, chosen(document, self.config), spec.device)
         self._steps = PointSteps(self._numbers, self.config)
         self._damped_colors = {g: self._damped(g) for g in COLORS} if self.config.detail_size else {}
@@ -114,16 +122,20 @@ class SvgImage:
 
     def render(self, view: None) -> Images:
         """The page on its background at the working size, differentiable in what may change."""
-        return self._on_background(self.values(), self.size)
+        return self._framed(self.values())
 
     @torch.no_grad()
     def render_source(self, view: None) -> Images:
         """The page as the document was."""
-        return self._on_background(self._numbers.base, self.size)
+        return self._framed(self._numbers.base)
+
+    def as_image(self, prior: Prior) -> LatentImage:
+        """The page as the document was, with its margin."""
+        return LatentImage(self.render_source(None), prior, LatentImageConfig(min(self.size)), self.mask(None))
 
     def mask(self, view: None) -> Float[Tensor, "1 1 H W"] | None:
-        """Where the page may change; None: everywhere."""
-        return self._mask
+        """Where the page may change; None: everywhere. Its margin may where its border may."""
+        return None if self._mask is None else self._framed_mask
 
     def param_groups(self) -> list[ParamGroup]:
         """Points, fills, strokes, widths, opacities and gradients; those that may not change are empty."""
@@ -135,13 +147,19 @@ class SvgImage:
         ]
 
     def revise(self, step: int, steps: int, propose: Callable[[None], Images]) -> None:
-        """Add a path, at the steps that are meant for that, where what the prior proposes differs most."""
-        if draw := self._visibility.next_addition(step, steps):
-            with torch.no_grad():
-                now, proposed = self.render(None), propose(None)
-                if self._mask is not None:
-                    proposed = torch.lerp(now, proposed, interpolate(self._mask.to(now), now.shape[2:]))
-            self._visibility.add(draw, lambda: self.render(None), proposed)
+        """Remove shapes and add a path, at the steps that are meant for that, where that comes nearer to a proposal."""
+        draw, removing = self._visibility.next_addition(step, steps), self._visibility.removes(step, steps)
+        if not (draw or removing):
+            return
+        with torch.no_grad():
+            now, proposed = self.render(None), propose(None)
+            if self._framed_mask is not None:
+                proposed = torch.lerp(now, proposed, self._framed_mask.to(now))
+            proposed = self._unframed(proposed)
+        if removing:
+            self._visibility.remove(lambda: self._unframed(self.render(None)), proposed)
+        if draw:
+            self._visibility.add(draw, lambda: self._unframed(self.render(None)), proposed)
 
     def _taken(self, before: Tensor, after: Tensor) -> Tensor:
         return self._steps.taken(before, after, self._step)
@@ -162,5 +180,19 @@ class SvgImage:
         height, width = (max(16, round(side * unit)) for side in (self.document.height, self.document.width))
         return self._on_background(self.values(), (height, width))
 
+    def _framed(self, values: dict[str, Tensor]) -> Images:
+        """The page in the middle of the image, its background all around."""
+        return over(pad(self.rasterizer.render(values, *self.page)[None], self._frame), self._background)
+
+    def _unframed(self, image: Images) -> Float[Tensor, "b 3 h w"]:
+        """The page alone."""
+        return pad(image, tuple(-side for side in self._frame))
+
     def _on_background(self, values: dict[str, Tensor], size: tuple[int, int]) -> Images:
         return over(self.rasterizer.render(values, *size)[None], self._background)
+
+
+def within(size: tuple[int, int], margin: float) -> tuple[int, int]:
+    """(h, w) of a page in an image of `size` (H, W) with margins of a fraction of its sides around."""
+    height, width = (max(1, round(side * (1 - 2 * margin))) for side in size)
+    return height, width

@@ -113,11 +113,15 @@ class SimpleOutlines:
     def __init__(self, parts: Parts, polylines: Polylines, flat: Tensor) -> None:
         """`flat`: the points as the document has them."""
         self.parts, self.polylines = parts, polylines
-        self.least = COMPACT * polylines.shapeliness(flat).compactness
+        self._known = flat.clone(), polylines.shapeliness(flat)  # of the points that were seen last
+        self.least = COMPACT * self._known[1].compactness
 
     def shortened(self, before: Float[Tensor, " n"], after: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         """The step of each part, or half of it, or its mean, or none: the first that makes nothing worse."""
-        was = self.polylines.shapeliness(before)
+        known, was = self._known
+        if not torch.equal(known, before):
+            was = self.polylines.shapeliness(before)
+        now = was
         found, bad = after.clone(), torch.ones(len(self.parts), dtype=torch.bool, device=after.device)
         u = self.parts.on_page(after) - self.parts.on_page(before)
         for share, alike in ((1.0, 0.0), (0.5, 0.0), (0.0, 1.0), (0.0, 0.0)):
@@ -129,9 +133,11 @@ class SimpleOutlines:
                     trial[at] = torch.where(bad[self.parts.part], before[at], found[at])
                 self.parts.put(trial, torch.where(bad[self.parts.part, None], step, 0))
                 found = trial
-            bad = self._worse(was, self.polylines.shapeliness(found))
+            now = self.polylines.shapeliness(found)
+            bad = self._worse(was, now)
             if not bool(bad.any()):
                 break
+        self._known = found.clone(), now
         return found
 
     def _worse(self, was: Shapeliness, now: Shapeliness) -> Bool[Tensor, " p"]:

@@ -38,18 +38,26 @@ class _Clock:
         pass
 
 
-def measured_step(
+def measured_steps(
     representation: Representation[Any], prior: Prior, prompts: tuple[str, str], config: EditConfig
-) -> float:
-    """Seconds of one step, which moves what is edited. The first, which warms up, counts least."""
-    clock = _Clock()
-    with suppress(_Enough):
-        run(start(representation, prior, *prompts, config), [clock])
-    return clock.seconds[-1]
+) -> dict[int, float]:
+    """Seconds of one step for each count of steps: those of the image that is followed, if any, and the edit's own.
+
+    What is edited moves. A first step, which warms up, counts least.
+    """
+    state, found = start(representation, prior, *prompts, config), dict[int, float]()
+    for edit in [state] if state.lead is None else [state.lead, state]:
+        clock, steps = _Clock(), edit.config.num_inference_steps
+        with suppress(_Enough):
+            run(edit, [clock])
+        found[steps] = found.get(steps, 0.0) + clock.seconds[-1]
+        edit.step = steps  # the image counts as edited
+    return found
 
 
-def estimate(seconds: float, steps: int) -> str:
-    """A sentence about a run of so many steps."""
-    total = seconds * steps
+def estimate(measured: dict[int, float]) -> str:
+    """A sentence about a run, of what `measured_steps` gave."""
+    total = sum(steps * seconds for steps, seconds in measured.items())
     shown = f"{total:.0f} s" if total < 100 else f"{total / 60:.0f} min" if total < 6000 else f"{total / 3600:.1f} h"
-    return f"about {shown}: {steps} steps of {seconds:.2g} s, as measured on this machine just now"
+    each = " and ".join(f"{steps} steps of {seconds:.2g} s" for steps, seconds in measured.items())
+    return f"about {shown}: {each}, as measured on this machine just now"

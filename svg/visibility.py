@@ -10,15 +10,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cpds.types import Images
-from svg.additions import addition_steps, wanted_region
-from svg.config import SvgConfig
+from svg.additions import Region, addition_steps, wanted_regions
+from svg.config import GroupName, SvgConfig
 from svg.fading import CURVES, addable, closed_curve, fade_key
 from svg.flat import FlatParameters
 from svg.model import Draw, Solid
 from svg.parse.writer import INVISIBLE
 
 PUSH = 0.008  # of each step, by which a shape becomes wholly visible or wholly invisible
-WORTH = 0.9  # of the squared difference from a proposal, below which a path that is added must bring it
+REMOVALS = (0.1, 0.3, 0.5, 0.7)  # of the run, at which shapes are tried out
+USELESS = 0.995  # of that difference, below which a shape is removed if it is so without it
+WORTH = 0.97  # of the squared difference from a proposal, below which a path that is added must bring it
 
 
 class Visibility:
@@ -50,22 +52,57 @@ class Visibility:
         values = self.numbers.values()
         return next((draw for draw in self.addable if float(values[fade_key(draw)].detach()) <= INVISIBLE), None)
 
+    def removes(self, step: int, steps: int) -> bool:
+        """Whether shapes are to be removed after `step` of `steps`."""
+        return self.config.may_remove and step in [round(share * steps) for share in REMOVALS]
+
+    def remove(self, render: Callable[[], Images], proposed: Images) -> None:
+        """Make shapes invisible, one after the other, where that brings what is rendered nearer to what is proposed."""
+        fades = self.numbers.tensors["fades"]
+        with torch.enable_grad():
+            loss = (render() - proposed).square().mean()
+            (slope,) = torch.autograd.grad(loss, fades)
+        with torch.no_grad():
+            left = float(loss)
+            for i in torch.argsort(slope, descending=True).tolist():
+                if float(slope[i]) <= 0 or float(fades[i]) <= INVISIBLE:
+                    continue
+                before = fades[i].clone()
+                fades[i] = 0.0
+                without = float((render() - proposed).square().mean())
+                if without < USELESS * left:
+                    left = without
+                else:
+                    fades[i] = before
+
     @torch.no_grad()
     def add(self, draw: Draw, render: Callable[[], Images], proposed: Images) -> None:
-        """Make an invisible path visible where it brings what is rendered nearer to what is proposed."""
+        """Make an invisible path visible where that brings what is rendered nearest to what is proposed."""
         now = render()
-        region = wanted_region(now[0].cpu(), proposed[0].float().clamp(0, 1).cpu(), CURVES)
-        if region is None:
-            return
+        regions = wanted_regions(now[0].cpu(), proposed[0].float().clamp(0, 1).cpu(), CURVES)
+        before = best = self._numbers()
+        least = WORTH * float((now - proposed).square().mean())
+        for region in regions:
+            self._show(draw, region)
+            left = float((render() - proposed).square().mean())
+            if left < least:
+                least, best = left, self._numbers()
+            self._put(before)
+        self._put(best)
+
+    def _show(self, draw: Draw, region: Region) -> None:
+        """Make a path visible as a region."""
         numbers, document = self.numbers, self.document
-        before = {g: x.clone() for g, x in numbers.tensors.items()}
         place = region.anchors * (document.width, document.height)
         numbers.set(draw.geometry.key, closed_curve(np.stack(document.matrix.inverse().apply(*place.T), 1)))
         if isinstance(draw.fill, Solid):
             numbers.set(draw.fill.key, region.color)
         numbers.set(fade_key(draw), np.array(1.0))
         numbers.project()
-        left = (render() - proposed).square().mean() / (now - proposed).square().mean()
-        if float(left) > WORTH:
-            for g, x in numbers.tensors.items():
-                x.copy_(before[g])
+
+    def _numbers(self) -> dict[GroupName, Tensor]:
+        return {g: x.clone() for g, x in self.numbers.tensors.items()}
+
+    def _put(self, values: dict[GroupName, Tensor]) -> None:
+        for g, x in self.numbers.tensors.items():
+            x.copy_(values[g])

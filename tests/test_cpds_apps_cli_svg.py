@@ -42,6 +42,7 @@ def edit(tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "prior": tiny_folder,
         "save_path": tmp_path / "out",
         "num_inference_steps": 4,
+        "redraw_steps": 2,
         "n_patches": 8,
         "svg_every": 2,
         "device": "cpu",
@@ -142,7 +143,7 @@ def test_a_dry_run_says_what_would_be_edited_and_leaves_nothing(
     assert "1 shapes are smaller than a pixel there" in out
     assert "may change: 3 outlines, 3 fill colors, 1 stroke color, 1 stroke width" in out
     assert re.search(r"stays, as it was not asked for: \d opacit", out)
-    assert re.search(r"about \d+ s: 7 steps of [\d.]+ s, as measured on this machine", out)
+    assert re.search(r"about \d+ s: 2 steps of [\d.]+ s and 7 steps of [\d.]+ s, as measured on this machine", out)
     assert "1 text element" in err
 
 
@@ -274,6 +275,7 @@ CASES: dict[str, Callable[[Edit, Path], None]] = {
     "only": differs(only=["face"]),
     "background": differs(background=[0, 0.5, 0]),
     "resolution": differs(resolution=48),
+    "margin": differs(margin=0.3),
     "smoothness": differs(smoothness=0),
     "detail_size": differs(detail_size=3),
     "coarse_steps": differs(coarse_steps=2),

@@ -70,7 +70,10 @@ PIXELS: dict[str, tuple[str, str]] = {
     "seed": ("", "--seed 1"),
 }
 NESTED = {"guidance", "edit"}  # hold the settings above
-ELSEWHERE = {"true_guidance_scale"}  # is for priors with embedded guidance: test_cpds_guidance_kinds.py
+ELSEWHERE = {  # which are not for images
+    "true_guidance_scale",  # of priors with embedded guidance: test_cpds_guidance_kinds.py
+    "redraw_steps",  # of drawings: test_cpds_redraw.py
+}
 
 
 def parsed(flags: str) -> ImageArgs:

@@ -32,6 +32,7 @@ OFF = {
         "patch_share": 1,
         "patch_loss": "infonce",
         "polish": 0,
+        "redraw_steps": 0,
     },
 }
 SGD = {"optimizer": "sgd", "lr_scaling": "area", "num_inference_steps": 200, "lr_decay": 1, "group_lrs": {}}

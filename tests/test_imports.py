@@ -1,6 +1,6 @@
 """Who may import whom, read from the sources.
 
-scripts, benchmarks, integrations, cpds.apps -> nerf_plugin -> representations -> cpds <- svg, and inside of cpds:
+scripts, benchmarks, integrations, cpds.apps -> nerf_plugin, svg -> representations -> cpds, and inside of cpds:
 cpds.apps -> cpds.evaluation -> the core -> cpds.priors. No circles anywhere, not even through a function's own imports.
 """
 
@@ -17,7 +17,7 @@ MAY_IMPORT = {  # package -> packages that it may import, itself aside
     "cpds.priors": {"cpds"},
     "cpds.evaluation": {"cpds", "cpds.priors"},
     "cpds.apps": {"cpds", "cpds.priors", "cpds.evaluation", "representations", "svg", "nerf_plugin"},
-    "svg": {"cpds", "cpds.priors", "svg.parse", "svg.raster"},
+    "svg": {"cpds", "cpds.priors", "representations", "svg.parse", "svg.raster"},
     "svg.parse": {"cpds", "svg"},
     "svg.raster": {"cpds", "svg"},
     "representations": {"cpds", "cpds.priors"},

@@ -101,7 +101,7 @@ def test_a_path_is_added_where_it_is_wanted(prior: UNetPrior) -> None:
     assert written.index(b"added") > written.index(b"tail")
     again = SvgImage(Document.parse(written), prior)
     torch.testing.assert_close(image.render(None), again.render(None), rtol=0, atol=2e-3)
-    image.revise(3, 10, lambda view: image.render(None))
+    image.revise(2, 10, lambda view: image.render(None))
     assert image.svg() == written
 
 
@@ -109,7 +109,7 @@ def test_what_was_added_once_belongs_to_the_document(prior: UNetPrior) -> None:
     """It is edited as the rest is, and further paths may be added; nothing is added outside of a mask."""
     image = SvgImage(Document.parse(PAGE), prior, BOTH)
     wanted = blob(image)
-    image.revise(3, 10, lambda view: wanted)
+    image.revise(2, 10, lambda view: wanted)
     again = SvgImage(Document.parse(image.svg() + b"<!-- </svg> -->"), prior, replace(BOTH, may_add=1))
     assert again.changes() == "0 of 4 small shapes removed, 0 of 1 paths added"
     assert again.svg() == image.svg() + b"<!-- </svg> -->"
@@ -117,7 +117,7 @@ def test_what_was_added_once_belongs_to_the_document(prior: UNetPrior) -> None:
     right[..., 2:] = 1
     for mask, count in ((right, 0), (1 - right, 1)):
         held = SvgImage(Document.parse(PAGE), prior, BOTH, mask)
-        held.revise(3, 10, lambda view: wanted)
+        held.revise(2, 10, lambda view: wanted)
         assert held.svg().count(b'data-cpds="added"') == count
 
 
@@ -126,7 +126,7 @@ def test_added_paths_may_move_whatever_was_asked_for(prior: UNetPrior) -> None:
     image = SvgImage(Document.parse(PAGE), prior, config)
     groups = {g.name: g.tensors[0] for g in image.param_groups()}
     assert {name: len(x) for name, x in groups.items() if len(x)} == {
-        "points": 50,
+        "points": 74,
         "fills": 3,
         "strokes": 3,
         "fades": 1,
@@ -181,3 +181,12 @@ def test_every_proposal_has_its_own_noise(prior: UNetPrior, monkeypatch: pytest.
     edit(image, prior, "a cat", "a dog", replace(QUICK, num_inference_steps=2, lr=1e-9, group_lrs={}))
     assert seen[0].shape == image.render(None).shape
     assert not torch.equal(*seen)
+
+
+def test_what_a_proposal_has_not_is_removed(prior: UNetPrior) -> None:
+    image = SvgImage(Document.parse(PAGE), prior, SvgConfig(may_remove=True))
+    gone = SvgImage(Document.parse(PAGE.replace(b'<path id="nose"', b'<path id="nose" display="none"')), prior)
+    image.revise(1, 10, lambda view: gone.render(None))
+    assert image.changes().startswith("1 of 3 small shapes removed")
+    torch.testing.assert_close(image.render(None), gone.render(None), rtol=0, atol=1e-6)
+    assert b'removed path id="nose"' in image.svg()

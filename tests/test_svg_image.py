@@ -215,6 +215,7 @@ def test_every_setting_is_read(document: Document, prior: UNetPrior, name: str) 
         "only": ("face",),
         "background": (0.0, 0.5, 0.0),
         "resolution": 64,
+        "margin": 0.3,
         "smoothness": 0.0,
         "detail_size": 0.0,
         "coarse_steps": 2,
@@ -268,6 +269,25 @@ def test_a_white_mask_is_no_mask_even_at_the_pages_border(prior: UNetPrior) -> N
     for one in (image, free):
         move(one)
     assert image.svg() == free.svg() != page
+
+
+def test_the_page_is_seen_within_a_margin(prior: UNetPrior) -> None:
+    page = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><path d="M0 0H32V32H0Z" fill="#38c"/></svg>'
+    one = SvgImage(Document.parse(page), prior, SvgConfig(margin=0.25, background=(1.0, 0.0, 0.0)))
+    height, width = one.size
+    for image in (one.render(None), one.render_source(None)):
+        assert image.shape == (1, 3, height, width)
+        inner = image[:, :, height // 4 : 3 * height // 4, width // 4 : 3 * width // 4]
+        torch.testing.assert_close(inner, torch.tensor([0.2, 8 / 15, 0.8])[:, None, None].expand_as(inner)[None][0])
+        outside = image.sum() - inner.sum()
+        assert float(outside) == pytest.approx(height * width * 0.75)  # of red alone
+    whole = SvgImage(Document.parse(page), prior, SvgConfig(margin=0.0))
+    assert torch.equal(one.preview(), whole.preview())
+    left = torch.zeros(1, 1, 8, 8)
+    left[..., :4] = 1
+    mask = SvgImage(Document.parse(page), prior, one.config, left).mask(None)
+    assert mask is not None
+    assert torch.equal(mask, (torch.arange(width) < width // 2).float().expand(1, 1, height, width))
 
 
 def test_nothing_to_edit_is_told(document: Document, prior: UNetPrior) -> None:

@@ -66,7 +66,7 @@ def run_svg(args: SvgArgs) -> int:
     from svg.rasterizer import Rasterizer, make_rasterizer
     from svg.selection import chosen
     from svg.summary import Summary, text_is_lost
-    from svg.timing import estimate, measured_step
+    from svg.timing import estimate, measured_steps
 
     documents: dict[Path, Document] = {}
     rasterizers: dict[Path, Rasterizer] = {}
@@ -104,8 +104,7 @@ def run_svg(args: SvgArgs) -> int:
             for line in summary.lines():
                 tell(f"{path.name}: {line}")
             prompts = (args.prompt + args.scene.suffix, args.target_prompt[0] + args.scene.suffix)
-            seconds = measured_step(image_of(path), prior, prompts, args.edit)
-            tell(f"{path.name}: {estimate(seconds, args.edit.num_inference_steps)}")
+            tell(f"{path.name}: {estimate(measured_steps(image_of(path), prior, prompts, args.edit))}")
     if args.dry_run:
         tell_skipped(skipped)
         return int(bool(skipped))

@@ -1,0 +1,149 @@
+"""Edits led by an edited image: what is compared, what is followed, and what goes on after a stop."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Plain, randn
+from torch import Tensor
+
+from cpds.config import EditConfig, GuidanceConfig
+from cpds.editor import edit, run, start
+from cpds.errors import InputError
+from cpds.priors.unet import UNetPrior
+from cpds.redraw import distance, image_edit
+from cpds.representation import ParamGroup
+from cpds.session import edit_in_folder
+from representations.latent import LatentImage
+
+CONFIG = EditConfig(GuidanceConfig("cpds", n_patches=8), 40, "adam", 0.05, lr_decay=0.1, redraw_steps=3)
+PROMPTS = ("a cat", "a dog")
+
+
+class Pixels:
+    """An image whose parameters are its pixels."""
+
+    preset = "cpds-svg"
+
+    def __init__(self, image: Tensor) -> None:
+        self.source, self.x = image, image.clone().requires_grad_()
+        self.seen: list[Tensor] = []
+
+    def sample_view(self, step: int, generator: torch.Generator) -> None:
+        return None
+
+    def render(self, view: None) -> Tensor:
+        return self.x
+
+    def param_groups(self) -> list[ParamGroup]:
+        return [ParamGroup("pixels", [self.x], 0.05)]
+
+    def project(self) -> None:
+        pass
+
+    def preview(self) -> Tensor:
+        return self.x.detach()
+
+    def fingerprint(self) -> dict[str, str]:
+        return {}
+
+    def as_image(self, prior: Any) -> LatentImage:
+        return LatentImage(self.source, prior)
+
+    def revise(self, step: int, steps: int, propose: Callable[[Any], Tensor]) -> None:
+        self.seen.append(propose(None))
+
+
+@pytest.fixture
+def page(prior: UNetPrior) -> Tensor:
+    side = prior.image_size
+    return torch.linspace(0, 1, side)[:, None].expand(1, 3, side, side).contiguous()
+
+
+def test_the_distance_is_the_mean_square_at_three_sizes() -> None:
+    a, b = randn(0, 1, 3, 8, 12), randn(1, 1, 3, 8, 12)
+    total = 0.0
+    for side in (1, 2, 4):
+        blocks = (a - b).view(3, 8 // side, side, 12 // side, side).mean((2, 4))
+        total += float(blocks.square().mean())
+    assert float(distance(a, b)) == pytest.approx(total, rel=1e-5)
+    assert float(distance(a, a)) == 0
+
+
+def test_what_is_edited_becomes_the_edited_image(prior: UNetPrior, page: Tensor) -> None:
+    shown = Pixels(page)
+    state = edit(shown, prior, *PROMPTS, CONFIG)
+    alone = LatentImage(page, prior)
+    edit(alone, prior, *PROMPTS, image_edit(CONFIG))
+    wanted = alone.preview()
+    assert state.lead is not None
+    assert torch.equal(state.lead.representation.preview(), wanted)
+    assert len(shown.seen) == 40
+    assert all(torch.equal(one, wanted) for one in shown.seen)
+    began, left = (float((x - wanted).square().mean()) for x in (page, shown.x.detach()))
+    assert began > 1e-4
+    assert left < 0.05 * began
+
+
+def test_the_same_prompt_moves_nothing(prior: UNetPrior, page: Tensor) -> None:
+    shown = Pixels(page)
+    edit(shown, prior, "a cat", "a cat", replace(CONFIG, guidance=replace(CONFIG.guidance, min_direction=1e-3)))
+    assert torch.equal(shown.x, page)
+
+
+def test_the_image_is_edited_with_the_same_guidance_and_seed() -> None:
+    found = image_edit(replace(CONFIG, seed=7))
+    assert (found.guidance, found.seed, found.num_inference_steps, found.redraw_steps) == (CONFIG.guidance, 7, 3, 0)
+    unit = image_edit(replace(CONFIG, guidance=replace(CONFIG.guidance, normalize_gradient=True)))
+    assert unit.lr != found.lr == 1.0  # steps of their own size are taken as they are
+
+
+def test_its_steps_count(prior: UNetPrior, page: Tensor) -> None:
+    ends = []
+    for steps in (0, 1, 2):
+        shown = Pixels(page)
+        edit(shown, prior, *PROMPTS, replace(CONFIG, num_inference_steps=2, redraw_steps=steps))
+        ends.append(shown.x.detach())
+    assert not torch.equal(ends[0], ends[1])
+    assert not torch.equal(ends[1], ends[2])
+
+
+@pytest.mark.parametrize("stop", [0, 2])  # before and after the first step, which the image comes before
+def test_a_resumed_run_follows_the_same_image(prior: UNetPrior, page: Tensor, tmp_path: Path, stop: int) -> None:
+    config = replace(CONFIG, num_inference_steps=4)
+
+    class Stop:
+        def started(self, state: Any) -> None:
+            self.stepped(state, None)
+
+        def finished(self, state: Any) -> None: ...
+
+        def stepped(self, state: Any, result: Any) -> None:
+            if state.step == stop:
+                raise KeyboardInterrupt
+
+    whole, parts = Pixels(page), Pixels(page)
+    edit_in_folder(whole, prior, *PROMPTS, tmp_path / "whole", config)
+    with pytest.raises(KeyboardInterrupt):
+        edit_in_folder(Pixels(page), prior, *PROMPTS, tmp_path / "parts", config, callbacks=[Stop()])
+    edit_in_folder(parts, prior, *PROMPTS, tmp_path / "parts", config, resume=True)
+    assert torch.equal(whole.x, parts.x)
+
+
+def test_an_image_is_not_edited_again(prior: UNetPrior, page: Tensor) -> None:
+    state = start(Pixels(page), prior, *PROMPTS, CONFIG)
+    assert state.lead is not None
+    run(state)
+    again = start(Pixels(page), prior, *PROMPTS, CONFIG)
+    again.load(state.tensors())
+    assert again.lead is not None
+    assert again.lead.step == 3
+    assert again.tensors().keys() == state.tensors().keys()
+
+
+def test_only_drawings_follow_images(prior: UNetPrior) -> None:
+    with pytest.raises(InputError, match="redraw_steps is for drawings, which Plain is not"):
+        start(Plain(randn(0, 1, 4, 8, 8)), prior, *PROMPTS, CONFIG)
