@@ -30,7 +30,8 @@ from nerf_plugin.outputs import comparison, progress, save
 from nerf_plugin.scene_pipeline import ScenePipeline, ScenePipelineConfig
 from representations.latent import LatentImage, LatentImageConfig, changed
 
-VIEW_EDIT = replace(PRESETS["cpds"], lr=0.16, lr_decay=0.125, polish=0.4)  # stronger than of a single picture
+# in stronger steps than of a single picture, and fewer: with more the prior draws new shapes larger
+VIEW_EDIT = replace(PRESETS["cpds"], num_inference_steps=12, lr=0.16, lr_decay=0.125, polish=0.4)
 DELTA = 0.05  # difference of colors up to which views that disagree are averaged
 CHANGED = (0.03, 0.1)  # differences of colours at which a pixel begins to count as SDEdit's work, and does in full
 
