@@ -30,6 +30,7 @@ from nerf_plugin.outputs import comparison, progress, save
 from nerf_plugin.scene_pipeline import ScenePipeline, ScenePipelineConfig
 from representations.latent import LatentImage, LatentImageConfig, changed
 
+VIEW_EDIT = replace(PRESETS["cpds-long"], num_inference_steps=12)  # with more the prior draws new shapes larger
 DELTA = 0.05  # difference of colors up to which views that disagree are averaged
 CHANGED = (0.03, 0.1)  # differences of colours at which a pixel begins to count as SDEdit's work, and does in full
 
@@ -44,7 +45,7 @@ class RefinePipelineConfig(ScenePipelineConfig):
     views as pictures, by `edit`, before the first step and at each further round's."""
     prompt: str = ""
     """What the scene shows (edit)."""
-    edit: EditConfig = field(default_factory=lambda: PRESETS["cpds-long"])
+    edit: EditConfig = field(default_factory=lambda: VIEW_EDIT)
     """How views are edited as pictures; all with the run's seed, so that they see the same noise (edit)."""
     rounds: int = 1
     """Times that all views are edited, after equal numbers of steps, each time as the scene shows them then (edit)."""

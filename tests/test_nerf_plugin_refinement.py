@@ -17,10 +17,9 @@ from scenes import TRAINING, same, saved_model, scene_state, train
 
 from cpds.editor import edit
 from cpds.images import open_image, resized
-from cpds.presets import PRESETS
 from cpds.priors.base import Prior
 from nerf_plugin.checkpoints import checkpoints, open_run
-from nerf_plugin.refinement import DELTA, RobustLoss, at_full_size
+from nerf_plugin.refinement import DELTA, VIEW_EDIT, RobustLoss, at_full_size
 from representations.latent import LatentImage, LatentImageConfig, changed
 
 
@@ -62,7 +61,7 @@ def test_refinement_replaces_images_in_turn(
 def test_views_are_edited_as_pictures_before_the_first_step(
     kind: str, edit_scene: Callable[..., Any], base_scenes: dict[str, Path], prior: Prior, capsys: Any
 ) -> None:  # fmt: skip
-    short = replace(PRESETS["cpds-long"], num_inference_steps=2, lr=1.0, polish=0.0)
+    short = replace(VIEW_EDIT, num_inference_steps=2, lr=1.0, polish=0.0)
     common = {"max_num_iterations": 1, "pipeline__redraw": "edit", "pipeline__edit": short, "machine__seed": 5}
     with pytest.raises(SystemExit):
         edit_scene(f"{kind}_refine", load_dir=base_scenes[kind], **common)
@@ -96,7 +95,7 @@ def test_the_loss_of_edits_is_the_squared_error_but_where_they_disagree() -> Non
 def test_a_further_round_edits_the_views_as_they_are_then(
     edit_scene: Callable[..., Any], base_scenes: dict[str, Path], prior: Prior, tmp_path: Path
 ) -> None:  # fmt: skip
-    short = replace(PRESETS["cpds-long"], num_inference_steps=2, lr=1.0, polish=0.0)
+    short = replace(VIEW_EDIT, num_inference_steps=2, lr=1.0, polish=0.0)
     common = {"load_dir": base_scenes["cpds_splat"], "pipeline__redraw": "edit", "pipeline__edit": short}
     common |= {"machine__seed": 5, "pipeline__prompt": "a cat"}
     first, both = (
