@@ -149,21 +149,22 @@ def test_killed_before_the_first_step(edit: Edit, tmp_path: Path, monkeypatch: p
 def test_ctrl_c_never_saves_half_a_step(
     edit: Edit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], presses: int
 ) -> None:
+    from cpds.selection.base import Cells
     from cpds.selection.learned import LearnedPatches
 
     want = whole(edit, tmp_path, LEARNED)
-    observe, seen = LearnedPatches.observe, []
+    observe, seen = LearnedPatches.observe_all, []
 
-    def press(self: LearnedPatches, *args: object) -> None:
+    def press(selectors: list[LearnedPatches], cells: list[Cells]) -> None:
         seen.append(0)
         for _ in range(presses if len(seen) == 50 else 0):
             signal.raise_signal(signal.SIGINT)
             time.sleep(0.01)
-        observe(self, *args)  # pyright: ignore
+        observe(selectors, cells)
 
     before = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
-        patch.setattr(LearnedPatches, "observe", press)
+        patch.setattr(LearnedPatches, "observe_all", staticmethod(press))
         assert edit(**LEARNED) == 130
     assert signal.getsignal(signal.SIGINT) is before
     assert "go on with: cpds image --resume" in capsys.readouterr().err
