@@ -32,6 +32,7 @@ OFF = {
         "patch_share": 1,
         "patch_loss": "infonce",
         "polish": 0,
+        "stop_below": 0,
         "redraw_steps": 0,
     },
 }
