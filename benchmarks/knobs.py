@@ -35,7 +35,7 @@ SIDE, LABEL = 128, 16  # px of a tile, and below each
 SOURCE = ROOT / "cpds/assets/demo/cat.png"
 PROMPTS = ("a cat face on a blue background", "a dog face on a blue background")
 COMPARISONS = {  # the flags of each tile
-    "strength": [f"--lr {lr}" for lr in (0.03, 0.06, 0.12, 0.24, 0.48)],
+    "strength": [f"--lr {lr}" for lr in (0.05, 0.1, 0.2, 0.4, 0.8)],
     "guidance": [f"--guidance_scale {omega}" for omega in (2, 7.5, 15, 30)],
     "structure": [f"--w_cut {weight}" for weight in (0, 2, 8, 32)],
     "polish": [f"--polish {level}" for level in (0, 0.3, 0.5, 0.7)],

@@ -384,7 +384,7 @@ def test_the_script_is_the_same_command(
     script = Path(__file__).parents[1] / "scripts/edit_svg.py"
     assert edit() == 0
     flags = {"svg_path": "cat.svg", "prompt": "a cat", "trg_prompt": "a dog", "prior": tiny_folder, "device": "cpu"}
-    flags |= {"num_inference_steps": 4, "n_patches": 8, "save_path": "again"}
+    flags |= {"num_inference_steps": 4, "redraw_steps": 2, "n_patches": 8, "save_path": "again"}
     monkeypatch.setattr(sys, "argv", [str(script), *(str(x) for k, v in flags.items() for x in (f"--{k}", v))])
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(script), run_name="__main__")

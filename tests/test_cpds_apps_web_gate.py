@@ -164,10 +164,11 @@ def test_limits_are_positive_numbers() -> None:
             Limits(**{name: type(getattr(Limits(), name))(0)})
 
 
-def test_strength_is_what_the_benchmarks_call_stronger() -> None:
+def test_strength_multiplies_the_learning_rate_and_the_polish() -> None:
     preset = PRESETS["cpds"]
+    assert preset.lr is not None
     stronger = strengthened(preset, 4 / 3, own_rates("image"))
-    assert (stronger.lr, stronger.polish) == (pytest.approx(0.16), pytest.approx(0.4))
+    assert (stronger.lr, stronger.polish) == (pytest.approx(4 / 3 * preset.lr), pytest.approx(4 / 3 * preset.polish))
     assert stronger.guidance == preset.guidance
     assert strengthened(preset, 1.0, own_rates("image")) == preset
 

@@ -90,7 +90,8 @@ def test_an_edit_moves_the_image_towards_the_target_prompt(embedded):
 def test_the_learned_selector_learns_on_real_features(embedded, tmp_path):
     """Its loss falls, and on patches it has not learned from yet it beats the majority class."""
     run = tmp_path / "run"
-    flags = ["--prompt", CAT, "--trg_prompt", DOG, "--device", "cpu", "--patch_selector", "learned"]
+    flags = ["--prompt", CAT, "--trg_prompt", DOG, "--device", "cpu"]
+    flags += ["--patch_selector", "learned", "--num_inference_steps", "40"]
     assert main(["image", "--img_path", str(DEMO), "--save_path", str(run), *flags]) == 0
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     learned = [line for line in lines if "selector_loss" in line]

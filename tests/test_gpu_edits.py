@@ -124,7 +124,8 @@ def test_its_first_steps_are_the_cpus(backend: str, place: Place, prior_at: Prio
 def test_a_run_in_a_folder_is_resumed(place: Place, prior_at: PriorAt, tmp_path: Path) -> None:
     prior, ends = prior_at(), []
     for folder, steps in (("run", STEPS - 1), ("run", STEPS), ("whole", STEPS)):
-        settings = config("cpds", num_inference_steps=steps, lr_decay=1.0)  # falling rates are a longer run's own
+        # falling rates and timesteps spread over a run are a longer run's own
+        settings = config("cpds-long", num_inference_steps=steps, lr_decay=1.0)
         ends.append(edit_in_folder(image(prior), prior, "a cat", "a dog", tmp_path / folder, settings, resume=True))
     assert (tmp_path / "run/result.png").is_file()
     before = parameters(begin("image", prior))
