@@ -35,6 +35,10 @@ class ProgressBar:
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update()
 
+    def led(self, state: EditState) -> None:
+        assert state.lead is not None
+        self.bar.set_postfix_str(f"image to follow: step {state.lead.step} of {state.lead.config.num_inference_steps}")
+
     def finished(self, state: EditState) -> None:
         self.close()
 
@@ -117,6 +121,10 @@ class Checkpoints:
         if state.step % self.every == 0:
             self.save(state)
 
+    def led(self, state: EditState) -> None:
+        if state.lead is not None and state.lead.step % self.every == 0:
+            self.save(state)
+
     def finished(self, state: EditState) -> None:
         self.save(state)
 
@@ -183,6 +191,9 @@ class StopBetweenSteps:
             self.before = {}
 
     def stepped(self, state: EditState, result: StepResult) -> None:
+        self.led(state)
+
+    def led(self, state: EditState) -> None:
         if self.asked or (self.wanted is not None and self.wanted()):
             self.stopped = True
             raise KeyboardInterrupt

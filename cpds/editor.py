@@ -20,7 +20,7 @@ from cpds.polish import polish, proposed, require_latents
 from cpds.presets import PRESETS
 from cpds.priors.base import Prior
 from cpds.profiling import timed
-from cpds.redraw import distance, image_edit, image_of
+from cpds.redraw import Lead, distance, image_edit, image_of
 from cpds.rendered import Rendered
 from cpds.representation import ParamGroup, Representation, Revisable
 from cpds.selection.base import PatchSelector
@@ -130,7 +130,7 @@ def run(state: EditState, callbacks: Sequence[Callback] = ()) -> EditState:
     wanted = None
     if state.lead is not None:
         with timed("image to follow"):
-            wanted = run(state.lead).representation.preview()
+            wanted = run(state.lead, [Lead(state, callbacks)]).representation.preview()
     while state.step < config.num_inference_steps and not state.settling.settled:
         generator = step_generator(config.seed, state.step)
         view = representation.sample_view(state.step, generator)

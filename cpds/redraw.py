@@ -1,5 +1,6 @@
 """An edit led by an image: what is edited is rendered, that image is edited first, and then followed."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -7,7 +8,9 @@ from torch.nn.functional import avg_pool2d
 
 from cpds.config import EditConfig
 from cpds.errors import InputError
+from cpds.guidance import StepResult
 from cpds.representation import Redrawable, Representation
+from cpds.state import Callback, EditState
 from cpds.types import Images, Scalar
 
 SCALES = 3  # at which images are compared, each half of the one before: at the smaller ones shapes find what is far
@@ -18,6 +21,24 @@ def image_of(representation: Representation[Any], prior: Any) -> Representation[
     if not isinstance(representation, Redrawable):
         raise InputError(f"redraw_steps is for drawings, which {type(representation).__name__} is not: leave it at 0")
     return representation.as_image(prior)
+
+
+class Lead:
+    """Tells the callbacks of what follows an image of each step of that image, if they have a method `led`."""
+
+    def __init__(self, state: EditState, callbacks: Sequence[Callback]) -> None:
+        self.state = state
+        self.told = [told for callback in callbacks if (told := getattr(callback, "led", None))]
+
+    def started(self, state: EditState) -> None:
+        pass
+
+    def stepped(self, state: EditState, result: StepResult) -> None:
+        for told in self.told:
+            told(self.state)
+
+    def finished(self, state: EditState) -> None:
+        pass
 
 
 def image_edit(config: EditConfig) -> EditConfig:

@@ -81,7 +81,10 @@ class EditState:
 
 @runtime_checkable
 class Callback(Protocol):
-    """Told when an edit starts, after each step, and when its last step is done."""
+    """Told when an edit starts, after each step, and when its last step is done.
+
+    One that has a method `led(state)` is also told after each step of the image that an edit follows (redraw_steps).
+    """
 
     def started(self, state: EditState) -> None: ...
 

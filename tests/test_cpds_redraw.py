@@ -16,7 +16,7 @@ from cpds.errors import InputError
 from cpds.priors.unet import UNetPrior
 from cpds.redraw import distance, image_edit
 from cpds.representation import ParamGroup
-from cpds.session import edit_in_folder
+from cpds.session import EditStopped, RunOptions, edit_in_folder
 from representations.latent import LatentImage
 
 CONFIG = EditConfig(GuidanceConfig("cpds", n_patches=8), 40, "adam", 0.05, lr_decay=0.1, redraw_steps=3)
@@ -130,6 +130,29 @@ def test_a_resumed_run_follows_the_same_image(prior: UNetPrior, page: Tensor, tm
     with pytest.raises(KeyboardInterrupt):
         edit_in_folder(Pixels(page), prior, *PROMPTS, tmp_path / "parts", config, callbacks=[Stop()])
     edit_in_folder(parts, prior, *PROMPTS, tmp_path / "parts", config, resume=True)
+    assert torch.equal(whole.x, parts.x)
+
+
+def test_a_run_may_be_stopped_while_its_image_is_edited(prior: UNetPrior, page: Tensor, tmp_path: Path) -> None:
+    config, steps = replace(CONFIG, num_inference_steps=2), []
+
+    class Led:
+        def started(self, state: Any) -> None: ...
+
+        def finished(self, state: Any) -> None: ...
+
+        def stepped(self, state: Any, result: Any) -> None: ...
+
+        def led(self, state: Any) -> None:
+            steps.append(state.lead.step)
+
+    whole, parts = Pixels(page), Pixels(page)
+    edit_in_folder(whole, prior, *PROMPTS, tmp_path / "whole", config)
+    options = RunOptions(stop=lambda: steps == [1])
+    with pytest.raises(EditStopped):
+        edit_in_folder(Pixels(page), prior, *PROMPTS, tmp_path / "parts", config, options=options, callbacks=[Led()])
+    edit_in_folder(parts, prior, *PROMPTS, tmp_path / "parts", config, resume=True, callbacks=[Led()])
+    assert steps == [1, 2, 3]
     assert torch.equal(whole.x, parts.x)
 
 
