@@ -200,6 +200,8 @@ class EditConfig:
     redraw_steps: int = 0
     """Steps in which an image of what is edited is edited first, for num_inference_steps to follow (drawings); 0: none,
     the prior leads each step."""
+    redraw_lr: float = 0.16
+    """Learning rate of that image's edit: how far it goes; 1, their own step, for those down the schedule."""
     group_lrs: Mapping[str, float] = field(default_factory=dict)
     """Learning rates of single parameter groups (points, fills, xyz, ...); 0 keeps a group as it is."""
     seed: int = 0
@@ -212,6 +214,7 @@ class EditConfig:
         for name, lr in self.group_lrs.items():
             require(0 <= lr < 1e32, f"learning rate {name} must be >= 0 and < 1e32, got {lr}")
         require(0 <= self.stop_below < 1, f"stop_below must be at least 0 and below 1, got {self.stop_below}")
+        require(0 < self.redraw_lr <= 1e6, f"redraw_lr must be > 0 and at most 1e6, got {self.redraw_lr}")
         require(self.redraw_steps >= 0, f"redraw_steps must be >= 0, got {self.redraw_steps}")
         require(0 <= self.polish < 1, f"polish must be at least 0 and below 1, got {self.polish}")
         require(0 < self.lr_decay <= 1e6, f"lr_decay must be > 0 and at most 1e6, got {self.lr_decay}")

@@ -149,7 +149,8 @@ def on_svg(preset: EditConfig) -> EditConfig:
     """A preset's method for drawings, which follow an edited image; where the prompts are alike, nothing moves."""
     scale, source = preset.guidance.default_guidance
     guidance = replace(preset.guidance, default_guidance=(1.5 * scale, source), min_direction=1e-3)
-    return EditConfig(guidance, 110, "adam", lr_decay=0.25, redraw_steps=40)
+    rate = 0.16 if guidance.normalize_gradient else 1.0
+    return EditConfig(guidance, 110, "adam", lr_decay=0.25, redraw_steps=40, redraw_lr=rate)
 
 
 def on_splats(preset: EditConfig) -> EditConfig:

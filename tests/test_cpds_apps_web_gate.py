@@ -5,6 +5,7 @@ import gzip
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,8 @@ def test_strength_changes_every_preset_and_nothing_at_one(command: str) -> None:
         if preset.guidance.timesteps == "descending":
             (was, source), (now, same) = preset.guidance.default_guidance, twice.guidance.default_guidance
             assert (now, same) == (2 * was, source)
+        elif preset.redraw_steps:
+            assert twice == replace(preset, redraw_lr=2 * preset.redraw_lr)
         elif preset.lr is None:
             assert twice.group_lrs == {k: 2 * preset.group_lrs.get(k, v) for k, v in own_rates(command).items()}
         else:

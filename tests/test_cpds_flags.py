@@ -73,6 +73,7 @@ NESTED = {"guidance", "edit"}  # hold the settings above
 ELSEWHERE = {  # which are not for images
     "true_guidance_scale",  # of priors with embedded guidance: test_cpds_guidance_kinds.py
     "redraw_steps",  # of drawings: test_cpds_redraw.py
+    "redraw_lr",
 }
 
 

@@ -34,6 +34,7 @@ OFF = {
         "polish": 0,
         "stop_below": 0,
         "redraw_steps": 0,
+        "redraw_lr": 0.16,
     },
 }
 SGD = {"optimizer": "sgd", "lr_scaling": "area", "num_inference_steps": 200, "lr_decay": 1, "group_lrs": {}}

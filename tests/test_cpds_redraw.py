@@ -98,7 +98,19 @@ def test_the_image_is_edited_with_the_same_guidance_and_seed() -> None:
     found = image_edit(replace(CONFIG, seed=7))
     assert (found.guidance, found.seed, found.num_inference_steps, found.redraw_steps) == (CONFIG.guidance, 7, 3, 0)
     unit = image_edit(replace(CONFIG, guidance=replace(CONFIG.guidance, normalize_gradient=True)))
-    assert unit.lr != found.lr == 1.0  # steps of their own size are taken as they are
+    assert unit.lr_decay < found.lr_decay == 1  # steps of their own size are taken as they are
+    assert unit.lr == found.lr == CONFIG.redraw_lr
+
+
+def test_its_learning_rate_counts(prior: UNetPrior, page: Tensor) -> None:
+    ends = []
+    for rate in (0.1, 0.4):
+        state = start(Pixels(page), prior, *PROMPTS, replace(CONFIG, redraw_lr=rate))
+        assert state.lead is not None
+        before = state.lead.rendered.latents(None).detach().clone()
+        run(state)
+        ends.append((state.lead.rendered.latents(None).detach() - before).norm())
+    assert ends[0] < ends[1]
 
 
 def test_its_steps_count(prior: UNetPrior, page: Tensor) -> None:

@@ -70,7 +70,7 @@ def strengthened(edit: EditConfig, factor: float, own_rates: Mapping[str, float]
     """An edit that goes farther, or less far, than its settings say.
 
     The learning rates, on which it depends how far the edit goes, and the polish, which redraws what has changed, are
-    multiplied; together they are the strength that benchmarks/README.md measures (0.16 and 0.4 is 4/3 of the preset).
+    multiplied. What follows an edited image goes as far as that edit: its learning rate alone is multiplied then.
     Where timesteps descend the learning rate is the sampler's own step, so that guidance is multiplied instead.
     `own_rates` are those of parameter groups where the settings name none.
     """
@@ -83,6 +83,8 @@ def strengthened(edit: EditConfig, factor: float, own_rates: Mapping[str, float]
         return replace(
             edit, guidance=replace(guidance, guidance_scale=given, default_guidance=(factor * target, source))
         )
+    if edit.redraw_steps:
+        return replace(edit, redraw_lr=factor * edit.redraw_lr)
     rates = {**(own_rates if edit.lr is None else {}), **edit.group_lrs}
     return replace(
         edit,
