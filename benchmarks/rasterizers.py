@@ -2,6 +2,7 @@
 
     python -m benchmarks.rasterizers                       # on one core; --threads 2 on two
     python -m benchmarks.rasterizers --paths 30 --sizes 128 --rounds 3
+    python -m benchmarks.rasterizers --draws 4000 20000 --sizes 128        # documents, with our rasterizer alone
 
 diffvg takes part where it is importable. Each rasterizer and size has a process of its own; they take turns, so that a
 noisy machine slows all of them alike.
@@ -10,6 +11,7 @@ noisy machine slows all of them alike.
 import importlib.util
 import math
 import os
+import random
 import resource
 import statistics
 import time
@@ -21,9 +23,13 @@ import torch
 import tyro
 from torch import Tensor
 
+from svg.config import SvgConfig
+from svg.document import Document
+from svg.flat import FlatParameters
 from svg.model import IDENTITY, Draw, Geometry, Group, Solid
 from svg.raster.diffvg import DiffvgRaster
 from svg.raster.page import Raster
+from svg.selection import chosen
 
 PAGE = 100.0  # px
 RASTERIZERS = {"torch": Raster, "diffvg": DiffvgRaster}
@@ -35,6 +41,9 @@ class Config:
 
     paths: int = 100
     """Paths on the page."""
+    draws: tuple[int, ...] = ()
+    """Instead: documents of so many draws, small fills, strokes and gradients all over the page, whose numbers may all
+    change; CPU seconds from the flat parameters to the image and back, with our rasterizer."""
     sizes: tuple[int, ...] = (256, 512)
     """Sides of the square images, px."""
     rounds: int = 9
@@ -79,7 +88,80 @@ def serve(requests: Connection, name: str, size: int, config: Config) -> None:
     requests.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 
 
+def document(draws: int) -> bytes:
+    """Closed outlines of four cubics about random centers, radii 0.5 to 3 % of the page: of 40 shapes 4 are strokes and
+    1 has one of eight gradients; the others are more or less transparent fills."""
+    chance = random.Random(0)
+
+    def color() -> str:
+        return f"#{chance.randrange(2**24):06x}"
+
+    def outline() -> str:
+        x, y = chance.uniform(0, PAGE), chance.uniform(0, PAGE)
+        radius = PAGE * math.exp(chance.uniform(math.log(0.005), math.log(0.03)))
+        points = []
+        for k in range(12):
+            own, angle = radius * chance.uniform(0.6, 1.4), k * math.pi / 6
+            points.append(f"{x + own * math.cos(angle):.3f} {y + own * math.sin(angle):.3f}")
+        return f"M{points[0]}C{' '.join(points[1:])} {points[0]}Z"
+
+    def paint(i: int) -> str:
+        if i % 10 == 3:
+            return f'fill="none" stroke="{color()}" stroke-width="{chance.uniform(0.2, 1):.2f}"'
+        if i % 40 == 7:
+            return f'fill="url(#g{i // 40 % 8})"'
+        return f'fill="{color()}" fill-opacity="{chance.uniform(0.3, 1):.2f}"'
+
+    kinds = ("linearGradient", "radialGradient")
+    stops = [f'<stop stop-color="{color()}"/><stop offset="1" stop-color="{color()}"/>' for _ in range(8)]
+    gradients = [f'<{kinds[i % 2]} id="g{i}">{own}</{kinds[i % 2]}>' for i, own in enumerate(stops)]
+    body = "".join(f'<path d="{outline()}" {paint(i)}/>' for i in range(draws))
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {PAGE} {PAGE}">'
+    return f"{head}<defs>{''.join(gradients)}</defs>{body}</svg>".encode()
+
+
+def serve_document(answer: Connection, draws: int, size: int, config: Config) -> None:
+    """Send the medians of the CPU seconds of forward and backward passes, and the peak GiB with and without them."""
+    torch.set_num_threads(config.threads)
+    read = Document.parse(document(draws))
+    numbers = FlatParameters(read, chosen(read, SvgConfig(optimize=("all",))), torch.device("cpu"))
+    raster = Raster(read.root, read.width, read.height)
+    passes, idle = [], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    for turn in range(config.rounds + 1):  # the first warms up
+        for x in numbers.tensors.values():
+            x.grad = None
+        began = time.process_time()
+        image = raster.render(numbers.values(), size, size)
+        drawn = time.process_time()
+        image.square().mean().backward()
+        passes += [(drawn - began, time.process_time() - drawn)] * (turn > 0)
+    medians = [statistics.median(part) for part in zip(*passes, strict=True)]
+    answer.send((*medians, idle, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20))
+
+
+def documents(config: Config) -> None:
+    """The table of --draws, each row by a process of its own."""
+    context = get_context("spawn")
+    print(f"{config.threads} threads, medians of {config.rounds} passes\n")
+    print("| draws | size | forward CPU s | backward CPU s | GiB before the first pass | peak GiB |")
+    print("|---|---|---|---|---|---|")
+    for draws in config.draws:
+        for size in config.sizes:
+            ours, theirs = context.Pipe()
+            process = context.Process(target=serve_document, args=(theirs, draws, size, config))
+            process.start()
+            theirs.close()
+            forward, backward, idle, peak = ours.recv()
+            process.join()
+            print(
+                f"| {draws} | {size} x {size} | {forward:.2f} | {backward:.2f} | {idle:.2f} | {peak:.2f} |", flush=True
+            )
+
+
 def main(config: Config) -> None:
+    if config.draws:
+        documents(config)
+        return
     names = [n for n in RASTERIZERS if n == "torch" or importlib.util.find_spec("pydiffvg")]
     context, rows = get_context("spawn"), {}
     for size in config.sizes:

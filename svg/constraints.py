@@ -92,7 +92,8 @@ class OutlineConstraints:
             new = p[:, 1] + sign * side.norm(dim=1, keepdim=True) * along
             turned = self.turns[:, k // 2] & moved
             for axis in (0, 1):
-                flat[self.joints[turned, k] + axis] = new[turned, axis]
+                place = self.joints[:, k] + axis
+                flat[place] = torch.where(turned, new[:, axis], flat[place])  # others stay as they are by now
 
 
 def contours(commands: str) -> list[tuple[list[int], bool]]:

@@ -46,7 +46,7 @@ class Details:
         moved = self.whole[:, None] * common + self.own[:, None] * (mean - common)
         x, u = x - parts.mean(x)[part], u - mean[part]
         ux, xx = (parts.mean(torch.einsum("ni,nj->nij", a, x).flatten(1)).view(-1, 2, 2) for a in (u, x))
-        A = ux @ torch.linalg.inv(xx + RIDGE**2 / 12 * torch.eye(2, device=x.device))
+        A = ux @ torch.linalg.inv_ex(xx + RIDGE**2 / 12 * torch.eye(2, device=x.device))[0]
         linear = torch.einsum("nij,nj->ni", parts.common(A)[part], x)
         thin = self.thin if bend else torch.zeros_like(self.thin)
         taken = moved[part] + self.own[part, None] * linear + thin[part, None] * (u - linear)

@@ -12,17 +12,19 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from svg.bindings import bindings
 from svg.config import GroupName
 from svg.document import Document
 from svg.model import IDENTITY, Parameter
+from svg.numbers import Layout, Numbers
 from svg.parse.clips import outline_box
 from svg.parts import CANVAS, Outline
 
 Flat = Float[Tensor, " _n"]
+Row = float | Sequence[float] | np.ndarray
 
 
 class FlatParameters:
@@ -34,24 +36,32 @@ class FlatParameters:
         self.document, self.members, self.device = document, members, device
         self.unit = CANVAS / max(document.width, document.height)  # canvas px per page px
         exact = torch.float32 if device.type == "mps" else torch.float64
-        self.base = {k: torch.from_numpy(p.value).to(device, exact) for k, p in document.parameters.items()}
+        parameters = document.parameters
+        moving = [p.key for own in members.values() for p in own]
+        layout = Layout({k: p.value.shape for k, p in parameters.items()}, moving)
+        flat = np.concatenate([p.value.ravel() for p in parameters.values()])
+        self.base = Numbers(torch.from_numpy(flat).to(device, exact), layout)
+        self._place = layout.index(moving).to(device)
         self._bindings, self._addable = bindings(document.root), document.addable
-        self.tensors = self._gathered(self._in_units)
-        self.start = {g: x.clone() for g, x in self.tensors.items()}
-        self._low, self._high = self._gathered(self._lowest), self._gathered(self._highest)
+        units = self._gathered(self._scale, exact)
+        self._units = torch.cat(list(units.values()))
+        exactly = (self.base.flat[self._place] * self._units).split([len(x) for x in units.values()])
+        self._exactly = dict(zip(units, exactly, strict=True))
+        self.tensors: dict[GroupName, Flat] = {g: x.to(torch.float32, copy=True) for g, x in self._exactly.items()}
+        self.start: dict[GroupName, Flat] = {g: x.clone() for g, x in self.tensors.items()}
+        low = self._gathered(lambda p: self._bindings[p.key].lowest)  # never above where the document itself begins
+        high = self._gathered(lambda p: self._bindings[p.key].highest)
+        self._low = {g: torch.minimum(x, self.start[g]) for g, x in low.items()}
+        self._high = {g: torch.maximum(x, self.start[g]) for g, x in high.items()}
         self._free: dict[GroupName, Flat] | None = None
         for x in self.tensors.values():
             x.requires_grad_()
 
-    def values(self) -> dict[str, Tensor]:
+    def values(self) -> Numbers:
         """Every number that is drawn, by key, in the document's units; differentiable in the tensors."""
-        found = dict(self.base)
-        for g, members in self.members.items():
-            moved = (self.tensors[g] - self.start[g]).split([p.value.size for p in members])
-            for p, delta in zip(members, moved, strict=True):
-                base = self.base[p.key]
-                found[p.key] = base + delta.to(base).view(base.shape) / self._scale(p)
-        return found
+        base = self.base.flat
+        moved = torch.cat([x - self.start[g] for g, x in self.tensors.items()]).to(base) / self._units
+        return Numbers(base.index_copy(0, self._place, base[self._place] + moved), self.base.layout)
 
     @torch.no_grad()
     def set(self, key: str, value: np.ndarray) -> None:
@@ -60,6 +70,12 @@ class FlatParameters:
             for p, part in zip(members, self.tensors[g].split([p.value.size for p in members]), strict=True):
                 if p.key == key:
                     part.copy_(torch.from_numpy(value).flatten() * self._scale(p))
+
+    @torch.no_grad()
+    def put(self, tensors: Mapping[GroupName, Flat]) -> None:
+        """Take other numbers for the tensors'."""
+        for g, x in self.tensors.items():
+            x.copy_(tensors[g])
 
     def hold_outside(self, mask: Float[Tensor, "1 1 H W"]) -> None:
         """From now on only what lies within a mask over the page may change: points; other numbers with their shape."""
@@ -74,34 +90,41 @@ class FlatParameters:
 
     def outlines(self) -> list[Outline]:
         """Each outline among the points."""
-        found, at = [], 0
+        found, at, numbers = [], 0, self._exactly["points"].cpu()
         for p in self.members["points"]:
             if draw := self._bindings[p.key].draw:
-                found.append(Outline(draw, at, self._in_units(p).flatten().cpu()))
+                found.append(Outline(draw, at, numbers[at : at + p.value.size]))
             at += p.value.size
         return found
 
     def sizes(self, group: GroupName) -> Flat:
         """For each number the longer side of the shape that it is drawn with first, as a fraction of the canvas."""
 
-        def size(p: Parameter) -> Tensor:
+        def size(p: Parameter) -> float:
             draw = self._bindings[p.key].draw
             box = outline_box(draw, IDENTITY, self.document.parameters) if draw else (0.0, 0.0, *[math.inf] * 2)
-            side = max(box[2] - box[0], box[3] - box[1]) * self.unit / CANVAS
-            return torch.full((p.value.size,), side, device=self.device)
+            return max(box[2] - box[0], box[3] - box[1]) * self.unit / CANVAS
 
-        return torch.cat([size(p) for p in self.members[group]]) if self.members[group] else self.start[group]
+        return self._row(group, size)
+
+    def free_colors(self, group: GroupName) -> Bool[Tensor, " _n"]:
+        """Which numbers are those of a color that no mask holds."""
+        colors = self._row(group, lambda p: self._bindings[p.key].role == "color")
+        return (colors if self._free is None else colors * self._free[group]) > 0
 
     def held(self, group: GroupName, x: Tensor) -> Tensor:
         """`x` with what a mask holds where it began."""
         return x if self._free is None else torch.where(self._free[group] > 0, x, self.start[group])
 
-    def _gathered(self, numbers: Callable[[Parameter], Tensor]) -> dict[GroupName, Flat]:
-        found: dict[GroupName, Flat] = {}
-        for g, members in self.members.items():
-            parts = [numbers(p).flatten().float() for p in members]
-            found[g] = torch.cat(parts) if parts else torch.zeros(0, device=self.device)
-        return found
+    def _gathered(
+        self, numbers: Callable[[Parameter], Row], dtype: torch.dtype = torch.float32
+    ) -> dict[GroupName, Flat]:
+        return {g: self._row(g, numbers, dtype) for g in self.members}
+
+    def _row(self, group: GroupName, numbers: Callable[[Parameter], Row], dtype: torch.dtype = torch.float32) -> Flat:
+        """Of each of a group's parameters as many numbers as it has, or one for all of them."""
+        parts = [np.full(p.value.size, numbers(p), float) for p in self.members[group]]
+        return torch.from_numpy(np.concatenate([np.zeros(0), *parts])).to(dtype).to(self.device)
 
     def _scale(self, p: Parameter) -> float:
         """Units of the flat tensor per unit of the document."""
@@ -113,23 +136,11 @@ class FlatParameters:
             return (on_page if binding.gradient.units == "userSpaceOnUse" else 1.0) * binding.gradient.matrix.scale
         return 1.0
 
-    def _in_units(self, p: Parameter) -> Tensor:
-        return self.base[p.key] * self._scale(p)
-
-    def _lowest(self, p: Parameter) -> Tensor:
-        """Never above where the document itself begins."""
-        low = torch.tensor(self._bindings[p.key].lowest, device=self.device)
-        return torch.minimum(low.expand(p.value.size) if len(low) == 1 else low, self._in_units(p).flatten().float())
-
-    def _highest(self, p: Parameter) -> Tensor:
-        high = torch.full((p.value.size,), self._bindings[p.key].highest, device=self.device)
-        return torch.maximum(high, self._in_units(p).flatten().float())
-
-    def _within(self, p: Parameter, pixels: np.ndarray) -> Tensor:
+    def _within(self, p: Parameter, pixels: np.ndarray) -> Row:
         """1 for numbers that may change: points that lie on `pixels`; other numbers if most of their outline does."""
         binding = self._bindings[p.key]
         if binding.draw is None or binding.geometry is None or p.owner in self._addable:
-            return torch.ones(p.value.size, device=self.device)
+            return 1.0
         numbers, kind = self.document.parameters[binding.geometry.key].value, binding.geometry.kind
         points = numbers.reshape(-1, 2) if kind in ("path", "line") else numbers[None, :2]
         if kind == "rect":
@@ -139,5 +150,5 @@ class FlatParameters:
         column, row = np.clip(np.floor(page * size), 0, size - 1).astype(int).T
         within = pixels[row, column].astype(np.float32)
         if binding.role == "outline" and kind in ("path", "line"):
-            return torch.from_numpy(within).to(self.device).repeat_interleave(2)
-        return torch.full((p.value.size,), float(within.mean() > 0.5), device=self.device)
+            return within.repeat(2)
+        return float(within.mean() > 0.5)

@@ -76,7 +76,7 @@ class Parts:
         side = boxes[:, 1] - boxes[:, 0]
         self.size = torch.from_numpy(side.max(1, initial=0) / CANVAS).float().to(device)
         of, near, weight = neighbors(boxes)
-        self.of, self.near = table(of.tolist()), table(near.tolist())
+        self.of, self.near = (torch.from_numpy(rows).to(device) for rows in (of, near))
         self.weight = torch.from_numpy(weight).float().to(device)
 
     def __len__(self) -> int:
@@ -183,13 +183,20 @@ def neighbors(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     side = boxes[:, 1] - boxes[:, 0]
     area, small = side.clip(1).prod(1), side.max(1, initial=0) < SMALL * CANVAS
+    order = np.flatnonzero(small)[np.argsort(boxes[small, 0, 0])]
+    left = boxes[order, 0, 0]
+    far = 2.2 * REACH * CANVAS  # where exp(...) is below 0.1
+    widest = side[order, 0].max(initial=0) + far
     rows, columns, weights = [], [], []
     for i in range(len(boxes)):
-        gap = np.maximum(boxes[:, 0] - boxes[i, 1], boxes[i, 0] - boxes[:, 1]).clip(0)
-        near = np.exp(-(gap**2).sum(1) / (2 * (REACH * CANVAS) ** 2)) * (small & small[i])
-        near[i] = 1
-        chosen = np.flatnonzero(near > 0.1)
-        weight = near[chosen] * area[chosen]
+        chosen, near = np.array([i]), np.ones(1)
+        if small[i]:
+            first, last = np.searchsorted(left, [boxes[i, 0, 0] - widest, boxes[i, 1, 0] + far])
+            chosen = np.sort(order[first:last])
+            gap = np.maximum(boxes[chosen, 0] - boxes[i, 1], boxes[i, 0] - boxes[chosen, 1]).clip(0)
+            near = np.exp(-(gap**2).sum(1) / (2 * (REACH * CANVAS) ** 2))
+            chosen, near = chosen[near > 0.1], near[near > 0.1]
+        weight = near * area[chosen]
         rows.append(np.full(len(chosen), i))
         columns.append(chosen)
         weights.append(weight / weight.sum())

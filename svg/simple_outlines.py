@@ -94,16 +94,18 @@ class Polylines:
         low = s.new_full((len(self.count), 2), torch.inf).scatter_reduce(0, of, s.amin(1), "amin")
         high = s.new_full((len(self.count), 2), -torch.inf).scatter_reduce(0, of, s.amax(1), "amax")
         a, b = self.pairs.unbind(1)
-        a, b = self.pairs[((low[a] <= high[b]) & (low[b] <= high[a])).all(1)].unbind(1)
+        near = ((low[a] <= high[b]) & (low[b] <= high[a])).all(1).nonzero()[:, 0]
+        a, b = a[near], b[near]
         k = torch.arange(CURVE, device=s.device)
-        i, j = self.first[a, None] + k, self.first[b, None] + k
         real = (k < self.count[a, None])[:, :, None] & (k < self.count[b, None])[:, None]
-        i, j = (x[real] for x in torch.broadcast_tensors(i[:, :, None], j[:, None]))
-        apart = (i != j) & (self.next[i] != j) & (self.next[j] != i)
-        i, j = i[apart], j[apart]
+        place = real.flatten().nonzero()[:, 0]  # pair, then segment of the one and of the other
+        pair = torch.div(place, CURVE**2, rounding_mode="floor")
+        a, b = a[pair], b[pair]
+        i = self.first[a] + torch.div(place, CURVE, rounding_mode="floor") % CURVE
+        j = self.first[b] + place % CURVE
         crossed = crossing(s[i, 0], s[i, 1], s[j, 0], s[j, 1])
-        within = (a == b).repeat_interleave(real.sum((1, 2)))[apart]  # seen from both sides
-        crossed &= ~within | (i < j)
+        crossed &= (i != j) & (self.next[i] != j) & (self.next[j] != i)
+        crossed &= (a != b) | (i < j)  # a curve with itself is seen from both sides
         return self.part[i], crossed.long()
 
 

@@ -34,20 +34,24 @@ class Summary:
     size: tuple[int, int]
     changing: dict[str, int]  # group -> parameters
     staying: dict[str, int]
+    addable: int  # paths that are not counted above
 
     @classmethod
     def of(cls, document: Document, config: SvgConfig, size: tuple[int, int]) -> Summary:
         """Count a document's numbers; InputError as `chosen`."""
-        members = chosen(document, config)
+        new = document.addable
+        members = {g: [p for p in group if p.owner not in new] for g, group in chosen(document, config).items()}
         keys = {p.key for group in members.values() for p in group}
-        staying = Counter(p.group or "constants" for p in document.parameters.values() if p.key not in keys)
+        others = (p for p in document.parameters.values() if p.key not in keys and p.owner not in new)
+        staying = Counter(p.group or "constants" for p in others)
         view = Affine2D.scaling(size[1] / document.width, size[0] / document.height)
-        tiny, shapes = 0, list(draws(document.root))
+        tiny, shapes = 0, [d for d in draws(document.root) if document.parameters[d.geometry.key].owner not in new]
         for draw in shapes:
             left, top, right, bottom = outline_box(draw, view, document.parameters)
             tiny += right - left < 1 and bottom - top < 1
         points = sum(-(-p.value.size // 2) for p in members["points"])
-        return cls(len(shapes), points, tiny, size, {g: len(m) for g, m in members.items() if m}, dict(staying))
+        changing = {g: len(m) for g, m in members.items() if m}
+        return cls(len(shapes), points, tiny, size, changing, dict(staying), len(new))
 
     @property
     def large(self) -> bool:
@@ -60,7 +64,10 @@ class Summary:
         found = [f"{self.shapes} shapes, of which {self.points} points may change, rendered at {width}x{height} px"]
         if self.tiny:
             found.append(f"{self.tiny} shapes are smaller than a pixel there: the prior hardly sees them")
-        found.append(f"may change: {_counted(self.changing)}")
+        if self.changing:
+            found.append(f"may change: {_counted(self.changing)}")
+        if self.addable:
+            found.append(f"up to {_plural(self.addable, 'path', 'paths')} may be added")
         if others := {g: n for g, n in self.staying.items() if g != "constants"}:
             found.append(f"stays, as it was not asked for: {_counted(others)}")
         if constants := self.staying.get("constants"):

@@ -2,17 +2,27 @@
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from cpds.config import EditConfig
 from cpds.editor import run, start
 from cpds.guidance import StepResult
+from cpds.polish import STEP
 from cpds.priors.base import Prior
-from cpds.representation import Representation
 from cpds.state import EditState
+from svg.color_fit import ROUNDS
+from svg.image import SvgImage
 
 SLOW = 5.0  # s: a step that takes so long is measured once
+ROUND = 1.5  # steps of a drawing that a round of fitting colors is worth: it goes back through the renderer twice
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of an edit."""
+
+    steps: list[tuple[int, float]]  # how many, and each one's: of the image that is followed, if any, and its own
+    once: float  # what comes between the two
 
 
 class _Enough(Exception):
@@ -38,26 +48,40 @@ class _Clock:
         pass
 
 
-def measured_steps(
-    representation: Representation[Any], prior: Prior, prompts: tuple[str, str], config: EditConfig
-) -> dict[int, float]:
-    """Seconds of one step for each count of steps: those of the image that is followed, if any, and the edit's own.
+def measured_steps(image: SvgImage, prior: Prior, prompts: tuple[str, str], config: EditConfig) -> Measured:
+    """One step of each kind. `image` moves; a first step, which warms up, counts least.
 
-    What is edited moves. A first step, which warms up, counts least.
+    What is done once, between the two kinds, is not waited for: the last denoising of the image and the fit of colors
+    are counted as so many steps as they are worth.
     """
-    state, found = start(representation, prior, *prompts, config), dict[int, float]()
-    for edit in [state] if state.lead is None else [state.lead, state]:
-        clock, steps = _Clock(), edit.config.num_inference_steps
-        with suppress(_Enough):
-            run(edit, [clock])
-        found[steps] = found.get(steps, 0.0) + clock.seconds[-1]
-        edit.step = steps  # the image counts as edited
-    return found
+    fits_colors = image.config.colors_first
+    image.config = replace(image.config, colors_first=False)
+    state = start(image, prior, *prompts, config)
+    if (lead := state.lead) is None:
+        return Measured([_measured(state)], 0.0)
+    denoising = lead.config.polish / STEP
+    lead.config = replace(lead.config, polish=0.0)
+    steps = [_measured(lead), _measured(state)]
+    return Measured(steps, denoising * steps[0][1] + fits_colors * ROUNDS * ROUND * steps[1][1])
 
 
-def estimate(measured: dict[int, float]) -> str:
+def _measured(state: EditState) -> tuple[int, float]:
+    clock, count = _Clock(), state.config.num_inference_steps
+    with suppress(_Enough):
+        run(state, [clock])
+    state.step = count  # the image counts as edited
+    return count, clock.seconds[-1]
+
+
+def estimate(measured: Measured) -> str:
     """A sentence about a run, of what `measured_steps` gave."""
-    total = sum(steps * seconds for steps, seconds in measured.items())
-    shown = f"{total:.0f} s" if total < 100 else f"{total / 60:.0f} min" if total < 6000 else f"{total / 3600:.1f} h"
-    each = " and ".join(f"{steps} steps of {seconds:.2g} s" for steps, seconds in measured.items())
-    return f"about {shown}: {each}, as measured on this machine just now"
+    total = measured.once + sum(count * seconds for count, seconds in measured.steps)
+    each = " and ".join(f"{count} steps of {seconds:.2g} s" for count, seconds in measured.steps)
+    once = f", {_shown(measured.once)} between them" if measured.once else ""
+    return f"about {_shown(total)}: {each}{once}, as measured on this machine just now"
+
+
+def _shown(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -38,12 +38,15 @@ class Visibility:
         return torch.where((before <= INVISIBLE) | (pushed <= INVISIBLE), 0.0, pushed)
 
     def changes(self) -> str:
-        """What has been removed and added, in words."""
+        """What has been removed and added, of what may be, in words."""
         shown = (self.numbers.tensors["fades"] > INVISIBLE).tolist()
-        new = [p.owner in self.document.addable for p in self.numbers.members["fades"]]
+        owners = self.document.addable
+        new = [p.owner in owners for p in self.numbers.members["fades"]]
         gone = sum(not seen and not own for seen, own in zip(shown, new, strict=True))
         more = sum(seen and own for seen, own in zip(shown, new, strict=True))
-        return f"{gone} of {new.count(False)} small shapes removed, {more} of {new.count(True)} paths added"
+        removed = [f"{gone} of {new.count(False)} small shapes removed"] if self.config.may_remove else []
+        added = [f"{more} of {new.count(True)} paths added"] if self.config.may_add else []
+        return ", ".join(removed + added)
 
     def next_addition(self, step: int, steps: int) -> Draw | None:
         """The path that may be added after `step` of `steps`, if one may."""
@@ -87,8 +90,8 @@ class Visibility:
             left = float((render() - proposed).square().mean())
             if left < least:
                 least, best = left, self._numbers()
-            self._put(before)
-        self._put(best)
+            self.numbers.put(before)
+        self.numbers.put(best)
 
     def _show(self, draw: Draw, region: Region) -> None:
         """Make a path visible as a region."""
@@ -102,7 +105,3 @@ class Visibility:
 
     def _numbers(self) -> dict[GroupName, Tensor]:
         return {g: x.clone() for g, x in self.numbers.tensors.items()}
-
-    def _put(self, values: dict[GroupName, Tensor]) -> None:
-        for g, x in self.numbers.tensors.items():
-            x.copy_(values[g])

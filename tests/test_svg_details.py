@@ -10,7 +10,7 @@ from svg.config import SvgConfig
 from svg.details import Details
 from svg.document import Document
 from svg.flat import FlatParameters
-from svg.parts import Parts, connected, neighbors
+from svg.parts import CANVAS, REACH, SMALL, Parts, connected, neighbors
 from svg.selection import chosen
 from svg.simple_outlines import Polylines
 
@@ -96,3 +96,23 @@ def test_neighbors_count_by_gap_and_area() -> None:
     found = {(a, b): c for a, b, c in zip(of.tolist(), near.tolist(), weight.tolist(), strict=True)}
     want = {(0, 0): 1 / (1 + w), (0, 1): w / (1 + w), (1, 0): w / (1 + w), (1, 1): 1 / (1 + w), (2, 2): 1, (3, 3): 1}
     assert found == pytest.approx(want)
+
+
+def test_neighbors_are_those_of_all_pairs() -> None:
+    generator = np.random.default_rng(0)
+    low = generator.uniform(0, CANVAS, (60, 2))
+    side = generator.exponential(0.1 * CANVAS, (60, 2))
+    found = neighbors(np.stack([low, low + side], 1))
+    want = []
+    for i in range(60):
+        weights = {}
+        for j in range(60):
+            gap = [max(low[j, k] - low[i, k] - side[i, k], low[i, k] - low[j, k] - side[j, k], 0) for k in (0, 1)]
+            near = np.exp(-np.dot(gap, gap) / (2 * (REACH * CANVAS) ** 2))
+            alone = max(*side[i], *side[j]) >= SMALL * CANVAS
+            if i == j or (near > 0.1 and not alone):
+                weights[j] = near * np.maximum(side[j], 1).prod()
+        want += [(i, j, w / sum(weights.values())) for j, w in weights.items()]
+    of, near, weight = zip(*want, strict=True)
+    assert (found[0].tolist(), found[1].tolist()) == (list(of), list(near))
+    np.testing.assert_allclose(found[2], weight, rtol=1e-12)

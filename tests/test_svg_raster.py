@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from svg.document import Document
 from svg.model import IDENTITY, Affine2D, Clip, Draw, Geometry, Gradient, Group, Solid, StaticPart, Stop, Stroke
-from svg.raster.compose import Begin, End, Fill, Inputs, Paste, compose
+from svg.raster import steps
+from svg.raster.compose import Inputs, compose
 from svg.raster.coverage import boxes_of, coverage
 from svg.raster.outlines import Outlines
 from svg.raster.page import Raster, over, render
+from svg.raster.steps import Begin, End, Fill, Paste
 
 pytest.importorskip("resvg_py")
 
@@ -318,7 +320,12 @@ def test_an_edge_on_a_pixel_border_still_pulls_the_right_way(turned: bool, rule:
     torch.testing.assert_close(square.grad, outward)
 
 
-def test_composition_and_its_gradient_are_those_of_plain_operations() -> None:
+@pytest.mark.parametrize("small", [0, steps.SMALL])
+def test_composition_and_its_gradient_are_those_of_plain_operations(
+    small: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fills each by itself, and together."""
+    monkeypatch.setattr(steps, "SMALL", small)
     generator = torch.Generator().manual_seed(0)
 
     def some(*shape: int) -> Tensor:
@@ -327,17 +334,20 @@ def test_composition_and_its_gradient_are_those_of_plain_operations() -> None:
     cells, colors, opacities = some(2 * 20 + 12), some(3, 4), some(2)
     clip, fixed = some(5, 6).detach(), some(5, 6, 4).detach()
     rows = [(0, 5), (20, 5), (40, 4)]
-    box, small = (1, 0, 4, 4), (2, 1, 3, 3)
+    box, inner, beside = (1, 0, 4, 4), (2, 1, 3, 3), (0, 1, 1, 2)
     tape = [
         Fill(0, box),
         Begin(),
         Fill(1, box, clip=clip),
+        Fill(2, beside),
         Paste(fixed, clip),
-        Fill(2, small, opacity=0),
+        Fill(2, inner, opacity=0),
+        Fill(1, beside, map=0, clip=clip, opacity=0),
         End(1, clip),
-        Fill(2, small, map=0),
+        Fill(2, inner, map=2),
+        Fill(0, beside),
     ]
-    maps = [some(3, 3, 4)]
+    maps = some(2 + 9, 4)
     found = compose((5, 6), tape, rows, Inputs(cells, colors, opacities, maps))
 
     def placed(shape: int, where: tuple[int, int, int, int]) -> Tensor:
@@ -354,15 +364,23 @@ def test_composition_and_its_gradient_are_those_of_plain_operations() -> None:
         return torch.cat([alpha * colors[shape, :3], alpha], -1)
 
     one, shown = torch.ones(1, dtype=torch.float64), clip[..., None]
+
+    def mapped(shape: int, where: tuple[int, int, int, int], own: Tensor, factor: Tensor) -> Tensor:
+        x, y, w, h = where
+        own = torch.nn.functional.pad(own, (0, 0, x, 6 - x - w, y, 5 - y - h))
+        alpha = placed(shape, where) * own[..., 3:] * colors[shape, 3] * factor
+        return torch.cat([alpha * own[..., :3], alpha], -1)
+
     page = solid(0, box, one)
-    layer = on(on(solid(1, box, shown), fixed * shown), solid(2, small, opacities[0]))
+    layer = on(solid(1, box, shown), solid(2, beside, one))
+    layer = on(on(layer, fixed * shown), solid(2, inner, opacities[0]))
+    layer = on(layer, mapped(1, beside, maps[:2].view(2, 1, 4), shown * opacities[0]))
     page = on(page, layer * opacities[1] * shown)
-    own = torch.nn.functional.pad(maps[0], (0, 0, 2, 1, 1, 1))
-    alpha = placed(2, small) * own[..., 3:] * colors[2, 3]
-    want = on(page, torch.cat([alpha * own[..., :3], alpha], -1))
+    page = on(page, mapped(2, inner, maps[2:].view(3, 3, 4), one))
+    want = on(page, solid(0, beside, one))
     torch.testing.assert_close(found, want)
     weight = torch.randn(5, 6, 4, generator=generator, dtype=torch.float64)
-    inputs = [cells, colors, opacities, *maps]
+    inputs = [cells, colors, opacities, maps]
     ours_grads = torch.autograd.grad((found * weight).sum(), inputs)
     for a, b in zip(ours_grads, torch.autograd.grad((want * weight).sum(), inputs), strict=True):
         torch.testing.assert_close(a, b)

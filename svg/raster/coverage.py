@@ -10,14 +10,18 @@ pixel's coverage changes only with the pieces of edge inside it: the backward pa
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from svg.raster.overlaps import LINES, Crossings, crossings, overlapping, spread
+from svg.raster.overlaps import LINES, Crossings, chosen, crossings, overlapping, spread
 
+CHUNK = {"cpu": 2**15, "cuda": 2**20}  # edges or pieces of them that are worked on at once: it bounds the memory
+Box = tuple[int, int, int, int]  # x, y, width, height on the canvas
 Edges = Float[Tensor, "e 2 2"]  # (edge, start or end, x or y), px
 
 
@@ -25,21 +29,49 @@ Edges = Float[Tensor, "e 2 2"]  # (edge, start or end, x or y), px
 class Boxes:
     """Each shape's rectangle of pixels within the canvas; its coverage is stored row by row in one flat buffer."""
 
-    left: Int[Tensor, " s"]
-    top: Int[Tensor, " s"]
-    width: Int[Tensor, " s"]
-    height: Int[Tensor, " s"]
+    table: Int[Tensor, "s 4"]  # left, top, width, height
 
     @property
-    def stride(self) -> Int[Tensor, " s"]:
-        """Cells of a row: its pixels and one for what lies to the right of them."""
-        return self.width + 1
+    def left(self) -> Int[Tensor, " s"]:
+        return self.table[:, 0]
+
+    @property
+    def top(self) -> Int[Tensor, " s"]:
+        return self.table[:, 1]
+
+    @property
+    def width(self) -> Int[Tensor, " s"]:
+        return self.table[:, 2]
+
+    @property
+    def height(self) -> Int[Tensor, " s"]:
+        return self.table[:, 3]
+
+    @property
+    def cells(self) -> Int[Tensor, " s"]:
+        """How many each shape has: in a row its pixels and one for what lies to the right of them."""
+        return (self.width + 1) * self.height
 
     @property
     def start(self) -> Int[Tensor, " s"]:
         """Where a shape's cells begin."""
-        cells = self.stride * self.height
-        return cells.cumsum(0) - cells
+        return self.cells.cumsum(0) - self.cells
+
+    @cached_property
+    def places(self) -> list[Box]:
+        """The table on the host, which waits for it once."""
+        return [(x, y, w, h) for x, y, w, h in self.table.tolist()]
+
+    @cached_property
+    def rows(self) -> list[tuple[int, int]]:
+        """Of each shape, on the host, where its cells begin and how many make a row."""
+        starts = accumulate(((w + 1) * h for *_, w, h in self.places), initial=0)
+        return [(start, w + 1) for start, (*_, w, _h) in zip(starts, self.places, strict=False)]
+
+    @cached_property
+    def total(self) -> int:
+        """Cells of all."""
+        return sum((w + 1) * h for *_, w, h in self.places)
 
 
 def boxes_of(edges: Edges, owner: Int[Tensor, " e"], shapes: int, width: int, height: int) -> Boxes:
@@ -47,12 +79,14 @@ def boxes_of(edges: Edges, owner: Int[Tensor, " e"], shapes: int, width: int, he
     points, of = edges.detach().flatten(0, 1), owner.repeat_interleave(2)[:, None].expand(-1, 2)
     low = points.new_full((shapes, 2), torch.inf).scatter_reduce(0, of, points, "amin")
     high = points.new_full((shapes, 2), -torch.inf).scatter_reduce(0, of, points, "amax")
-    limit = points.new_tensor([width, height])
-    first = torch.minimum(low.floor().clamp(min=0), limit).long()
-    last = torch.minimum(high.floor().clamp(min=-1) + 1, limit).long()
+    sides = (width, height)
+    first, last = (
+        torch.stack([x.clamp(0, side) for x, side in zip(corner.unbind(1), sides, strict=True)], 1).long()
+        for corner in (low.floor(), high.floor() + 1)
+    )
     size = (last - first).clamp(min=0)
     size = size * (size > 0).all(1, keepdim=True)
-    return Boxes(first[:, 0], first[:, 1], size[:, 0], size[:, 1])
+    return Boxes(torch.cat([first, size], 1))
 
 
 @dataclass(frozen=True)
@@ -113,54 +147,69 @@ def _pieces(edges: Edges, owner: Tensor, boxes: Boxes) -> _Pieces:
 
 class _Coverage(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, edges: Tensor, owner: Tensor, boxes: Boxes, evenodd: Tensor) -> Tensor:
-        pieces = _pieces(edges, owner, boxes)
-        height = (pieces.b - pieces.a) * (edges[:, 1, 1] - edges[:, 0, 1])[pieces.edge]
-        cells = boxes.stride * boxes.height
-        area = edges.new_zeros(int(cells.sum()) + 1)
-        area.index_add_(0, pieces.cell, height * pieces.fraction)
-        rest = pieces.inside.nonzero()[:, 0]
-        area.index_add_(0, pieces.cell[rest] + 1, (height * (1 - pieces.fraction))[rest])
+    def forward(ctx: Any, edges: Tensor, owner: Tensor, boxes: Boxes, evenodd: Tensor | None) -> Tensor:
+        area = edges.new_zeros(boxes.total + 1)
+        chunk = _chunk(edges)
+        found = [_collect(area, edges, owner, boxes, i, i + chunk) for i in range(0, max(1, len(edges)), chunk)]
+        edge, cell, a, b = found[0] if len(found) == 1 else (torch.cat(x) for x in zip(*found, strict=True))
+        del found
         winding = area[:-1].cumsum_(0)  # rows need no reset: each row of a closed outline sums to zero
-        even = evenodd.repeat_interleave(cells)
         folded = winding.abs()
         coverage = folded.clamp(max=1)
-        if bool(evenodd.any()):
+        even = None
+        if evenodd is not None:
+            even = evenodd.repeat_interleave(boxes.cells, output_size=boxes.total)
             over = folded - 2 * (folded / 2).floor()
             coverage = torch.where(even, torch.minimum(over, 2 - over), coverage)
 
-        orientation, at = _orientation(edges, owner, len(cells)), winding[pieces.cell[rest]]
-        shape = owner[pieces.edge[rest]]
-        length = ((pieces.b - pieces.a) * (edges[:, 1] - edges[:, 0]).norm(dim=1)[pieces.edge])[rest]
-        overlaps = overlapping(at, shape, pieces.cell[rest], length, orientation)
+        orientation, at, shape = _orientation(edges, owner, len(boxes.table)), winding[cell], owner[edge]
+        length = (b - a) * (edges[:, 1] - edges[:, 0]).norm(dim=1)[edge]
+        overlaps = overlapping(at, shape, cell, length, orientation, boxes.total)
         crossed = _resolve(coverage, edges, owner, boxes, evenodd, overlaps)
         # an edge that lies on the border of an empty pixel still knows which way is in
         sign = torch.where(at.abs() < 1e-9, orientation[shape], at.sign())
-        slope = torch.where(
-            even[pieces.cell[rest]],
-            torch.where(at.abs() % 2 > 1, -sign, sign),
-            torch.where(at.abs() <= 1 + 1e-9, sign, 0.0),
-        )
+        slope = torch.where(at.abs() <= 1 + 1e-9, sign, 0.0)
+        if even is not None:
+            slope = torch.where(even[cell], torch.where(at.abs() % 2 > 1, -sign, sign), slope)
         if crossed is not None:
-            slope = _resolved(slope, pieces.edge[rest], pieces.cell[rest], *crossed)
-        ctx.save_for_backward(edges, pieces.edge[rest], pieces.cell[rest], pieces.a[rest], pieces.b[rest], slope)
+            slope = _resolved(slope, edge, cell, *crossed)
+        ctx.save_for_backward(edges, edge, cell, a, b, slope)
         return coverage
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         edges, edge, cell, a, b, slope = ctx.saved_tensors
-        along = edges[:, 1] - edges[:, 0]
-        normal = torch.stack([-along[:, 1], along[:, 0]], 1)[edge]
-        strength = grads[0][cell] * slope
-        end = (b * b - a * a) / 2
         result = torch.zeros_like(edges)
-        result[:, 0].index_add_(0, edge, (strength * (b - a - end))[:, None] * normal)
-        result[:, 1].index_add_(0, edge, (strength * end)[:, None] * normal)
+        for i in range(0, len(edge), chunk := _chunk(edges)):
+            own, at, a0, a1, sign = (x[i : i + chunk] for x in (edge, cell, a, b, slope))
+            ends = edges.index_select(0, own)
+            along = ends[:, 1] - ends[:, 0]
+            normal = torch.stack([-along[:, 1], along[:, 0]], 1)
+            strength = grads[0][at] * sign
+            end = (a1 * a1 - a0 * a0) / 2
+            result[:, 0].index_add_(0, own, (strength * (a1 - a0 - end))[:, None] * normal)
+            result[:, 1].index_add_(0, own, (strength * end)[:, None] * normal)
         return result, None, None, None
 
 
+def _chunk(x: Tensor) -> int:
+    return CHUNK.get(x.device.type, CHUNK["cpu"])
+
+
+def _collect(
+    area: Tensor, edges: Tensor, owner: Tensor, boxes: Boxes, begin: int, end: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Add what some of the edges cover to `area`; edge, cell, a and b of the pieces that lie inside of the boxes."""
+    pieces = _pieces(edges[begin:end], owner[begin:end], boxes)
+    height = (pieces.b - pieces.a) * (edges[begin:end, 1, 1] - edges[begin:end, 0, 1])[pieces.edge]
+    area.index_add_(0, pieces.cell, height * pieces.fraction)
+    rest = pieces.inside.nonzero()[:, 0]
+    area.index_add_(0, pieces.cell[rest] + 1, (height * (1 - pieces.fraction))[rest])
+    return pieces.edge[rest] + begin, pieces.cell[rest], pieces.a[rest], pieces.b[rest]
+
+
 def _resolve(
-    coverage: Tensor, edges: Tensor, owner: Tensor, boxes: Boxes, evenodd: Tensor, shapes: Tensor
+    coverage: Tensor, edges: Tensor, owner: Tensor, boxes: Boxes, evenodd: Tensor | None, shapes: Tensor
 ) -> tuple[Crossings, Tensor] | None:
     """Correct the coverage of `shapes` in place where scanlines find another one; their crossings, and where it counts.
 
@@ -171,24 +220,25 @@ def _resolve(
     place = torch.full_like(boxes.left, -1)
     place[shapes] = torch.arange(len(shapes), device=shapes.device)
     index = (place[owner] >= 0).nonzero()[:, 0]
-    box = torch.stack([boxes.left, boxes.top, boxes.width, boxes.height], 1)[shapes]
-    found = crossings(edges[index], index, place[owner[index]], box, boxes.start[shapes], evenodd[shapes])
+    box, start = boxes.table[shapes], boxes.start[shapes]
+    even = torch.zeros_like(shapes, dtype=torch.bool) if evenodd is None else evenodd[shapes]
+    found = crossings(edges[index], index, place[owner[index]], box, start, even)
     change = torch.zeros(len(coverage) + 1, dtype=coverage.dtype, device=coverage.device)
     change.index_add_(0, found.cell, found.jump * (1 - found.part))
     change.index_add_(0, found.cell + 1, found.jump * found.part)
-    which, k = spread((boxes.stride * boxes.height)[shapes])
+    which, k = spread(boxes.cells[shapes])
     cells = boxes.start[shapes][which] + k
     lines = change[cells].cumsum(0)
     differs = (lines - coverage[cells]).abs() > 0.5 / LINES
-    coverage[cells[differs]] = lines[differs].clamp(0, 1)
+    coverage[cells] = torch.where(differs, lines.clamp(0, 1), coverage[cells])
     resolved = torch.zeros(len(coverage), dtype=torch.bool, device=coverage.device)
-    resolved[cells[differs]] = True
+    resolved[cells] = differs
     return found, resolved
 
 
 def _resolved(slope: Tensor, edge: Tensor, cell: Tensor, found: Crossings, resolved: Tensor) -> Tensor:
     """The slopes of pieces (edge, cell), in resolved cells the mean of what their scanlines crossed, 0 without any."""
-    pieces, lines = resolved[cell].nonzero()[:, 0], resolved[found.cell]
+    pieces, lines = chosen(resolved[cell], resolved[found.cell])
     names, which = torch.unique(found.edge[lines] * len(resolved) + found.cell[lines], return_inverse=True)
     total = slope.new_zeros(len(names) + 1).index_add_(0, which, found.slope[lines])
     count = slope.new_ones(len(names) + 1).index_add_(0, which, torch.ones_like(found.slope[lines])) - 1
@@ -207,11 +257,11 @@ def _orientation(edges: Tensor, owner: Tensor, shapes: int) -> Tensor:
 
 
 def coverage(
-    edges: Edges, owner: Int[Tensor, " e"], boxes: Boxes, evenodd: Bool[Tensor, " s"]
+    edges: Edges, owner: Int[Tensor, " e"], boxes: Boxes, evenodd: Bool[Tensor, " s"] | None = None
 ) -> Float[Tensor, " cells"]:
     """Share of each cell in [0, 1] that its shape covers, in the flat layout of `boxes`; differentiable in `edges`.
 
-    Where parts of one shape overlap or abut within a pixel, it is known to 1/16; where they do so in few of its pixels
-    and wind the same way round, their areas are added.
+    `evenodd`: whose rule that is; None: of no shape. Where parts of one shape overlap or abut within a pixel, it is
+    known to 1/16; where they do so in few of its pixels and wind the same way round, their areas are added.
     """
     return _Coverage.apply(edges, owner, boxes, evenodd)  # pyright: ignore[reportReturnType]

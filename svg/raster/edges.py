@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from svg.model import Solid, Stroke
 from svg.raster.coverage import Edges, spread
 from svg.raster.segments import Segments
 from svg.raster.shapes import Shapes
 from svg.raster.strokes import Owned, stroke_edges
 
-ANY = Solid("")  # paints do not change outlines
+AT_ONCE = 2**17  # edges
 
 
 @dataclass(frozen=True)
@@ -30,73 +30,100 @@ class PageEdges:
 
 def page_edges(page: Shapes, values: Mapping[str, Tensor], matrices: Float[Tensor, "s 3 3"]) -> PageEdges:
     """All shapes' edges in canvas px; `matrices` lead there from each shape's user units."""
-    shapes, outlines = page.table, page.outlines
-    if not shapes:
+    if not len(page):
         none = matrices.new_zeros(0, 2)
         return PageEdges(matrices.new_zeros(0, 2, 2), none.long()[:, 0], none, none)
-    which = torch.tensor([s.geometry for s in shapes], dtype=torch.long, device=matrices.device)
+    segments = page.outlines.flatten(values, _scales(page, values, matrices))
+    low, high = _bounds(segments, len(page.outlines.geometries))
+    edges, owner = _owned(page, segments, values, matrices)
+    return PageEdges(_OnCanvas.apply(edges, owner, matrices), owner, low, high)  # pyright: ignore
+
+
+def _scales(page: Shapes, values: Mapping[str, Tensor], matrices: Tensor) -> Float[Tensor, " g"]:
+    """At most how many px a user unit of each geometry becomes, in all shapes that it is drawn as."""
+    own = page.constants.like(matrices)
     norms = torch.linalg.matrix_norm(matrices[:, :2, :2])  # Frobenius, at least the largest stretch
-    none = norms.new_zeros(())
-    half = torch.stack([values[s.stroke.width].detach().reshape(()) if s.stroke else none for s in shapes]) / 2
-    norms = norms * (1 + norms * half)  # a stroke's sides and caps turn about its middle line
-    count = len(outlines.geometries)
-    scales = norms.new_zeros(count).scatter_reduce(0, which, norms, "amax")
-    segments = outlines.flatten(values, scales)
+    if len(page.widths):  # a stroke's sides and caps turn about its middle line
+        half = page.widths.of(values).detach().to(norms) / 2
+        norms = norms * (1 + norms * torch.zeros_like(norms).index_copy(0, own["stroked"], half))
+    return norms.new_zeros(len(page.outlines.geometries)).scatter_reduce(0, own["geometry"], norms, "amax")
+
+
+def _owned(page: Shapes, segments: Segments, values: Mapping[str, Tensor], matrices: Tensor) -> Owned:
+    """Edges of all fills and strokes in user units, and their shapes."""
+    which = page.constants.like(matrices)["geometry"]
+    parts = [*_fills(page, segments, which), *_strokes(page, segments, which, values, matrices)]
+    if not parts:
+        return matrices.new_zeros(0, 2, 2), which[:0]
+    return torch.cat([e for e, _ in parts]), torch.cat([o for _, o in parts])
+
+
+class _OnCanvas(torch.autograd.Function):
+    """Edges in user units under the matrices of their shapes, which are constants."""
+
+    @staticmethod
+    def forward(ctx: Any, edges: Tensor, owner: Tensor, matrices: Tensor) -> Tensor:
+        ctx.save_for_backward(owner, matrices)
+        found = torch.empty_like(edges)
+        for own, x, y in zip(*(x.split(AT_ONCE) for x in (owner, edges, found)), strict=True):
+            A, t = (m.index_select(0, own) for m in (matrices[:, :2, :2], matrices[:, None, :2, 2]))
+            torch.add(torch.einsum("eij,epj->epi", A, x), t, out=y)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        owner, matrices = ctx.saved_tensors
+        found = torch.empty_like(grads[0])
+        for own, grad, y in zip(*(x.split(AT_ONCE) for x in (owner, grads[0], found)), strict=True):
+            y.copy_(torch.einsum("eij,epi->epj", matrices[:, :2, :2].index_select(0, own), grad))
+        return found, None, None
+
+
+def _bounds(segments: Segments, count: int) -> tuple[Float[Tensor, "g 2"], Float[Tensor, "g 2"]]:
+    """Least and greatest coordinates of each of `count` geometries."""
     both = torch.cat([segments.start, segments.end]).detach()
     of = segments.geometry.repeat(2)[:, None].expand(-1, 2)
     low = both.new_full((count, 2), torch.inf).scatter_reduce(0, of, both, "amin")
-    high = both.new_full((count, 2), -torch.inf).scatter_reduce(0, of, both, "amax")
-
-    parts = [*_fills(page, segments, which), *_strokes(page, segments, which, values, matrices)]
-    if not parts:
-        return PageEdges(both.new_zeros(0, 2, 2), which[:0], low, high)
-    edges, owner = torch.cat([e for e, _ in parts]), torch.cat([o for _, o in parts])
-    A, t = matrices[owner][:, :2, :2], matrices[owner][:, None, :2, 2]
-    return PageEdges(torch.einsum("eij,epj->epi", A, edges) + t, owner, low, high)
+    return low, both.new_full((count, 2), -torch.inf).scatter_reduce(0, of, both, "amax")
 
 
 def _fills(page: Shapes, segments: Segments, which: Tensor) -> Iterator[Owned]:
     """Edges of all fills, with their shapes; `which`: each shape's geometry."""
-    fills = [i for i, s in enumerate(page.table) if s.stroke is None]
-    if fills:
+    shape = page.constants.like(segments.start)["fills"]
+    if len(shape):
         loops, geometry = segments.fill_edges()
-        shape = torch.tensor(fills, device=which.device)
-        chosen, place = _members(geometry, len(page.outlines.geometries), which[shape])
-        yield loops[chosen], shape[place]
+        total = sum(segments.counts[g] + page.outlines.contours[g] for g in page.filled)
+        chosen, place = _members(geometry, len(page.outlines.geometries), which[shape], total)
+        yield loops.index_select(0, chosen), shape[place]
 
 
 def _strokes(
     page: Shapes, segments: Segments, which: Tensor, values: Mapping[str, Tensor], matrices: Tensor
 ) -> Iterator[Owned]:
     """Edges of all strokes, with their shapes, in user units; those of one style at once."""
-    styles: dict[tuple[Stroke, int | None], list[int]] = {}
-    for i, s in enumerate(page.table):
-        if s.stroke:
-            style = replace(s.stroke, paint=ANY, opacity="", width="")
-            styles.setdefault((style, i if style.dashes else None), []).append(i)  # dashes are cut shape by shape
-    for (style, _), members in styles.items():
-        shape = torch.tensor(members, device=which.device)
-        chosen, place = _members(segments.geometry, len(page.outlines.geometries), which[shape])
-        own = _copies(segments, chosen, place, len(members))
+    for group in page.strokes:
+        style, shape = group.style, group.constants.like(matrices)["shape"]
+        total = sum(segments.counts[g] for g in group.geometries)
+        chosen, place = _members(segments.geometry, len(page.outlines.geometries), which[shape], total)
+        own = _copies(segments, chosen, place, len(shape))
         if style.dashes:
             own = own.dashed(style.dashes, style.dash_offset)
             place = torch.zeros_like(own.contour)
         own, kept = _with_length(own, style.cap != "butt")
         place = place[kept]
         if len(place):
-            widths = [s.stroke.width for s in (page.table[i] for i in members) if s.stroke]
-            half = torch.stack([values[width].reshape(()) for width in widths]).to(own.start) / 2
+            half = group.widths.of(values).to(own.start) / 2
             px = matrices[shape][:, :2, :2].det().abs().sqrt()
             edges, segment = stroke_edges(own, half[place], px[place], style)
             yield edges, shape[place[segment]]
 
 
-def _members(group: Tensor, groups: int, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Indices of all elements of each wanted group, one group after the other, and which of the wanted it is."""
+def _members(group: Tensor, groups: int, wanted: Tensor, total: int) -> tuple[Tensor, Tensor]:
+    """Indices of all `total` elements of each wanted group, one group after the other, and which of these it is."""
     order = torch.argsort(group, stable=True)
-    counts = torch.bincount(group, minlength=groups)
+    counts = group.new_zeros(groups).index_add_(0, group, torch.ones_like(group))
     first = counts.cumsum(0) - counts
-    place, k = spread(counts[wanted])
+    place, k = spread(counts[wanted], total)
     return order[first[wanted][place] + k], place
 
 
@@ -108,11 +135,12 @@ def _copies(segments: Segments, chosen: Tensor, place: Tensor, copies: int) -> S
 
 def _with_length(segments: Segments, dots: bool) -> tuple[Segments, Tensor]:
     """Segments that have a length; with `dots`, contours without any become a speck that caps can enclose."""
-    length = (segments.end - segments.start).detach().norm(dim=1)
-    real = length > 1e-9
-    if dots and not bool(real.all()):
-        has = torch.zeros(len(segments.closed), dtype=torch.bool, device=real.device)
-        has[segments.contour[real]] = True
+    real = (segments.end - segments.start).detach().norm(dim=1) > 1e-9
+    short = len(real) - int(real.sum())
+    if not short:
+        return segments, torch.arange(len(real), device=real.device)
+    if dots:
+        has = torch.zeros_like(segments.closed, dtype=torch.long).index_add_(0, segments.contour, real.long()) > 0
         first, _ = segments.ends()
         speck = first[~has[segments.contour[first]]]
         closed = segments.closed.clone()

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from svg.model import POINTS, Geometry
+from svg.numbers import Keys
+from svg.raster.constants import Constants
 from svg.raster.coverage import spread
 from svg.raster.segments import Segments
 
@@ -20,6 +24,17 @@ TOLERANCE = 0.03  # px by which a flattened curve or a round join may miss
 MOST_PARTS = 256  # segments of one curve
 Curve = tuple[int, int, int, int, int]  # indices of four control points, and the degree
 KAPPA = 4 / 3 * (math.sqrt(2) - 1)  # handles of a quarter circle
+
+
+QUARTERS = Constants(  # of the unit circle
+    unit=torch.tensor(
+        [
+            *[(1, 0), (1, KAPPA), (KAPPA, 1), (0, 1), (-KAPPA, 1), (-1, KAPPA)],
+            *[(-1, 0), (-1, -KAPPA), (-KAPPA, -1), (0, -1), (KAPPA, -1), (1, -KAPPA)],
+        ],
+        dtype=torch.float64,
+    )
+)
 
 
 def rect_points(numbers: Float[Tensor, "n 6"]) -> Float[Tensor, "n 16 2"]:
@@ -41,9 +56,7 @@ def rect_points(numbers: Float[Tensor, "n 6"]) -> Float[Tensor, "n 16 2"]:
 
 def ellipse_points(numbers: Float[Tensor, "n 4"]) -> Float[Tensor, "n 12 2"]:
     """Four quarters of ellipses (cx cy rx ry), clockwise from the right."""
-    k = KAPPA
-    unit = [(1, 0), (1, k), (k, 1), (0, 1), (-k, 1), (-1, k), (-1, 0), (-1, -k), (-k, -1), (0, -1), (k, -1), (1, -k)]
-    return numbers[:, None, :2] + numbers[:, None, 2:] * numbers.new_tensor(unit)
+    return numbers[:, None, :2] + numbers[:, None, 2:] * QUARTERS.like(numbers)["unit"]
 
 
 def contours(geometry: Geometry) -> list[tuple[list[Curve], bool]]:
@@ -87,23 +100,34 @@ class Outlines:
 
     def __init__(self, geometries: Sequence[Geometry]) -> None:
         self.geometries = list(geometries)
-        by_kind = {k: [i for i, g in enumerate(self.geometries) if g.kind == k] for k in ("rect", "ellipse", "circle")}
-        self.rects, self.ellipses, self.circles = by_kind.values()
-        self.lines = [i for i, g in enumerate(self.geometries) if g.kind in ("path", "line")]
+        kinds = (("path", "line"), ("rect",), ("ellipse",), ("circle",))
+        by_kind = [[i for i, g in enumerate(self.geometries) if g.kind in k] for k in kinds]
+        self.keys = [Keys([self.geometries[i].key for i in own]) for own in by_kind]
         counts = {i: self._points(self.geometries[i]) for i in range(len(self.geometries))}
         base, at = {}, 0
-        for i in [*self.lines, *self.rects, *self.ellipses, *self.circles]:
+        for i in chain(*by_kind):
             base[i], at = at, at + counts[i]
         curves: list[tuple[int, int, int, int, int, int, int]] = []  # p0 p1 p2 p3 degree contour geometry
         closed: list[bool] = []
+        self.contours: list[int] = []  # how many each geometry has
         for i, geometry in enumerate(self.geometries):
-            for contour, shut in contours(geometry):
+            own = contours(geometry)
+            self.contours.append(len(own))
+            for contour, shut in own:
                 b = base[i]
                 curves += [(b + p0, b + p1, b + p2, b + p3, n, len(closed), i) for p0, p1, p2, p3, n in contour]
                 closed.append(shut)
         table = torch.tensor(curves, dtype=torch.long).reshape(-1, 7)
         self.control, self.degree, self.contour, self.geometry = table[:, :4], table[:, 4], table[:, 5], table[:, 6]
         self.closed = torch.tensor(closed, dtype=torch.bool)
+        self.constants = Constants(
+            control=self.control,
+            line=self.degree == 1,
+            handle=torch.where(self.degree == 2, 2 / 3, 1.0).double()[:, None],  # a quadratic's cubic handles
+            contour=self.contour,
+            geometry=self.geometry,
+            closed=self.closed,
+        )
 
     @staticmethod
     def _points(geometry: Geometry) -> int:
@@ -112,35 +136,60 @@ class Outlines:
 
     def points(self, values: Mapping[str, Tensor]) -> Float[Tensor, "p 2"]:
         """All control points in user units."""
-        parts = [values[self.geometries[i].key].reshape(-1, 2) for i in self.lines]
-        for which, build in ((self.rects, rect_points), (self.ellipses, ellipse_points)):
-            if which:
-                parts.append(build(torch.stack([values[self.geometries[i].key] for i in which])).flatten(0, 1))
-        if self.circles:
-            numbers = torch.stack([values[self.geometries[i].key] for i in self.circles])
-            parts.append(ellipse_points(numbers[:, [0, 1, 2, 2]]).flatten(0, 1))
-        return torch.cat(parts)
+        lines, rects, ellipses, circles = (keys.of(values) if len(keys) else None for keys in self.keys)
+        parts = [] if lines is None else [lines.view(-1, 2)]
+        parts += [] if rects is None else [rect_points(rects.view(-1, 6)).flatten(0, 1)]
+        parts += [] if ellipses is None else [ellipse_points(ellipses.view(-1, 4)).flatten(0, 1)]
+        if circles is not None:
+            x, y, r = circles.view(-1, 3).unbind(1)
+            parts.append(ellipse_points(torch.stack([x, y, r, r], 1)).flatten(0, 1))
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def flatten(self, values: Mapping[str, Tensor], scales: Float[Tensor, " g"]) -> Segments:
         """Curves as line segments; `scales` are px per user unit of each geometry (the largest, where they differ)."""
-        points = self.points(values)
-        device = points.device
-        control, degree, contour = (x.to(device) for x in (self.control, self.degree, self.contour))
-        p0, q1, q2, p3 = points[control].unbind(1)
-        w = torch.where(degree == 2, 2 / 3, 1.0).to(points)[:, None]  # a quadratic's cubic handles
+        points = self.points(values).to(scales)
+        own = self.constants.like(points)
+        p0, q1, q2, p3 = points[own["control"]].unbind(1)
+        w, geometry = own["handle"], own["geometry"]
         p1, p2 = p0 + w * (q1 - p0), p3 + w * (q2 - p3)
         with torch.no_grad():  # Wang's bound on the error of a flattened cubic
             bend = torch.maximum((p0 - 2 * p1 + p2).norm(dim=1), (p1 - 2 * p2 + p3).norm(dim=1))
-            parts = (bend * scales.to(points)[self.geometry.to(device)] * 0.75 / TOLERANCE).sqrt().ceil()
-            parts = parts.clamp(1, MOST_PARTS).long().masked_fill(degree == 1, 1)
-        curve, k = spread(parts)
-        start, end = (_bernstein((p0, p1, p2, p3), curve, (k + j) / parts[curve]) for j in (0, 1))
-        return Segments(start, end, contour[curve], self.geometry.to(device)[curve], self.closed.to(device), k > 0)
+            parts = (bend * scales[geometry] * 0.75 / TOLERANCE).sqrt().ceil()
+            parts = parts.clamp(1, MOST_PARTS).long().masked_fill(own["line"], 1)
+        counts = torch.zeros_like(scales, dtype=torch.long).index_add_(0, geometry, parts).tolist()
+        curve, k = spread(parts, sum(counts))
+        start, end = _Flattened.apply(torch.stack([p0, p1, p2, p3]), curve, k, parts)  # pyright: ignore
+        return Segments(start, end, own["contour"][curve], geometry[curve], own["closed"], k > 0, counts)
 
 
-def _bernstein(control: tuple[Tensor, Tensor, Tensor, Tensor], curve: Tensor, t: Tensor) -> Float[Tensor, "n 2"]:
-    """Points at t of cubics; exact at both ends: neighbours share their points to the last bit."""
-    t = t.to(control[0])[:, None]
+class _Flattened(torch.autograd.Function):
+    """Starts and ends of the segments `k` of `parts` of cubics; neighbors share their points to the last bit."""
+
+    @staticmethod
+    def forward(ctx: Any, control: Tensor, curve: Tensor, k: Tensor, parts: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(curve, k, parts)
+        ctx.count = control.shape[1]
+        return _points(control, curve, k, parts), _points(control, curve, k + 1, parts)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        curve, k, parts = ctx.saved_tensors
+        found = grads[0].new_zeros(4, ctx.count, 2)
+        for grad, at in zip(grads, (k, k + 1), strict=True):
+            for own, w in zip(found, _bernstein((at / parts[curve]).to(grad)), strict=True):
+                own.index_add_(0, curve, w[:, None] * grad)
+        return found, None, None, None
+
+
+def _points(control: Tensor, curve: Tensor, k: Tensor, parts: Tensor) -> Float[Tensor, "n 2"]:
+    w = _bernstein((k / parts[curve]).to(control))
+    found = w[0][:, None] * control[0].index_select(0, curve)
+    for p, own in zip(control[1:], w[1:], strict=True):
+        found += own[:, None] * p.index_select(0, curve)
+    return found
+
+
+def _bernstein(t: Float[Tensor, " n"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Weights of a cubic's control points at t, exact at both ends."""
     s = 1 - t
-    terms = (s * s * s, 3 * s * s * t, 3 * s * t * t, t * t * t)
-    return torch.stack([w * p[curve] for w, p in zip(terms, control, strict=True)]).sum(0)
+    return s * s * s, 3 * s * s * t, 3 * s * t * t, t * t * t

@@ -18,22 +18,39 @@ TOGETHER = 1e-6  # px between edges that lie on each other
 CROWD, CROWDED = 5.0, 0.15  # px of edges in a pixel that are a crowd, and the fraction of a shape's edges in crowds
 
 
-def spread(counts: Tensor) -> tuple[Tensor, Tensor]:
-    """For counts [2, 0, 3]: which [0, 0, 2, 2, 2], and the position within each [0, 1, 0, 1, 2]."""
-    which = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+def spread(counts: Tensor, total: int | None = None) -> tuple[Tensor, Tensor]:
+    """For counts [2, 0, 3]: which [0, 0, 2, 2, 2], and the position within each [0, 1, 0, 1, 2].
+
+    `total` is their sum, where it is known: without it the host waits for it.
+    """
+    which = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts, output_size=total)
     return which, torch.arange(len(which), device=counts.device) - (counts.cumsum(0) - counts)[which]
 
 
-def overlapping(winding: Tensor, owner: Tensor, cell: Tensor, length: Tensor, orientation: Tensor) -> Tensor:
+def chosen(*masks: Tensor) -> tuple[Tensor, ...]:
+    """The indices at which each of these masks is set; the host waits once for all of them."""
+    flat = torch.cat(masks)
+    counts = torch.stack([mask.sum() for mask in masks]).tolist()
+    index = torch.cat([torch.arange(len(mask), device=flat.device) for mask in masks])
+    place = torch.where(flat, flat.cumsum(0) - 1, sum(counts))
+    return index.new_empty(sum(counts) + 1).scatter_(0, place, index)[:-1].split(counts)
+
+
+def overlapping(
+    winding: Tensor, owner: Tensor, cell: Tensor, length: Tensor, orientation: Tensor, cells: int
+) -> Tensor:
     """The shapes that wind both ways round, or whose edges crowd in their pixels.
 
     winding, owner, cell, length: of each piece of an edge, the mean winding number of the cell that it lies in, its
-    shape, that cell, and its length in px; orientation: the sign of each shape's area.
+    shape, that cell of `cells`, and its length in px; orientation: the sign of each shape's area.
     """
     against = winding * torch.where(orientation == 0, 1.0, orientation)[owner] < -NOTICED
-    crowded = torch.bincount(cell, length)[cell] > CROWD
-    total, crowd = (torch.bincount(owner[k], length[k], len(orientation)) for k in (slice(None), crowded))
-    return (crowd > CROWDED * total).index_fill(0, owner[against], True).nonzero()[:, 0]
+    crowded = length.new_zeros(cells).index_add_(0, cell, length)[cell] > CROWD
+    none = length.new_zeros(len(orientation))
+    total, crowd, turned = (
+        none.index_add(0, owner, x) for x in (length, torch.where(crowded, length, 0.0), against.to(length))
+    )
+    return ((crowd > CROWDED * total) | (turned > 0)).nonzero()[:, 0]
 
 
 @dataclass(frozen=True)
@@ -76,7 +93,8 @@ def crossings(edges: Tensor, index: Tensor, owner: Tensor, box: Tensor, start: T
     # edges that lie on each other move as one: each has its part in what becomes of them together
     first = torch.ones_like(rule)
     first[1:] = (x.diff() > TOGETHER) | (number.diff() > 0)
-    group, last = first.cumsum(0) - 1, first.roll(-1)
+    group = first.cumsum(0) - 1
+    first, last = chosen(first, first.roll(-1))
     delta = after[last] - before[first]
     change = _covered(after[last], rule[last]) - _covered(before[first], rule[first])
     slope = torch.where(delta == 0, 0.0, change / delta)[group]

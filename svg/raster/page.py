@@ -9,16 +9,20 @@ Anti-aliasing is exact area coverage (coverage.py); images agree with resvg's to
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from svg.model import Affine2D, Group
+from svg.model import Group
+from svg.numbers import Layout, Numbers
 from svg.raster.coverage import boxes_of, coverage
 from svg.raster.edges import page_edges
 from svg.raster.painting import RGBA, Covered, Painting
 from svg.raster.shapes import Shapes
+
+KEPT = 2  # sizes at which what unmoving outlines cover is kept
 
 
 class Raster:
@@ -26,39 +30,55 @@ class Raster:
 
     def __init__(self, root: Group, width: float, height: float) -> None:
         self.width, self.height, self.shapes = width, height, Shapes(root)
+        self._covered: dict[tuple[Layout, torch.device, int, int], Covered] = {}  # where no outline moves
 
     def render(self, values: Mapping[str, Tensor], height: int, width: int) -> RGBA:
         """The page at `height` x `width` px, transparent where nothing is drawn."""
-        return render([self], [values], height, width)[0]
+        return Painting(self.shapes, values, self._cover(values, height, width)).image()
+
+    def _cover(self, values: Mapping[str, Tensor], height: int, width: int) -> Covered:
+        """What the shapes cover, which is known from before where their outlines do not move."""
+        if not (isinstance(values, Numbers) and self.shapes.outline_numbers.still(values)):
+            return cover([self], [values], height, width)[0]
+        place = values.layout, values.flat.device, height, width
+        if place not in self._covered:
+            while len(self._covered) >= KEPT:
+                del self._covered[next(iter(self._covered))]
+            self._covered[place] = cover([self], [values], height, width)[0]
+        return self._covered[place]
 
 
 def render(
     pages: Sequence[Raster], values: Sequence[Mapping[str, Tensor]], height: int, width: int
 ) -> Float[Tensor, "b 4 H W"]:
     """Several pages at one size, each with its own numbers; premultiplied RGBA. Edges of all are covered at once."""
+    covered = cover(pages, values, height, width)
+    return torch.stack(
+        [Painting(page.shapes, own, c).image() for page, own, c in zip(pages, values, covered, strict=True)]
+    )
+
+
+def cover(pages: Sequence[Raster], values: Sequence[Mapping[str, Tensor]], height: int, width: int) -> list[Covered]:
+    """What the shapes of each page cover."""
     found, matrices = [], []
     for page, own in zip(pages, values, strict=True):
         device = next((v.device for v in own.values()), torch.device("cpu"))
         like = torch.zeros((), device=device, dtype=torch.float32 if device.type == "mps" else torch.float64)
-        view = like.new_tensor(Affine2D.scaling(width / page.width, height / page.height).rows)
-        matrices.append(view @ page.shapes.matrices.to(like))
-        numbers = {k: v.to(like) for k, v in own.items()}
-        found.append(page_edges(page.shapes, numbers, matrices[-1]))
+        x, y, z = page.shapes.constants.like(like)["matrix"].unbind(1)
+        matrices.append(torch.stack([x * (width / page.width), y * (height / page.height), z], 1))
+        found.append(page_edges(page.shapes, own, matrices[-1]))
     offsets = [sum(len(p.shapes) for p in pages[:i]) for i in range(len(pages) + 1)]
-    shapes = [s for page in pages for s in page.shapes.table]
     drawn = [(f.edges, f.owner + o) for f, o in zip(found, offsets, strict=False)]
     edges, owner = torch.cat([e for e, _ in drawn]), torch.cat([o for _, o in drawn])
-    boxes = boxes_of(edges, owner, len(shapes), width, height)
-    evenodd = torch.tensor([s.evenodd for s in shapes], dtype=torch.bool, device=edges.device)
+    boxes = boxes_of(edges, owner, offsets[-1], width, height)
+    rules = [page.shapes.constants.like(edges)["evenodd"] for page in pages]
+    evenodd = torch.cat(rules) if any(page.shapes.evenodd for page in pages) else None
     flat = coverage(edges, owner, boxes, evenodd).float()
-    rows = list(zip(boxes.start.tolist(), boxes.stride.tolist(), strict=True))
-    places = [tuple(p) for p in torch.stack([boxes.left, boxes.top, boxes.width, boxes.height], 1).tolist()]
-    images = []
-    for i, (page, own) in enumerate(zip(pages, values, strict=True)):
-        part = slice(offsets[i], offsets[i + 1])
-        covered = Covered((height, width), matrices[i], found[i], flat, rows[part], places[part])
-        images.append(Painting(page.shapes, own, covered).image())
-    return torch.stack(images)
+    parts = [slice(a, b) for a, b in pairwise(offsets)]
+    return [
+        Covered((height, width), m, f.low, f.high, flat, boxes.rows[own], boxes.places[own], boxes.table[own])
+        for m, f, own in zip(matrices, found, parts, strict=True)
+    ]
 
 
 def over(image: Float[Tensor, "b 4 H W"], background: Tensor) -> Float[Tensor, "b 3 H W"]:

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from svg.model import Clip, Draw, Gradient, Node, Solid, StaticPart, Texture
-from svg.raster.compose import Begin, Box, End, Fill, Inputs, Paste, Step, compose
-from svg.raster.edges import PageEdges
-from svg.raster.gradients import paint
-from svg.raster.shapes import Shape, Shapes
+from svg.model import Clip, Draw, Node, StaticPart, Texture
+from svg.raster.compose import Inputs, compose
+from svg.raster.shapes import Shapes
+from svg.raster.steps import Begin, Box, End, Fill, Paste, Step
 
 RGBA = Float[Tensor, "4 H W"]  # premultiplied
 
@@ -24,16 +23,17 @@ class Covered:
 
     size: tuple[int, int]
     matrices: Float[Tensor, "s 3 3"]  # from each shape's user units to canvas px
-    edges: PageEdges
+    low: Float[Tensor, "g 2"]  # bounds of each geometry in its own units
+    high: Float[Tensor, "g 2"]
     flat: Float[Tensor, " cells"]  # coverage
     rows: list[tuple[int, int]]  # each shape's (start, stride) there
     boxes: list[Box]
+    box: Int[Tensor, "s 4"]  # the same
 
     def mask(self, i: int) -> Float[Tensor, "H W"]:
         """The coverage of one shape on the whole canvas, a constant."""
         full = self.flat.new_zeros(*self.size)
-        x, y, w, h = self.boxes[i]
-        start, stride = self.rows[i]
+        (x, y, w, h), (start, stride) = self.boxes[i], self.rows[i]
         full[y : y + h, x : x + w] = self.flat.detach()[start : start + stride * h].view(h, stride)[:, :w]
         return full
 
@@ -45,44 +45,47 @@ class Painting:
         self.shapes, self.values, self.covered = shapes, values, covered
         self.device = covered.matrices.device
         self.tape: list[Step] = []
-        self.opacities: list[Tensor] = []  # of groups
-        self.maps: list[Tensor] = []  # images of gradients and patterns
-        self.map_of: dict[int, int] = {}  # shape -> its map
+        self.groups = 0  # with an opacity, met so far
+        self.map_of: dict[int, int] = {}  # shape -> where its image of a gradient or pattern begins
         self._masks: dict[int, Tensor] = {}  # id of a clip -> what shows
 
     def image(self) -> RGBA:
         """The page, transparent where nothing is drawn."""
-        colors = [self._paint(i, shape) for i, shape in enumerate(self.shapes.table)]
+        maps, c = self._maps(), self.covered
         self._visit(self.shapes.root)
-        none = torch.zeros(0, device=self.device)
-        table = torch.stack(colors) if colors else none.reshape(0, 4)
-        opacities = torch.stack(self.opacities) if self.opacities else none
-        c = self.covered
-        inputs = Inputs(c.flat, table, opacities, self.maps)
+        groups = self.shapes.opacities
+        opacities = groups.of(self.values).float() if len(groups) else torch.zeros(0, device=self.device)
+        inputs = Inputs(c.flat, self._colors(), opacities, maps)
         return compose(c.size, self.tape, c.rows, inputs).permute(2, 0, 1)
 
-    def _paint(self, i: int, shape: Shape) -> Float[Tensor, 4]:
-        """A shape's color and opacity; where its paint is an image, that is put among the maps."""
-        paint_, box = shape.paint, self.covered.boxes[i]
-        color = torch.zeros(3, device=self.device)
-        if isinstance(paint_, Solid):
-            color = self.values[paint_.key].reshape(3).float()
-        opacity = torch.ones(1, device=self.device)
-        if shape.opacity is not None:
-            opacity = self.values[shape.opacity].reshape(1).float()
-        found = torch.cat([color, opacity])
-        if isinstance(paint_, Gradient | Texture) and box[2] > 0:
-            self.map_of[i] = len(self.maps)
-            self.maps.append(self._gradient(i, paint_) if isinstance(paint_, Gradient) else self._texture(i, paint_))
-        return found
+    def _colors(self) -> Float[Tensor, "s 4"]:
+        """Each shape's color and opacity."""
+        shapes, own = self.shapes, self.shapes.constants.like(self.covered.matrices)
+        table = torch.zeros(len(shapes), 4, device=self.device)
+        table[:, 3] = 1
+        color, opacity = table.split([3, 1], 1)
+        if len(shapes.colors):
+            color = color.index_copy(0, own["solid"], shapes.colors.of(self.values).view(-1, 3).to(table))
+        if len(shapes.alphas):
+            opacity = opacity.index_copy(0, own["faded"], shapes.alphas.of(self.values).view(-1, 1).to(table))
+        return torch.cat([color, opacity], 1)
 
-    def _gradient(self, i: int, gradient: Gradient) -> Float[Tensor, "h w 4"]:
-        """A gradient's straight colors in a shape's box."""
-        edges, geometry = self.covered.edges, self.shapes.table[i].geometry
-        low, high = edges.low[geometry].tolist(), edges.high[geometry].tolist()
-        bounds = (low[0], low[1], high[0] - low[0], high[1] - low[1])
-        to_user = torch.linalg.inv(self.covered.matrices[i])
-        return paint(gradient, self.values, to_user, bounds, self.covered.boxes[i]).float()
+    def _maps(self) -> Float[Tensor, "m 4"]:
+        """The images of gradients and patterns, which begin where `map_of` says."""
+        c, to_user = self.covered, torch.linalg.inv_ex(self.covered.matrices)[0]
+        parts, at = [], 0
+        for group in self.shapes.gradients:
+            begin = at
+            for i in group.shapes:
+                self.map_of[i] = at
+                at += c.boxes[i][2] * c.boxes[i][3]
+            if at > begin:
+                parts.append(group.paint(self.values, to_user, (c.low, c.high), c.box, at - begin).float())
+        for i, texture in self.shapes.textured.items():
+            self.map_of[i] = at
+            parts.append(self._texture(i, texture).flatten(0, 1))
+            at += len(parts[-1])
+        return torch.cat(parts) if parts else torch.zeros(0, 4, device=self.device)
 
     def _texture(self, i: int, texture: Texture) -> Float[Tensor, "h w 4"]:
         """A pattern's straight colors in a shape's box."""
@@ -116,15 +119,13 @@ class Painting:
         """Put a fill and a stroke on the tape; clip, opacity: of a group that holds this draw alone."""
         for stroke in (True, False) if draw.stroke_first else (False, True):
             i = self.shapes.index(draw, stroke)
-            if i is not None and self.covered.boxes[i][2] > 0:
-                self.tape.append(Fill(i, self.covered.boxes[i], self.map_of.get(i), clip, opacity))
+            if i is not None and (box := self.covered.boxes[i])[2] > 0:
+                self.tape.append(Fill(i, box, self.map_of.get(i), clip, opacity))
 
     def _opacity(self, key: str | None) -> int | None:
-        """The place of a group's opacity among those of this page."""
-        if key is None:
-            return None
-        self.opacities.append(self.values[key].reshape(()).float())
-        return len(self.opacities) - 1
+        """The place of a group's opacity among those of the page, in paint order."""
+        self.groups += key is not None
+        return None if key is None else self.groups - 1
 
     def _mask(self, clip: Clip | None) -> Tensor | None:
         """What shows through a clip (H, W), in [0, 1]."""

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from svg.raster.coverage import Edges
+from svg.raster.overlaps import chosen
 
 MOST_DASHES = 100_000  # after which an outline is stroked without any
 
@@ -24,16 +25,19 @@ class Segments:
     geometry: Int[Tensor, " s"]
     closed: Bool[Tensor, " c"]  # of each contour
     inner: Bool[Tensor, " s"]  # whether the segment goes on along the curve of the one before
+    counts: Sequence[int] = ()  # of each geometry, on the host; of a whole page's
 
     def where(self, keep: Tensor) -> Segments:
         """These segments alone."""
-        return Segments(
-            self.start[keep], self.end[keep], self.contour[keep], self.geometry[keep], self.closed, self.inner[keep]
-        )
+        start, end = (x.index_select(0, keep) for x in (self.start, self.end))
+        return Segments(start, end, self.contour[keep], self.geometry[keep], self.closed, self.inner[keep])
 
     def fill_edges(self) -> tuple[Edges, Int[Tensor, " e"]]:
-        """Edges with open contours closed, and each one's geometry."""
-        first, last = self.ends()
+        """Edges of all contours with open ones closed, and each one's geometry."""
+        counts = torch.zeros_like(self.closed, dtype=torch.long)
+        counts.index_add_(0, self.contour, torch.ones_like(self.contour))  # none is empty
+        last = counts.cumsum(0) - 1
+        first = last - counts + 1
         loop = torch.stack([self.end[last], self.start[first]], 1)
         edges = torch.cat([torch.stack([self.start, self.end], 1), loop])
         return edges, torch.cat([self.geometry, self.geometry[last]])
@@ -42,15 +46,17 @@ class Segments:
         """First and last segment of each contour that has any."""
         border = torch.ones(len(self.contour) + 1, dtype=torch.bool, device=self.contour.device)
         border[1:-1] = self.contour[1:] != self.contour[:-1]
-        return border[:-1].nonzero()[:, 0], border[1:].nonzero()[:, 0]
+        first, last = chosen(border[:-1], border[1:])
+        return first, last
 
     def dashed(self, dashes: Sequence[float], offset: float) -> Segments:
         """One geometry's contours cut into dashes; where a dash begins and ends does not feel the points move."""
         pieces: list[tuple[int, float, float, int, bool]] = []  # segment, from, to, dash, goes on
-        lengths = (self.end - self.start).detach().norm(dim=1).tolist()
+        lengths = (self.end - self.start).detach().norm(dim=1)
+        table = torch.stack([lengths, self.contour.to(lengths)], 1).tolist()
         period, dash = sum(dashes), -1
         previous = None
-        for i, (length, contour) in enumerate(zip(lengths, self.contour.tolist(), strict=True)):
+        for i, (length, contour) in enumerate(table):
             if contour != previous:
                 previous, part, rest = contour, 0, offset % period
                 while rest > 0 and rest >= dashes[part]:

@@ -10,8 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from svg.model import Stroke
-from svg.raster.coverage import Edges, spread
+from svg.raster.coverage import Edges
 from svg.raster.outlines import MOST_PARTS, TOLERANCE
+from svg.raster.overlaps import chosen, spread
 from svg.raster.segments import Segments
 
 Owned = tuple[Edges, Int[Tensor, " e"]]  # edges, and the segment or arc that each belongs to
@@ -47,13 +48,13 @@ def stroke_edges(segments: Segments, half: Float[Tensor, " s"], px: Float[Tensor
     closed = segments.closed[segments.contour[first]]
     follows = index + 1
     follows[last] = torch.where(closed, first, -1)
-    i = (follows >= 0).nonzero()[:, 0]  # a segment, and its neighbour j
+    i, opens = chosen(follows >= 0, ~closed)  # segments with a neighbour j, and contours with caps
     parts = [
         _edges(a + n, b + n, index),
         _edges(b - n, a - n, index),
         *_joins(s, i, follows[i], segments.inner[follows[i]], style),
     ]
-    i, j = last[~closed], first[~closed]
+    i, j = last[opens], first[opens]
     parts += _caps(s, b[i], n[i], d[i], i, style.cap)
     parts += _caps(s, a[j], -n[j], -d[j], j, style.cap)
     return torch.cat([e for e, _ in parts]), torch.cat([o for _, o in parts])
@@ -78,25 +79,23 @@ def _joins(s: _Sides, i: Tensor, j: Tensor, inner: Tensor, style: Stroke) -> lis
 
     overlap = s.h[i] * (sin.abs() / (1 + cos).clamp(min=1e-9))  # of the inner sides: h tan(theta / 2)
     straight = overlap <= torch.minimum(s.length[i], s.length[j])
-    pivot = ~straight  # too sharp a corner for a straight edge: by way of the vertex
-    found = [
-        _edges(inner_from[straight], inner_to[straight], i[straight]),
-        _edges(inner_from[pivot], p[pivot], i[pivot]),
-        _edges(p[pivot], inner_to[pivot], i[pivot]),
-    ]
-
     smooth = inner & (cos > 0)
     sharp = inner & ~smooth
     # the miter's length is 1 / cos(theta / 2) of the width, and cos^2(theta / 2) = (1 + cos theta) / 2
     pointed = smooth | ((style.join == "miter") & ~sharp & ((1 + cos) / 2 * style.miter_limit**2 >= 1))
     pointed &= cos > -0.9999999
     curved = ~pointed & (sharp | (style.join == "round"))
-    flat = ~pointed & ~curved
-    found.append(_edges(outer_from[flat], outer_to[flat], i[flat]))
-    k = pointed.nonzero()[:, 0]
+    # too sharp a corner for a straight edge on the inner side: by way of the vertex
+    straight, pivot, flat, k, curved = chosen(straight, ~straight, ~pointed & ~curved, pointed, curved)
+    found = [
+        _edges(inner_from[straight], inner_to[straight], i[straight]),
+        _edges(inner_from[pivot], p[pivot], i[pivot]),
+        _edges(p[pivot], inner_to[pivot], i[pivot]),
+        _edges(outer_from[flat], outer_to[flat], i[flat]),
+    ]
     tip = p[k] + (outer_from[k] + outer_to[k] - 2 * p[k]) / (1 + cos[k])[:, None]  # p + (n_i + n_j) / (1 + cos theta)
     found += [_edges(outer_from[k], tip, i[k]), _edges(tip, outer_to[k], i[k])]
-    k = curved.nonzero()[:, 0]
+    k = curved
     theta = torch.atan2(sin[k], cos[k])
     edges, arc = arcs(p[k], outer_from[k], outer_to[k], torch.where(left[k], theta, -theta), s.radius_px[i[k]])
     return [*found, (edges, i[k][arc])]
