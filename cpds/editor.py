@@ -22,7 +22,7 @@ from cpds.priors.base import Prior
 from cpds.profiling import timed
 from cpds.redraw import Lead, distance, image_edit, image_of
 from cpds.rendered import Rendered
-from cpds.representation import ParamGroup, Representation, Revisable
+from cpds.representation import ParamGroup, Redrawable, Representation, Revisable
 from cpds.selection.base import PatchSelector
 from cpds.settling import Settling
 from cpds.state import Callback, EditState, fetched, finite, finite_flags
@@ -76,6 +76,8 @@ def start(
     """Set up an edit without running it."""
     require_kind(representation, Representation, "representation")
     require_kind(prior, Prior, "prior")
+    if config is not None:
+        require_kind(config, EditConfig, "config, an EditConfig as PRESETS has them,")
     config, parts = settled_edit(config or own_preset(representation), prior), parts or OwnParts()
     if config.polish:
         require_latents(representation)
@@ -130,7 +132,9 @@ def run(state: EditState, callbacks: Sequence[Callback] = ()) -> EditState:
     wanted = None
     if state.lead is not None:
         with timed("image to follow"):
-            wanted = run(state.lead, [Lead(state, callbacks)]).representation.preview()
+            edited = run(state.lead, [Lead(state, callbacks)]).representation.preview()
+            assert isinstance(representation, Redrawable)
+            wanted = representation.follow(edited, state.step)
     while state.step < config.num_inference_steps and not state.settling.settled:
         generator = step_generator(config.seed, state.step)
         view = representation.sample_view(state.step, generator)

@@ -98,9 +98,9 @@ class Guidance:
 
     def set_prompts(self, prompts: Sequence[str], targets: Sequence[str]) -> None:
         """Ask for other edits from the next step on, as many as before. Raises InputError for an empty prompt."""
-        for name, texts in {"prompt": prompts, "target prompt": targets}.items():
+        for name, texts, what in (("prompt", prompts, "shows"), ("target prompt", targets, "should become")):
             if not all(text.strip() for text in texts):
-                raise InputError(f"the {name} is empty: say in words what the image shows")
+                raise InputError(f"the {name} is empty: say in words what the image {what}")
         with timed("prompts"):
             every = self.prior.embed([*prompts, *targets, self.config.negative_prompt])
         source, target, null = every.split([self.edits, self.edits, 1])
@@ -115,7 +115,7 @@ class Guidance:
         What is known of a `source` is kept for as long as that very tensor is: pass a view's again, not a copy.
         """
         if len(source) % self.edits:
-            raise ValueError(f"{len(source)} views cannot be shared out among {self.edits} edits")
+            raise InputError(f"{len(source)} views for {self.edits} prompts: give as many views for each prompt")
         config = self.config
         relevance, same = self.relevance(source), self._alike(source)
         source, target = source.detach(), target.detach()

@@ -140,6 +140,10 @@ class Redrawable(Protocol):
         """What it showed before the edit, as an image that is edited as latents: its preview is what is followed."""
         ...
 
+    def follow(self, image: Images, step: int) -> Images:
+        """What of the edited image is followed from `step` on; at step 0 parameters may be brought nearer at once."""
+        ...
+
 
 @runtime_checkable
 class Revisable(Protocol):

@@ -55,6 +55,8 @@ class SvgConfig:
     detail_size: float = 0.5
     """Size, as a fraction of the canvas, from which on a shape takes whole steps; smaller ones take less, and bend
     less than they move. 0: all take whole steps."""
+    colors_first: bool = True
+    """Fit colors to the edited image first; shapes move only if that leaves more than a tenth of the edit undone."""
     coarse_steps: int = 0
     """Steps at the beginning in which shapes move, turn and stretch but do not bend."""
     simple: bool = True

@@ -43,7 +43,8 @@ def prepared(document: Document, config: SvgConfig) -> Document:
 
 def addable(document: Document) -> list[Draw]:
     """What may be added, in the order of the file."""
-    return [d for d in draws(document.root) if document.parameters[d.geometry.key].owner in document.addable]
+    owners = document.addable
+    return [d for d in draws(document.root) if document.parameters[d.geometry.key].owner in owners]
 
 
 def fade_key(draw: Draw) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -16,9 +16,10 @@ from cpds.masks import edit_mask
 from cpds.priors.base import Prior
 from cpds.rendered import fingerprint
 from cpds.representation import ImageSpec, ParamGroup
-from cpds.runs import write_atomic
+from cpds.runs import save_as
 from cpds.types import Images
 from representations.latent import LatentImage, LatentImageConfig
+from svg.color_fit import colors_are_enough, fit_colors
 from svg.config import COLORS, GroupName, SvgConfig
 from svg.document import Document
 from svg.fading import prepared
@@ -96,13 +97,13 @@ class SvgImage:
     def save(self, path: str | Path) -> None:
         """Write the edited document, packed if the path ends in .svgz."""
         packed = Path(path).suffix.lower() == ".svgz"
-        write_atomic(Path(path), gzip.compress(self.svg(), mtime=0) if packed else self.svg())
+        save_as(path, gzip.compress(self.svg(), mtime=0) if packed else self.svg())
 
     def changes(self) -> str:
-        """What has been removed and added, in words."""
+        """What has been removed and added, of what may be, in words; "" if nothing may."""
         return self._visibility.changes()
 
-    def values(self) -> dict[str, Tensor]:
+    def values(self) -> Mapping[str, Tensor]:
         """Every number that is drawn, by key, in the document's units; differentiable in what may change."""
         return self._numbers.values()
 
@@ -133,9 +134,27 @@ class SvgImage:
         """The page as the document was, with its margin."""
         return LatentImage(self.render_source(None), prior, LatentImageConfig(min(self.size)), self.mask(None))
 
+    @torch.no_grad()
+    def follow(self, image: Images, step: int) -> Images:
+        """What is followed of an edited image: itself if it asks for other shapes, else what colors alone give.
+
+        At step 0 the drawing takes these colors.
+        """
+        if not self.config.colors_first:
+            return image
+        numbers, source = self._numbers, self.render_source(None)
+        now: dict[GroupName, Tensor] = {g: x.detach().clone() for g, x in numbers.tensors.items()}
+        numbers.put(numbers.start)
+        colors = [(numbers.tensors[g], numbers.free_colors(g)) for g in COLORS if len(numbers.tensors[g])]
+        fit_colors(colors, lambda: self.render(None), image.to(source))
+        fitted = self.render(None)
+        if step:
+            numbers.put(now)
+        return fitted if colors_are_enough(source, fitted, image.to(source)) else image
+
     def mask(self, view: None) -> Float[Tensor, "1 1 H W"] | None:
         """Where the page may change; None: everywhere. Its margin may where its border may."""
-        return None if self._mask is None else self._framed_mask
+        return self._framed_mask
 
     def param_groups(self) -> list[ParamGroup]:
         """Points, fills, strokes, widths, opacities and gradients; those that may not change are empty."""
@@ -180,7 +199,7 @@ class SvgImage:
         height, width = (max(16, round(side * unit)) for side in (self.document.height, self.document.width))
         return self._on_background(self.values(), (height, width))
 
-    def _framed(self, values: dict[str, Tensor]) -> Images:
+    def _framed(self, values: Mapping[str, Tensor]) -> Images:
         """The page in the middle of the image, its background all around."""
         return over(pad(self.rasterizer.render(values, *self.page)[None], self._frame), self._background)
 
@@ -188,7 +207,7 @@ class SvgImage:
         """The page alone."""
         return pad(image, tuple(-side for side in self._frame))
 
-    def _on_background(self, values: dict[str, Tensor], size: tuple[int, int]) -> Images:
+    def _on_background(self, values: Mapping[str, Tensor], size: tuple[int, int]) -> Images:
         return over(self.rasterizer.render(values, *size)[None], self._background)
 
 

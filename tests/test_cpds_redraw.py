@@ -53,6 +53,9 @@ class Pixels:
     def as_image(self, prior: Any) -> LatentImage:
         return LatentImage(self.source, prior)
 
+    def follow(self, image: Tensor, step: int) -> Tensor:
+        return image
+
     def revise(self, step: int, steps: int, propose: Callable[[Any], Tensor]) -> None:
         self.seen.append(propose(None))
 

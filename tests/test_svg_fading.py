@@ -105,6 +105,24 @@ def test_a_path_is_added_where_it_is_wanted(prior: UNetPrior) -> None:
     assert image.svg() == written
 
 
+def test_added_paths_are_looked_up_as_seldom_in_a_large_document(
+    prior: UNetPrior, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts, addable = [0], Document.addable.fget
+    assert addable is not None
+
+    def counted(document: Document) -> set[object]:
+        counts[-1] += 1
+        return addable(document)
+
+    monkeypatch.setattr(Document, "addable", property(counted))
+    for shapes in (1, 30):
+        page = PAGE.replace(b"<use", b'<circle r="1"/>' * shapes + b"<use")
+        SvgImage(Document.parse(page), prior, BOTH).changes()
+        counts.append(0)
+    assert counts[0] == counts[1] > 0
+
+
 def test_what_was_added_once_belongs_to_the_document(prior: UNetPrior) -> None:
     """It is edited as the rest is, and further paths may be added; nothing is added outside of a mask."""
     image = SvgImage(Document.parse(PAGE), prior, BOTH)

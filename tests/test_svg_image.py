@@ -218,6 +218,7 @@ def test_every_setting_is_read(document: Document, prior: UNetPrior, name: str) 
         "margin": 0.3,
         "smoothness": 0.0,
         "detail_size": 0.0,
+        "colors_first": False,
         "coarse_steps": 2,
         "simple": False,
         "may_remove": True,
@@ -226,7 +227,8 @@ def test_every_setting_is_read(document: Document, prior: UNetPrior, name: str) 
     results = []
     for config in (SvgConfig(), SvgConfig(**{name: changes[name]})):
         image = SvgImage(Document.parse(PAGE), prior, config)
-        edit(image, prior, "a cat" + config.suffix, "a dog" + config.suffix, quick(group_lrs={"points": 60.0}))
+        settings = quick(group_lrs={"points": 60.0}, redraw_steps=3 * (name == "colors_first"))
+        edit(image, prior, "a cat" + config.suffix, "a dog" + config.suffix, settings)
         results.append(image.svg())
     assert results[0] != results[1]
 
