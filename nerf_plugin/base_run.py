@@ -63,7 +63,7 @@ def inherit_settings(config: Any, run: SavedRun) -> None:
     ours.model = merge_settings(ours.model, theirs.model)
     require(
         not getattr(ours.model, "use_bilateral_grid", False),
-        f"the scene in {run.folder} has a bilateral grid, so that colours differ between views: train it again with "
+        f"the scene in {run.folder} has a bilateral grid, so that colors differ between views: train it again with "
         "pipeline.model.use_bilateral_grid False",
     )
     given, default = ours.datamanager.dataparser, type(ours.datamanager.dataparser)()

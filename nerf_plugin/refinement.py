@@ -32,7 +32,7 @@ from representations.latent import LatentImage, LatentImageConfig, changed
 
 VIEW_EDIT = replace(PRESETS["cpds-long"], num_inference_steps=12)  # with more the prior draws new shapes larger
 DELTA = 0.05  # difference of colors up to which views that disagree are averaged
-CHANGED = (0.03, 0.1)  # differences of colours at which a pixel begins to count as SDEdit's work, and does in full
+CHANGED = (0.03, 0.1)  # differences of colors at which a pixel begins to count as SDEdit's work, and does in full
 
 
 @dataclass

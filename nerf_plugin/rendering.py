@@ -1,6 +1,6 @@
 """What an edit asks of a trained scene, whichever kind it is; and what both kinds need to answer.
 
-Deferred back-propagation: a view is rendered in chunks that keep nothing but their colours; when the guidance's
+Deferred back-propagation: a view is rendered in chunks that keep nothing but their colors; when the guidance's
 gradient comes back, chunk after chunk is rendered again, with gradient this time. The numbers are those of rendering
 all at once (ARF, Zhang 2022; here through torch.utils.checkpoint, which replays the sampling noise too).
 
@@ -32,7 +32,7 @@ class SceneRenderer(ABC):
     content: str
     """What `points` are, in words."""
     background: Float[Tensor, " 3"]
-    """The colour behind the scene, and behind transparent images."""
+    """The color behind the scene, and behind transparent images."""
 
     def __init__(self, model: Any) -> None:
         self.model = model

@@ -83,12 +83,12 @@ class CpdsSplatModel(SplatfactoModel):
     """Rasterized by gsplat on CUDA and by our own rasterizer elsewhere, where the stock model does not run."""
 
     config: CpdsSplatModelConfig
-    training_background: Tensor | None = None  # in the place of random colours
+    training_background: Tensor | None = None  # in the place of random colors
 
     def populate_modules(self) -> None:
         points = self.seed_points
         if points is not None:
-            self.seed_points = (points[0], points[1][:0])  # the stock model would send their colours to CUDA
+            self.seed_points = (points[0], points[1][:0])  # the stock model would send their colors to CUDA
         super().populate_modules()
         if points is not None and len(points[1]) and not self.config.random_init:
             rgb = points[1] / 255

@@ -15,7 +15,7 @@ from nerf_plugin.rendering import SceneRenderer, deferred, evaluating, pixel_ray
 
 
 class SplatRenderer(SceneRenderer):
-    """A splatfacto. Its background is one colour, in training too, where splatfacto draws a new one at each step."""
+    """A splatfacto. Its background is one color, in training too, where splatfacto draws a new one at each step."""
 
     content = "its gaussians"
 

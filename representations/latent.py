@@ -17,7 +17,7 @@ from cpds.masks import edit_mask, fitting, to_cells
 from cpds.priors.base import Prior
 from cpds.rendered import fingerprint
 from cpds.representation import ParamGroup
-from cpds.runs import write_atomic
+from cpds.runs import save_as
 from cpds.types import Images, Latents
 
 LR = 0.08  # of latents, whose standard deviation is near 1, for gradients of unit size
@@ -109,7 +109,7 @@ class LatentImage:
         width = len(str(len(edits)))
         for number, edited in enumerate(edits, 1):
             file = path if len(edits) == 1 else path.with_stem(f"{path.stem}-{number:0{width}}")
-            write_atomic(file, self.png(edited))
+            save_as(file, self.png(edited))
 
     def png(self, edited: Images) -> bytes:
         """One of the edits as PNG, as `save` writes it."""

@@ -135,13 +135,13 @@ def both(first: Ceiling, second: Ceiling) -> Ceiling:
     [
         (
             svg,
-            {"synchronization": {"svg/": 127}, "copy": {"svg/": 23}},
-            {"synchronization": {"svg/": 151, "cpds/editor.py": 24}, "copy": {"svg/": 23}},
+            {"synchronization": {"svg/": 31}, "copy": {"svg/": 2}},
+            {"synchronization": {"svg/": 35}, "copy": {"svg/": 2}},
         ),
         (
             splats,
-            {"synchronization": {"representations/": 12}, "copy": {"representations/": 5}},
-            {"synchronization": {"representations/": 12}, "copy": {"representations/": 5}},
+            {"synchronization": {"representations/": 3}, "copy": {}},
+            {"synchronization": {"representations/": 3}, "copy": {}},
         ),
     ],
 )

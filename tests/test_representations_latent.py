@@ -250,6 +250,8 @@ def test_open_and_save(prior: UNetPrior, image_file: Path, tmp_path: Path) -> No
     image.save(tmp_path / "same.png")
     assert torch.equal(open_image(tmp_path / "same.png"), open_image(image_file))
     edit(image, prior, "a cat", "a dog", ROUGH)
+    with pytest.raises(InputError, match=r"x\.png cannot be written \(there is no folder .*nodir\)"):
+        image.save(tmp_path / "nodir/x.png")
     image.save(str(tmp_path / "edited.png"))
     saved = open_image(tmp_path / "edited.png")
     torch.testing.assert_close(saved, image.preview(), atol=0.5 / 255 + 1e-6, rtol=0)
@@ -350,7 +352,7 @@ def test_every_image_needs_its_prompts(prior: UNetPrior) -> None:
     image = LatentImage(torch.cat([noise(32, 32), noise(32, 32)]), prior)
     with pytest.raises(InputError, match="2 prompts but 1 target prompts"):
         edit(image, prior, ["a cat", "a dog"], ["a pig"], ROUGH)
-    with pytest.raises(ValueError, match="2 views cannot be shared out among 3 edits"):
+    with pytest.raises(ValueError, match="2 views for 3 prompts: give as many views for each prompt"):
         edit(image, prior, ["a cat"] * 3, ["a pig"] * 3, ROUGH)
 
 

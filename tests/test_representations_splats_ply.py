@@ -112,7 +112,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         raise OSError("disk full")
 
     monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(InputError, match=r"a\.ply cannot be written \(disk full\)"):
         file.write(tmp_path / "a.ply", replace(before, means=before.means + 1))
     assert same(SplatFile.read(tmp_path / "a.ply").gaussians, before)
     assert [f.name for f in tmp_path.iterdir()] == ["a.ply"]

@@ -33,6 +33,7 @@ class Table:
         with_one = torch.nn.functional.pad(colors.flatten(0, 1), (0, 1), value=1.0)
         self.colors = torch.cat([with_one, with_one.new_zeros(1, with_one.shape[1])])
         self.cells = cells
+        self.asks = means2d.device.type == "cpu"  # whether a mask is needed; elsewhere asking costs more
         self.exact = torch.float32 if means2d.device.type == "mps" else torch.float64  # of sums that cancel
         self.centres = torch.arange(cells.side, device=means2d.device, dtype=means2d.dtype) + 0.5
         y, x = torch.meshgrid(self.centres, self.centres, indexing="ij")
@@ -59,7 +60,7 @@ class Block:
         self.x, self.y = x - corners[:, :1], y - corners[:, 1:]  # from the cell's corner
         alphas = self._alphas(peak)
         self.clamped = None
-        if bool((peak > math.log(ALPHA_MAX)).any()):
+        if not table.asks or bool((peak > math.log(ALPHA_MAX)).any()):
             self.clamped = alphas > ALPHA_MAX
             alphas.clamp_(max=ALPHA_MAX)
         self.alphas = torch.threshold_(alphas, ALPHA_MIN, 0.0)
@@ -70,7 +71,7 @@ class Block:
         self.transmittances.cumprod_(-1)
         self.weights = self.alphas * self.transmittances[..., :-1]
         self.terminated = None
-        if bool((self.transmittances[..., -1] <= TRANSMITTANCE_MIN).any()):
+        if not table.asks or bool((self.transmittances[..., -1] <= TRANSMITTANCE_MIN).any()):
             self.terminated = self.transmittances[..., 1:] <= TRANSMITTANCE_MIN
             self.weights.masked_fill_(self.terminated, 0)
 
@@ -142,7 +143,7 @@ def blocks(table: Table) -> Iterator[Block]:
 def _groups(cells: Cells, device: torch.device) -> Iterator[tuple[Int[Tensor, " b"], int]]:
     """Cells with lists of about one length, and the longest of these."""
     counts, cell = cells.counts.sort(descending=True)
-    lengths, at = counts[: int((counts > 0).sum())].tolist(), 0
+    lengths, at = [n for n in counts.tolist() if n], 0
     block = BLOCK.get(device.type, BLOCK["cpu"]) // cells.side**2
     while at < len(lengths):
         end = at + max(1, block // min(lengths[at], LONGEST))

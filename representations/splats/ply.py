@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cpds.errors import InputError
-from cpds.runs import write_atomic
+from cpds.runs import save_as
 from representations.splats.harmonics import DEGREES, num_bases
 from representations.splats.vertices import BINARY, parse_ply
 
@@ -100,7 +100,7 @@ class SplatFile:
 
     def write(self, path: str | Path, gaussians: Gaussians) -> None:
         """Write what `encode` gives; a write that fails leaves the old file."""
-        write_atomic(Path(path), self.encode(gaussians))
+        save_as(path, self.encode(gaussians))
 
     def _read(self, columns: tuple[str, ...]) -> Float[Tensor, "n k"]:
         rows = np.empty((len(self.vertices), len(columns)), np.float32)

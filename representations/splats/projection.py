@@ -102,5 +102,5 @@ def in_image(
     means2d: Float[Tensor, "c n 2"], radii: Float[Tensor, "c n"], size: tuple[int, int]
 ) -> Bool[Tensor, "c n"]:
     """Whether the squares about the means reach into the image."""
-    corner = means2d.new_tensor(size)
-    return ((means2d + radii[..., None] > 0) & (means2d - radii[..., None] < corner)).all(-1)
+    (x, y), (width, height) = means2d.unbind(-1), size
+    return (x + radii > 0) & (y + radii > 0) & (x - radii < width) & (y - radii < height)

@@ -130,5 +130,5 @@ def _features(
             f"with sh_degree={sh_degree} colors must be (n, k, 3) or (c, n, k, 3) with n = {count} and k >= {needed}, "
             f"got {tuple(colors.shape)}"
         )
-    campos = torch.linalg.inv(viewmats)[:, None, :3, 3]
+    campos = torch.linalg.inv_ex(viewmats)[0][:, None, :3, 3]  # inv would wait to hear that it exists
     return sh_colors(sh_degree, colors, means - campos)

@@ -67,6 +67,7 @@ class SplatScene:
         short = self.config.resolution or spec.image_size
         sizes = [working_size(float(c.height), float(c.width), short, spec.size_multiple) for c in cameras]
         self.cameras = [c.fitted(*size) for c, size in zip(cameras, sizes, strict=True)]
+        self._poses = {id(c): self._pose(c) for c in self.cameras}
         self._masks = [fitted_mask(m, c, *size) for m, c, size in zip(masks, cameras, sizes, strict=bool(masks))]
         self._source = {k: v.to(self.device) for k, v in vars(file.gaussians).items()}
         self._degree = file.gaussians.degree
@@ -170,15 +171,19 @@ class SplatScene:
             fields[f] = fields[f] + moved if everything else fields[f].index_add(0, self._editable, moved)
         return fields
 
+    def _pose(self, camera: Camera) -> tuple[Float[Tensor, "1 4 4"], Float[Tensor, "1 3 3"]]:
+        return camera.viewmat[None].to(self.device), camera.k[None].to(self.device)
+
     def _rasterize(self, fields: dict[str, Tensor], camera: Camera) -> Images:
+        viewmats, Ks = self._poses.get(id(camera)) or self._pose(camera)
         render, _, _ = self.rasterizer(
             means=fields["means"],
             quats=fields["quats"],
             scales=fields["scales"].exp(),
             opacities=fields["opacities"][:, 0].sigmoid(),
             colors=torch.cat([fields["dc"][:, None], fields["rest"]], 1),
-            viewmats=camera.viewmat[None].to(self.device),
-            Ks=camera.k[None].to(self.device),
+            viewmats=viewmats,
+            Ks=Ks,
             width=camera.width,
             height=camera.height,
             sh_degree=self._degree,

@@ -39,9 +39,13 @@ def tile_ranges(
 ) -> tuple[Int[Tensor, "c n 2"], Int[Tensor, "c n 2"]]:
     """First tile and the one after the last, in x and y, that each 3-sigma square touches; empty where culled."""
     radii = projected.radii[..., None]
-    tiles = torch.tensor([-(-side // tile) for side in size], device=radii.device)
-    tile_min = ((projected.means2d - radii) / tile).floor().clamp(min=0).minimum(tiles)
-    tile_max = ((projected.means2d + radii) / tile).ceil().clamp(min=0).minimum(tiles)
+    columns, rows = (-(-side // tile) for side in size)
+
+    def within(x: Tensor) -> Tensor:
+        return torch.stack([x[..., 0].clamp(0, columns), x[..., 1].clamp(0, rows)], -1)
+
+    tile_min = within(((projected.means2d - radii) / tile).floor())
+    tile_max = within(((projected.means2d + radii) / tile).ceil())
     return tile_min.long(), torch.where(radii > 0, tile_max, tile_min).long()
 
 
@@ -66,17 +70,18 @@ def cells_of(
 
     # a pair for each gaussian and cell, by depth; a stable sort by cell then keeps that order within each cell
     nearest = projected.depths.flatten().argsort(stable=True)
-    nearest = nearest[cells_per_gauss[nearest] > 0]
     repeats = cells_per_gauss[nearest]
-    ids = nearest.repeat_interleave(repeats)
-    nth = torch.arange(len(ids), device=ids.device) - (repeats.cumsum(0) - repeats).repeat_interleave(repeats)
+    pairs = int(repeats.sum())
+    which = torch.arange(len(nearest), device=nearest.device).repeat_interleave(repeats, output_size=pairs)
+    ids = nearest[which]
+    nth = torch.arange(pairs, device=ids.device) - (repeats.cumsum(0) - repeats)[which]
     width = span.flatten(0, 1)[ids, 0]
     column = low.flatten(0, 1)[ids, 0] + nth % width
     row = low.flatten(0, 1)[ids, 1] + nth // width
-    kept = _intersects(projected, level, side, ids, column, row)
+    kept = _intersects(projected, level, side, ids, column, row).nonzero()[:, 0]
     ids, column, row = ids[kept], column[kept], row[kept]
     cell, by_cell = ((ids // n * rows + row) * columns + column).sort(stable=True)
-    counts = torch.bincount(cell, minlength=cameras * rows * columns)
+    counts = cell.new_zeros(cameras * rows * columns).index_add_(0, cell, torch.ones_like(cell))
     return Cells(side, (cameras, rows, columns), ids[by_cell], counts.cumsum(0) - counts, counts)
 
 
