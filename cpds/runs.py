@@ -51,6 +51,15 @@ def remedy(err: OSError) -> str:
     return "make room" if err.errno in (errno.ENOSPC, errno.EDQUOT) else "put that right"
 
 
+def save_as(path: str | Path, data: bytes) -> None:
+    """Write a result where a user wants it. InputError where that cannot be."""
+    try:
+        write_atomic(Path(path), data)
+    except OSError as err:
+        why = f"there is no folder {Path(path).parent}" if isinstance(err, FileNotFoundError) else err.strerror or err
+        raise InputError(f"{path} cannot be written ({why}): {remedy(err)}, or choose another place") from err
+
+
 class RunFolder:
     """Access to one run's files; `formats` are those that what is edited may be written in."""
 

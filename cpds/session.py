@@ -31,12 +31,15 @@ from cpds.state import Callback, EditState
 class EditStopped(KeyboardInterrupt):
     """An edit ended by Ctrl-C, SIGTERM or RunOptions.stop; its folder holds all that resuming needs, or is `finished`.
 
-    `exit_code` is a shell's: 130 for Ctrl-C, 143 for SIGTERM.
+    `exit_code` is a shell's: 130 for Ctrl-C, 143 for SIGTERM. `after` says after which step, in words.
     """
 
-    def __init__(self, step: int, exit_code: int, folder: Path, *, finished: bool = False) -> None:
+    def __init__(
+        self, step: int, exit_code: int, folder: Path, *, after: str | None = None, finished: bool = False
+    ) -> None:
+        self.after = after or f"step {step}"
         remedy = "the run is finished" if finished else f"resume the run in {folder}"
-        super().__init__(f"stopped after step {step}: {remedy}")
+        super().__init__(f"stopped after {self.after}: {remedy}")
         self.step, self.exit_code, self.finished = step, exit_code, finished
 
 
@@ -187,7 +190,8 @@ def _run(
         except KeyboardInterrupt as err:
             if stopper.stopped:  # between two steps: the state is whole
                 checkpoints.save(state)
-            raise EditStopped(state.step, stopper.exit_code or 130, place.path) from err
+            code, after = stopper.exit_code or 130, _last_step(state)
+            raise EditStopped(state.step, code, place.path, after=after) from err
     except EditDiverged as err:
         kept = int((place.load_checkpoint() or {"step": 0})["step"])  # the selector has seen the bad step
         raise InputError(f"{err}; the state after step {kept} is kept in {place.path}") from err
@@ -204,6 +208,14 @@ def _run(
     if stopper.asked:  # while the last files were written
         raise EditStopped(state.step, stopper.exit_code, place.path, finished=True)
     return state
+
+
+def _last_step(state: EditState) -> str:
+    """The last step of an edit, or of the image that it follows, in words."""
+    lead = state.lead
+    if lead is None or not lead.step or state.step:
+        return f"step {state.step}"
+    return f"step {lead.step} of {lead.config.num_inference_steps} of the image that is followed"
 
 
 def _closed(callbacks: Sequence[Callback]) -> None:

@@ -52,6 +52,7 @@ CLEAR = clear()
         ("x" * 300, None, ["xxx", "cannot be read"]),  # no file system takes the name
         ("notes.png", b"not an image", ["notes.png", "not an image"]),  # another kind of file
         ("empty.jpg", b"", ["empty.jpg", "not an image"]),  # no bytes
+        ("cat.svg", b"<svg/>", ["cat.svg is an SVG, not an image", "with cpds svg"]),
         ("half.jpg", encoded("jpeg")[:-200], ["half.jpg", "damaged", "truncated"]),  # cut off while downloading
         ("half.png", encoded("png")[:-200], ["half.png", "damaged"]),
         ("half.webp", encoded("webp")[:-20], ["half.webp"]),

@@ -121,6 +121,7 @@ PLAIN = {"lr": None, "n_patches": None}
         ({"sweep": "preset=pdf"}, "preset must be one of cpds, pds, "),
         ({"sweep": "preset=pds", "preset": "dds"}, "preset is given and swept: leave one of them out"),
         ({"sweep": "method=pds,no.such:thing"}, "no.such:thing"),  # not even the first is edited
+        ({"sweep": "stop_below=0,0.5"}, "stop_below is for one edit at a time: set batch to 1, not "),
         ({"prior": "/nowhere/prior"}, "prior '/nowhere/prior' is neither a local folder nor"),
     ],
 )

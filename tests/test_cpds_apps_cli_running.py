@@ -196,3 +196,22 @@ def test_resume_of_a_finished_run_changes_nothing(
     assert edit(resume=True) == 0
     assert capsys.readouterr().err.strip() == f"{tmp_path / 'out'} is already finished"
     assert {p: (p.stat().st_mtime_ns, p.is_dir() or p.read_bytes()) for p in (tmp_path / "out").rglob("*")} == before
+
+
+def test_a_run_that_settles_says_so_and_is_not_gone_on_with(
+    edit: Edit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert edit(num_inference_steps=11, lr_decay=0.001, stop_below=0.999) == 0
+    assert "Settled after step 10 of 11 (stop_below 0.999)" in capsys.readouterr().err
+    before = (tmp_path / "out/metrics.jsonl").read_bytes()
+    assert len(before.splitlines()) == 10
+    assert edit(num_inference_steps=14, lr_decay=0.001, stop_below=0.999, resume=True) == 0
+    assert "Settled after step 10 of 14 (stop_below 0.999)" in capsys.readouterr().err
+    assert (tmp_path / "out/metrics.jsonl").read_bytes() == before
+
+
+def test_settings_without_effect_are_named(edit: Edit, capsys: pytest.CaptureFixture[str]) -> None:
+    assert edit(method="dds", w_cut=4.0, redraw_lr=0.3) == 0
+    err = capsys.readouterr().err
+    assert "cpds: note: w_cut, n_patches have no effect here: method dds has no contrastive loss" in err
+    assert "cpds: note: redraw_lr has no effect here: redraw_steps is 0" in err

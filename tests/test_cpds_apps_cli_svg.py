@@ -3,6 +3,7 @@
 import gzip
 import re
 import runpy
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -19,7 +20,9 @@ from PIL import Image
 
 from cpds.apps.cli.main import main, parse
 from cpds.apps.cli.svg import SvgArgs
+from cpds.callbacks import StopBetweenSteps
 from cpds.presets import PRESETS
+from cpds.state import EditState
 from svg.config import SvgConfig
 
 PAGE = b"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 24">
@@ -102,6 +105,26 @@ def test_stopped_and_resumed_equals_uninterrupted(
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+def test_stopped_while_the_image_is_edited(
+    edit: Edit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    led = StopBetweenSteps.led
+
+    def press(self: StopBetweenSteps, state: EditState) -> None:
+        if state.lead is not None and state.lead.step == 1:
+            signal.raise_signal(signal.SIGINT)
+        led(self, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StopBetweenSteps, "led", press)
+        assert edit(may_add=1) == 130
+    out, err = capsys.readouterr()
+    assert "Stopped after step 1 of 2 of the image that is followed; go on with: " in err
+    assert not out  # nothing has come of it yet
+    assert edit(resume=True) == 0
+    assert re.search("cat.svg -> a dog: [01] of 1 paths added$", capsys.readouterr().out, re.MULTILINE)
+
+
 def test_a_folder_of_documents_and_compressed_ones(edit: Edit, tmp_path: Path) -> None:
     (tmp_path / "many").mkdir()
     (tmp_path / "many/one.svg").write_bytes(PAGE)
@@ -143,8 +166,21 @@ def test_a_dry_run_says_what_would_be_edited_and_leaves_nothing(
     assert "1 shapes are smaller than a pixel there" in out
     assert "may change: 3 outlines, 3 fill colors, 1 stroke color, 1 stroke width" in out
     assert re.search(r"stays, as it was not asked for: \d opacit", out)
-    assert re.search(r"about \d+ s: 2 steps of [\d.]+ s and 7 steps of [\d.]+ s, as measured on this machine", out)
+    assert re.search(r"about \d+ s: 2 steps of [\d.]+ s and 7 steps of [\d.]+ s, \d+ s between them, as measured", out)
     assert "1 text element" in err
+    assert "cat.svg: measuring a step ..." in err
+    assert "may be added" not in out
+
+
+def test_paths_that_may_be_added_are_not_counted_among_the_shapes(
+    edit: Edit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert edit(dry_run=True, may_add=8, optimize=["colors"], svg_path="cat.svg") == 0
+    out = capsys.readouterr().out
+    assert "2 shapes, of which 0 points may change" in out
+    assert "may change: 2 fill colors, 1 stroke color\n" in out
+    assert "up to 8 paths may be added" in out
+    assert re.search("stays, as it was not asked for: .*2 outlines", out)
 
 
 def test_a_large_document_says_so_before_it_starts_and_is_edited_alike(
@@ -225,7 +261,7 @@ def rasterizer(edit: Edit, here: Path) -> None:
         differs(rasterizer="diffvg")(edit, here)
 
 
-def may_change(**flags: Any) -> Callable[[Edit, Path], None]:
+def may_change(words: str, **flags: Any) -> Callable[[Edit, Path], None]:
     """Of a drawing with a small shape, the run says what has become of it."""
 
     def case(edit: Edit, here: Path) -> None:
@@ -234,8 +270,8 @@ def may_change(**flags: Any) -> Callable[[Edit, Path], None]:
         for more in ({}, flags):
             with redirect_stdout(StringIO()) as out:
                 assert edit(svg_path=here / "small.svg", save_path=here / f"small {len(said)}", **more) == 0
-            said.append("shapes removed" in out.getvalue())
-        assert said == [False, True]
+            said.append([x for x in ("shapes removed", "paths added") if x in out.getvalue()])
+        assert said == [[], [words]]
         assert edit(save_path=here / "two", **dict.fromkeys(flags, -1)) == 2
 
     return case
@@ -278,10 +314,11 @@ CASES: dict[str, Callable[[Edit, Path], None]] = {
     "margin": differs(margin=0.3),
     "smoothness": differs(smoothness=0),
     "detail_size": differs(detail_size=3),
+    "colors_first": refused_with(colors_first="perhaps"),  # what it does: test_svg_image.py
     "coarse_steps": differs(coarse_steps=2),
     "simple": refused_with(simple="perhaps"),  # what it does: test_svg_simple_outlines.py
-    "may_remove": may_change(may_remove=True),
-    "may_add": may_change(may_add=2),
+    "may_remove": may_change("shapes removed", may_remove=True),
+    "may_add": may_change("paths added", may_add=2),
 }
 
 

@@ -157,6 +157,26 @@ def test_svgs_and_scenes_leave_their_own_files(opened: Open, tmp_path: Path) -> 
     assert [run.command for run in desk.history(visitor, "splats")] == ["splats"]
 
 
+def test_steps_of_an_image_to_follow_are_told_and_can_be_stopped(opened: Open, tmp_path: Path) -> None:
+    pytest.importorskip("resvg_py")
+    desk = opened()
+    visitor = desk.visitors.of("a" * 40)
+    (tmp_path / "d.svg").write_text(SVG)
+    desk.begin(visitor, "p", wish(upload(visitor, tmp_path / "d.svg"), "svg", settings={"redraw_steps": LONG}))
+    end = time.monotonic() + PATIENCE
+    while not (told := desk.status("p", "svg")).text.startswith("step "):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    desk.stop("p", "svg")
+    ended(desk, "p", "svg")
+    (job,) = desk.workers.jobs_of("p", "svg")
+    (run,) = desk.history(visitor, "svg")
+    assert told.text.endswith(f" of {LONG + SHORT['num_inference_steps']}")
+    assert 0 < told.fraction < 1
+    assert 0 < job.step < LONG
+    assert run.step == 0
+
+
 def test_visitors_neither_see_nor_use_what_is_anothers(opened: Open, image_file: Path) -> None:
     desk = opened()
     one, other = desk.visitors.of("a" * 40), desk.visitors.of("b" * 40)

@@ -197,6 +197,9 @@ def test_settings_are_typed_as_flags_are() -> None:
     row = row_of("image", Path("x.png"), ("a", "b"), typed, {}, Limits())
     guidance = row.args.edit.guidance
     assert (guidance.t_max, guidance.guidance_schedule, guidance.patch_size) == (0.9, "rising", (1, 2, 4))
+    steps = {"num_inference_steps": "500", "redraw_steps": "501"}
+    with pytest.raises(InputError, match="1001 steps are more than 1000"):
+        row_of("svg", Path("x.svg"), ("a", "b"), steps, {}, Limits())
     for text, words in (("t_max", "'t_max' has no value"), ("seed 1\nseed 2", "seed is there twice")):
         with pytest.raises(InputError, match=words):
             lines_of(text)

@@ -23,7 +23,10 @@ MAY_IMPORT = {  # package -> packages that it may import, itself aside
     "representations": {"cpds", "cpds.priors"},
     "nerf_plugin": {"cpds", "cpds.priors", "representations"},
 }
-SHARED = {"svg.parse": {"svg.model"}, "svg.raster": {"svg.model"}}  # all that these may take of svg itself
+SHARED = {  # all that these may take of svg itself
+    "svg.parse": {"svg.model"},
+    "svg.raster": {"svg.model", "svg.numbers"},
+}
 VENDORS = ("diffusers", "nerfstudio", "gsplat", "diffvg", "pydiffvg", "gradio", "ray")
 HOMES = {"diffusers": {"cpds/priors/source.py", "cpds/priors/memory.py"}}  # others: any one or two files
 PLUGIN = {"nerfstudio": "nerf_plugin"}  # whoever loads this package is nerfstudio itself

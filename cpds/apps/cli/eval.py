@@ -98,6 +98,11 @@ def run_eval(args: EvalArgs, command: str) -> int:
     for label in chosen:
         named = re.fullmatch(r"[\w.,=@ +-]{1,120}", label) and not label.startswith(".")
         require(bool(named), f"label {label!r} names a folder: at most 120 letters, digits, spaces and . , = @ + -")
+    settling = [label for label, setting in chosen.items() if getattr(setting, "stop_below", 0)]
+    require(
+        args.batch == 1 or not settling,
+        f"{', '.join(settling)}: stop_below is for one edit at a time: set batch to 1, not {args.batch}",
+    )
     print_loading()
 
     from tqdm import tqdm

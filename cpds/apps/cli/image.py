@@ -124,6 +124,8 @@ def check_sources(args: ImageArgs, paths: Sequence[Path], mask: "Tensor | None")
                 fitting(mask, args.mask, source.image)
         except InputError as err:
             if path == args.img_path:
+                if path.suffix.lower() in (".svg", ".svgz"):
+                    raise InputError(f"{path} is an SVG, not an image: edit it with cpds svg") from err
                 raise
             checked.skipped[path] = str(err)
             continue

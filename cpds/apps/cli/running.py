@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cpds.apps.cli.jobs import Job, Jobs
 from cpds.errors import InputError
+from cpds.presets import PRESETS
 from cpds.stored import CONFIG, PLAN, read_object
 from cpds.terminal import print_result, print_status
 
@@ -26,6 +27,7 @@ class Opened(NamedTuple):
     representation: Representation[Any]
     before: Image | None = None  # for people; none: the representation's preview
     export_every: int = 0
+    changes: Callable[[], str] = str  # what the edit has done, in words, once it has ended; "": there is no more to say
 
 
 def tell_skipped(skipped: Mapping[Path, str]) -> None:
@@ -37,9 +39,12 @@ def tell_skipped(skipped: Mapping[Path, str]) -> None:
 def run_jobs(jobs: Jobs, prior: Prior, opened: Callable[[Job], Opened], suffix: str = "") -> int:
     """All edits, one after the other; the first exit code that is not 0. `suffix` ends both prompts."""
     from cpds.guidance_scale import guidance_note
+    from cpds.unused import unused_notes
 
-    if note := guidance_note(jobs.args.edit.guidance, prior):
-        print_status(f"cpds: note: {note}")
+    edit = jobs.args.edit
+    for note in (guidance_note(edit.guidance, prior), *unused_notes(edit, PRESETS[jobs.args.preset])):
+        if note:
+            print_status(f"cpds: note: {note}")
     if not jobs.several:
         return _each(jobs, prior, opened, suffix)
     from cpds.locks import held
@@ -80,7 +85,7 @@ def run_job(jobs: Jobs, job: Job, prior: Prior, opened: Opened, suffix: str = ""
 
     args, bar = jobs.args, ProgressBar()
     try:
-        edit_in_folder(
+        state = edit_in_folder(
             opened.representation,
             prior,
             args.prompt + suffix,
@@ -95,16 +100,21 @@ def run_job(jobs: Jobs, job: Job, prior: Prior, opened: Opened, suffix: str = ""
         )
     except EditStopped as stop:
         if not stop.finished:
-            print_status(f"Stopped after step {stop.step}; go on with: {jobs.again}")
+            print_status(f"Stopped after {stop.after}; go on with: {jobs.again}")
             return stop.exit_code
         code = stop.exit_code
     except RunUnwritable as err:
         raise InputError(f"{err.why}: {err.remedy} and go on with: {jobs.again}") from err
     else:
         code = 0
+        if state.step < args.edit.num_inference_steps:
+            share = args.edit.stop_below
+            print_status(f"Settled after step {state.step} of {args.edit.num_inference_steps} (stop_below {share:g})")
     if bar.started_at is None:
         print_status(f"{job.folder} is already finished")
         return 0
     for label, file in outputs(opened.representation, job.folder).items():
         print_result(f"{label:>12}: {file}")
+    if changes := opened.changes():
+        print_result(f"{job.source.name} -> {job.target}: {changes}")
     return code

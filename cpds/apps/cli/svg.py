@@ -103,27 +103,23 @@ def run_svg(args: SvgArgs) -> int:
             tell = print_result if args.dry_run else print_status
             for line in summary.lines():
                 tell(f"{path.name}: {line}")
+            print_status(f"{path.name}: measuring a step ...")
             prompts = (args.prompt + args.scene.suffix, args.target_prompt[0] + args.scene.suffix)
             tell(f"{path.name}: {estimate(measured_steps(image_of(path), prior, prompts, args.edit))}")
     if args.dry_run:
         tell_skipped(skipped)
         return int(bool(skipped))
 
-    changed: dict[Job, SvgImage] = {}
     last = {job.source: job for job in jobs.jobs}
 
     def opened(job: Job) -> Opened:
         image = image_of(job.source)
-        if args.scene.may_remove or args.scene.may_add:
-            changed[job] = image
         if job is last[job.source]:
             del rasterizers[job.source]  # which keeps images of what is not edited
-        return Opened(image, export_every=args.svg_every)
+        return Opened(image, export_every=args.svg_every, changes=image.changes)
 
     try:
         code = run_jobs(jobs._replace(skipped=skipped), prior, opened, args.scene.suffix)
-        for job, image in changed.items():
-            print_result(f"{job.source.name} -> {job.target}: {image.changes()}")
     finally:
         tell_skipped(skipped)
     return code or int(bool(skipped))

@@ -23,16 +23,21 @@ FRAMES = 24  # of a run's trajectory
 
 
 class Progress:
-    """Tells the page how far a job is."""
+    """Tells the page how far a job is, the steps of an image that is followed among its own."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
 
     def started(self, state: "EditState") -> None:
-        self.job.step, self.job.steps = state.step, state.config.num_inference_steps
+        self.led(state)
 
     def stepped(self, state: "EditState", result: "StepResult") -> None:
-        self.job.step = state.step
+        self.led(state)
+
+    def led(self, state: "EditState") -> None:
+        both = [state] if state.lead is None else [state.lead, state]
+        self.job.step = sum(s.step for s in both)
+        self.job.steps = sum(s.config.num_inference_steps for s in both)
 
     def finished(self, state: "EditState") -> None:
         pass

@@ -18,7 +18,7 @@ class Limits:
     max_side: int = 1024
     """Shorter side while editing, in px, where a visitor asks for one."""
     max_steps: int = 1000
-    """Steps of an edit."""
+    """Steps of an edit, those of an image that it follows among them."""
     max_prompt: int = 500
     """Characters of a prompt."""
     max_variants: int = 8
@@ -56,7 +56,7 @@ class Limits:
                 len(text) <= self.max_prompt,
                 f"the {what} has {len(text)} characters, more than {self.max_prompt}: make it shorter",
             )
-        steps = args.edit.num_inference_steps
+        steps = args.edit.num_inference_steps + args.edit.redraw_steps
         require(steps <= self.max_steps, f"{steps} steps are more than {self.max_steps}: take fewer")
         require(
             (resolution or 0) <= self.max_side,
