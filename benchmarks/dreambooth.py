@@ -5,8 +5,9 @@
 
 Each icon is learned from four images on different backgrounds, under a rare word. Then, on backgrounds that none of
 these has: LPIPS of samples to the icon drawn there, by the prior as it was and by the personalized one, with and
-without the word; and an edit of the icon from one such background to another by either, with LPIPS to the icon drawn
-there. Samples of one seed begin at the same noise. Writes a sheet for each icon, and prints a table.
+without the word; an edit of the icon from one such background to another by either, with LPIPS to the icon drawn
+there; and how far samples of the class have moved, by LPIPS to those of before. Samples of one seed begin at the same
+noise. Writes a sheet for each icon, and prints a table.
 """
 
 import sys
@@ -100,7 +101,8 @@ def learn(config: Config, subject: Subject, out: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name in LEARNED:
         write_atomic(folder / f"{name}.png", png(to_pil(subject.image(name))))
-    how = {f.name: getattr(config, f.name) for f in fields(LearningConfig)}
+    unread = ("rank",) if config.full else ()
+    how = {f.name: getattr(config, f.name) for f in fields(LearningConfig) if f.name not in unread}
     settings = DreamBoothConfig(prompt=subject.prompt(config.word), class_prompt=subject.prompt(), **how)
     run = out / "run"
     return dreambooth(folder, run, settings, device="cpu", resume=(run / "dreambooth.json").exists())
@@ -143,12 +145,14 @@ def main(config: Config) -> None:
         edits = [edited(config, subject, before, ""), edited(config, subject, after, config.word)]
         wanted = subject.image(ASKED[1])
         figures = [*(distance(lpips, x, truth) for x in shown), *(distance(lpips, x, wanted) for x in edits)]
+        figures.append(distance(lpips, shown[1], shown[0]))
         rows.append(f"| {name} | {' | '.join(f'{x:.3f}' for x in figures)} | {minutes:.1f} |")
         images = torch.cat([truth, *shown, subject.image(ASKED[0]), *edits, wanted])
         write_atomic(out / "sheet.png", png(sheet(images)))
+    columns = ["icon", "samples before", "after, class", "after, with the word", "edit before", "edit after"]
+    columns += ["class, after to before", "training, min"]
     print("LPIPS to the icon drawn there; edits: from one background to another\n")
-    print("| icon | samples before | after, class | after, with the word | edit before | edit after | training, min |")
-    print("|---|---|---|---|---|---|---|\n" + "\n".join(rows))
+    print("\n".join([f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", *rows]))
 
 
 if __name__ == "__main__":

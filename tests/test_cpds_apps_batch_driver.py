@@ -79,6 +79,13 @@ def test_rows_that_fail_are_tried_once_more_alone() -> None:
     }
 
 
+def test_a_row_that_is_refused_is_not_tried_again() -> None:
+    refused = [Outcome("a", error="no", refused=True)]
+    outcomes, _, executor = done([Task([row("a")])], lambda _, method, *__: refused if method == "edit" else None)
+    assert (outcomes["a"].error, outcomes["a"].attempts) == ("no", 1)
+    assert [method for method, _ in executor.begun[0].calls] == ["load", "edit"]
+
+
 def dying(at: dict[str, int]) -> Callable[..., Any]:
     """Workers die of rows, as often as is said."""
     left = Counter(at)

@@ -136,6 +136,13 @@ FAULTS = [
     ({"method": "magic"}, "method must be one of sds, dds"),
     ({"preset": "cpds-svg"}, "preset must be one of cpds, pds"),
     ({"patch_size": [1, "x"]}, "patch_size must be a list, each item a whole number, got [1, 'x']"),
+    ({"redraw_steps": 5}, "redraw_steps is for drawings, not for images: leave it out"),
+    ({"source": "c.svg", "polish": 0.3}, "polish is for images, not for drawings: leave it out"),
+    ({"group_lrs": {"points": 1}}, "group_lrs names points, but images have latent: leave the others out"),
+    ({"source": "c.svg", "group_lrs": {"latent": 1}}, "group_lrs names latent, but drawings have points, fills"),
+    ({"method": "nomod:thing"}, "method nomod:thing cannot be imported"),
+    ({"method": "json:dumps"}, "method json:dumps is of type function: it must be of type Objective"),
+    ({"patch_selector": "json:nothing"}, "patch_selector json:nothing cannot be imported"),
     ({"stepps": 3}, "unknown column 'stepps' for images"),
     ({"style": "pixelart"}, "unknown column 'style' for images"),
     ({"prior": "x"}, "prior holds for all rows"),
@@ -159,13 +166,40 @@ def test_a_fault_is_told_with_its_line(read: Read, tmp_path: Path, own: dict[str
     assert "line 1:" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("own", "messages"),
+    [
+        ({"prompt": "", "id": "a/b", "lr": -1}, ["prompt must be", "id 'a/b' must be", "learning rate lr must be"]),
+        ({"seed": "x", "lr": -1}, ["seed must be a whole number", "learning rate lr must be > 0"]),
+        ({"source": "", "id": "a/b"}, ["source must be", "id 'a/b' must be"]),
+        ({"mask": "no.png", "polish": 2}, ["no.png does not exist", "polish must be"]),
+        ({"source": "scene.ply", "cameras": "no.json"}, ["no.json does not exist"]),  # not: it must name cameras
+    ],
+)
+def test_a_fault_hides_no_other_of_its_row(
+    read: Read, tmp_path: Path, own: dict[str, Any], messages: list[str]
+) -> None:
+    (tmp_path / "scene.ply").write_bytes(b"ply")
+    with pytest.raises(InputError) as refused:
+        read(PLAIN, {**PLAIN, **own})
+    faults = str(refused.value).partition("begun: ")[2].split("; ")
+    assert len(faults) == len(messages)
+    assert all(message in fault for fault, message in zip(faults, messages, strict=True))
+
+
 def test_every_fault_is_told_at_once_in_order(read: Read, tmp_path: Path) -> None:
     bad = {**PLAIN, "seed": "x", "lr": 0, "stepps": 1}
     with pytest.raises(InputError) as refused:
         read({**PLAIN, "id": "a"}, bad, {**PLAIN, "id": "A"}, {**PLAIN, "output": "a"}, {**PLAIN, "source": "no.png"})
     lines = [fault.split(":")[0] for fault in str(refused.value).partition("begun: ")[2].split("; ")]
-    assert lines == ["line 2", "line 2", "line 3", "line 4", "line 5"]  # lr's own check waits for what can be read
-    for words in ("stepps", "seed must be", "id 'A' is that of line 1 too", "output 'a' is that of line 1 too"):
+    assert lines == ["line 2", "line 2", "line 2", "line 3", "line 4", "line 5"]
+    for words in (
+        "stepps",
+        "lr must be > 0",
+        "seed must be",
+        "id 'A' is that of line 1 too",
+        "output 'a' is that of line 1 too",
+    ):
         assert words in str(refused.value)
 
 
@@ -206,7 +240,9 @@ def test_what_is_no_csv(tmp_path: Path, image_file: Path, content: str, message:
 
 
 def test_other_files_are_no_manifests(tmp_path: Path, image_file: Path) -> None:
-    for name, message in {"cat.png": "must be a .jsonl or a .csv", "no.csv": "does not exist"}.items():
+    (tmp_path / "folder.jsonl").mkdir()
+    messages = {"cat.png": "must be a .jsonl or a .csv", "no.csv": "does not exist", "folder.jsonl": "is a folder"}
+    for name, message in messages.items():
         with pytest.raises(InputError, match=message):
             read_manifest(tmp_path / name)
 

@@ -15,6 +15,7 @@ from cpds.apps.batch.executor import Outcome, Ready, Refused, Setup
 from cpds.apps.batch.manifest import read_manifest
 from cpds.apps.batch.worker import EditWorker
 from cpds.apps.cli.main import main
+from cpds.errors import InputError
 from cpds.priors.options import PriorOptions
 
 PROMPTS = {"prompt": "a cat", "target_prompt": "a dog"}
@@ -134,6 +135,19 @@ def test_a_row_that_fails_spoils_no_other_of_its_batch(
     assert [o.files for o in outcomes] == [plain[0].files, ()]
     assert np.abs(np.asarray(Image.open(tmp_path / "results/a.png")).astype(int)).max() > 0
     assert abs(len(good) - (tmp_path / "results/a.png").stat().st_size) < 64
+
+
+def test_an_edit_that_is_refused_is_told_from_one_that_fails(
+    do: Do, image_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for error, refused in ((InputError("not so"), True), (RuntimeError("once"), False)):
+
+        def fails(*_: Any, raised: Exception = error) -> Any:
+            raise raised
+
+        monkeypatch.setattr("cpds.apps.batch.worker.edited", fails)
+        (outcome,) = do({**PROMPTS, **SHORT, "source": "cat.png"})
+        assert outcome.refused is refused
 
 
 def test_an_edit_that_diverges_says_so(do: Do, tmp_path: Path, image_file: Path) -> None:

@@ -204,6 +204,17 @@ def test_a_folder_of_something_else_is_left_alone(run: Batch, tmp_path: Path, ed
     assert {k: v for k, v in snapshot(tmp_path / "out").items() if k != ".lock"} == before
 
 
+@pytest.mark.parametrize("name", ["results.jsonl", "results.csv", "results.html", "results/a.png"])
+def test_files_that_no_batch_has_left_are_left_alone(run: Batch, tmp_path: Path, name: str, sentence: Any) -> None:
+    file = tmp_path / "out" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("mine")
+    assert run(*ROWS) == 2
+    assert f"already holds {name.split('/')[0]}, but no config.json of a batch" in sentence()
+    assert [f for f in (tmp_path / "out").rglob("*") if f.is_file()] == [file]
+    assert file.read_text() == "mine"
+
+
 def test_another_prior_needs_another_folder(run: Batch, tmp_path: Path, capsys: Any) -> None:
     assert run(ROWS[0]) == 0
     before = snapshot(tmp_path / "out")

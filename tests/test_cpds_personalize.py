@@ -18,6 +18,7 @@ from torch import Tensor
 
 from cpds.apps.cli.main import main
 from cpds.errors import InputError
+from cpds.locks import held
 from cpds.personalize import run, training
 from cpds.personalize.config import DreamBoothConfig
 from cpds.personalize.loss import Subject, total_loss
@@ -32,6 +33,15 @@ Get = Callable[[str], Family]
 PLAIN = DreamBoothConfig(
     prompt="a qx cat", class_prompt="a cat", class_images=2, steps=3, lr=0.01, batch=2, rank=2, samples=0
 )
+
+
+def plain(**changes: Any) -> DreamBoothConfig:
+    """The plain settings with others, and without those of its own that these leave no meaning to."""
+    if changes.get("full"):
+        changes = {"rank": 4, **changes}
+    if changes.get("class_prompt", "") is None:
+        changes = {"class_images": 200, **changes}
+    return replace(PLAIN, **changes)
 
 
 def loaded(family: Family, **options: Any) -> Any:
@@ -55,8 +65,9 @@ def train(families: Get, instances: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
     def start(out: str = "out", name: str = "sd", resume: bool = False, **changes: Any) -> Path:
         options = {f.name: changes.pop(f.name) for f in fields(PriorOptions) if f.name in changes}
-        folder, config = families(name).folder, replace(PLAIN, **changes)
-        where = {"prior": str(folder), "class_folder": tmp_path / f"class-{name}", "device": "cpu"}
+        folder, config = families(name).folder, plain(**changes)
+        where: dict[str, Any] = {"prior": str(folder), "device": "cpu"}
+        where["class_folder"] = tmp_path / f"class-{name}" if config.class_prompt else None
         where["options"] = PriorOptions(**options)
         return dreambooth(instances, tmp_path / out, config, **where, resume=resume)
 
@@ -138,7 +149,7 @@ def test_batches_go_round_the_instances_and_differ_by_device() -> None:
 def test_only_the_asked_parameters_change(families: Get, name: str, text: bool, full: bool) -> None:
     prior = loaded(families(name), keep_text_encoders=True)
     before = {k: x.clone() for part in ("unet", "text_encoder", "vae") for k, x in parameters(prior, part)}
-    subject = Subject(prior, replace(PLAIN, full=full, train_text_encoder=text))
+    subject = Subject(prior, plain(full=full, train_text_encoder=text))
     optimizer = torch.optim.AdamW(subject.trained.values(), 0.1)
     shape = (2, 4, 8, 8)
     subject(randn(0, *shape), randn(1, *shape), torch.tensor([100, 500]), ["a qx cat", "a cat"]).mean().backward()
@@ -158,7 +169,7 @@ def parameters(prior: Any, part: str) -> list[tuple[str, Tensor]]:
 def test_checkpointing_computes_the_same(families: Get) -> None:
     gradients = []
     for saved in (False, True):
-        subject = Subject(loaded(families("sd")), replace(PLAIN, gradient_checkpointing=saved, full=True)).train()
+        subject = Subject(loaded(families("sd")), plain(gradient_checkpointing=saved, full=True)).train()
         subject(randn(0, 1, 4, 8, 8), randn(1, 1, 4, 8, 8), torch.tensor([100]), ["a cat"]).sum().backward()
         assert subject.net.is_gradient_checkpointing == saved
         gradients.append(next(x.grad for x in subject.trained.values()))
@@ -188,6 +199,8 @@ def test_a_lora_loads_back_as_what_was_trained(
     actual = denoised(loaded(families(name), lora=(str(result),)))
     torch.testing.assert_close(actual, expected)
     assert (actual - denoised(families(name).prior)).abs().max() > 1e-4
+    files = [result.with_name(file) for file in (LORA_NAME, "checkpoint.safetensors", "metrics.jsonl")]
+    assert len({file.stat().st_mode for file in files}) == 1
     with safe_open(result, "pt") as file:
         assert "lora_adapter_metadata" in file.metadata()
 
@@ -339,6 +352,9 @@ def test_settings_change_the_run(train: Callable[..., Path], tmp_path: Path, nam
         ({"prior_weight": -1.0}, "prior_weight must be >= 0"),
         ({"seed": -1}, "seed must be in"),
         ({"samples": -1}, "samples must be >= 0"),
+        ({"class_prompt": None, "class_images": 7}, "class_images without class_prompt would do nothing"),
+        ({"class_prompt": None, "prior_weight": 3.0}, "prior_weight without class_prompt would do nothing"),
+        ({"full": True, "rank": 16}, "rank 16 is of a LoRA, and full trains all weights"),
         ({"resolution": 33}, "resolution must be a multiple of 8 for this prior, got 33"),
         ({"name": "pixart"}, "DreamBooth is not for a PixArtSigmaPipeline"),
         ({"resume": True}, "there is no run to resume in"),
@@ -348,9 +364,12 @@ def test_settings_change_the_run(train: Callable[..., Path], tmp_path: Path, nam
         ({"lr": 1e30}, "the loss is (nan|inf) at step 2: lower lr"),
     ],
 )
-def test_what_cannot_be_trained(train: Callable[..., Path], changes: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_trained(
+    train: Callable[..., Path], tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         train(**changes)
+    assert (tmp_path / "out").exists() == ("lr" in changes and changes["lr"] > 1)  # it had begun
 
 
 def test_a_run_goes_on_as_it_began(train: Callable[..., Path], tmp_path: Path) -> None:
@@ -362,6 +381,65 @@ def test_a_run_goes_on_as_it_began(train: Callable[..., Path], tmp_path: Path) -
     (tmp_path / "out" / "checkpoint.safetensors").write_bytes(b"x")
     with pytest.raises(InputError, match="is damaged or of another run"):
         train(steps=2, resume=True)
+
+
+def test_a_finished_run_is_not_trained_again(
+    train: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says so; with fewer steps it is refused."""
+    result = train(steps=2)
+    before = snapshot(tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Training, "run", lambda *_, **__: pytest.fail("it is trained"))
+        assert train(steps=2, resume=True) == result
+        assert f"{tmp_path / 'out'} is already finished" in capsys.readouterr().err
+        with pytest.raises(InputError, match="steps was 2, is now 1: a run can be made longer, not shorter"):
+            train(steps=1, resume=True)
+    assert snapshot(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "plan.json", "checkpoint.safetensors", "metrics.jsonl", LORA_NAME, "prior", "samples"]
+)
+def test_what_is_there_already_is_left_alone(
+    train: Callable[..., Path], tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of another command or of nobody known; told before the prior is loaded."""
+    monkeypatch.setattr(run, "load_prior", lambda *_, **__: pytest.fail("the prior is loaded"))
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).mkdir() if name in ("prior", "samples") else (out / name).write_text("mine")
+    with pytest.raises(InputError, match=f"already holds {re.escape(name)}"):
+        train(steps=1)
+    assert [file.name for file in out.iterdir()] == [name]
+    assert not (out / name).is_file() or (out / name).read_text() == "mine"
+
+
+def test_two_processes_do_not_train_in_one_folder(train: Callable[..., Path], tmp_path: Path) -> None:
+    with held(tmp_path / "out"), pytest.raises(InputError, match="another process is at work in"):
+        train(steps=1)
+
+
+@pytest.mark.parametrize("damaged", ["instances/1.png", "class-sd/000001.png"])
+def test_a_damaged_image_is_told_before_anything_is_written(
+    train: Callable[..., Path], tmp_path: Path, damaged: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "class-sd").mkdir()
+    whole = (tmp_path / "instances/1.png").read_bytes()
+    (tmp_path / damaged).write_bytes(whole[:60])
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "load_prior", lambda *_, **__: pytest.fail("the prior is loaded"))
+        with pytest.raises(InputError, match=Path(damaged).name):
+            train(steps=1)
+    assert not (tmp_path / "out").exists()
+    (tmp_path / damaged).write_bytes(whole)
+    assert train(steps=1).is_file()
+
+
+def test_a_folder_of_class_images_needs_a_class_prompt(families: Get, instances: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="class_folder without class_prompt would do nothing"):
+        dreambooth(instances, tmp_path / "out", plain(class_prompt=None), class_folder=tmp_path, device="cpu")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command(families: Get, instances: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

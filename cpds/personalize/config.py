@@ -1,7 +1,7 @@
 """Settings of DreamBooth. No torch here: the command line reads these to answer --help at once."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from cpds.config import require, require_choices
@@ -14,15 +14,15 @@ class LearningConfig:
     """How a subject is learned. Steps and class images are PDS's (Koo 2024)."""
 
     class_images: int = 200
-    """Images of the class prompt; made once, and kept."""
+    """Images of the class prompt, without which there are none; made once, and kept."""
     prior_weight: float = 1.0
-    """Weight of the class images' loss."""
+    """Weight of the class images' loss, where there is a class prompt."""
     full: bool = False
     """Train all weights of the denoising network, instead of a LoRA: the result is a whole prior."""
     train_text_encoder: bool = False
     """Train the text encoder(s) too, in the same manner (Stable Diffusion 1.x, 2.x and XL)."""
     rank: int = 4
-    """Rank of the LoRA."""
+    """Rank of the LoRA; not with full."""
     steps: int = 800
     """Optimizer steps."""
     lr: float | None = None
@@ -81,3 +81,17 @@ class DreamBoothConfig(LearningConfig):
         super().__post_init__()
         require(bool(self.prompt.strip()), "the prompt is empty: say in words what the instance images show")
         require(self.class_prompt is None or bool(self.class_prompt.strip()), "class_prompt is empty: leave it out")
+        self._require_used()
+
+    def _require_used(self) -> None:
+        """InputError for a setting that, beside the others, nothing reads."""
+        plain = {f.name: f.default for f in fields(self)}
+        other = [name for name in ("class_images", "prior_weight") if getattr(self, name) != plain[name]]
+        require(
+            self.class_prompt is not None or not other,
+            f"{' and '.join(other)} without class_prompt would do nothing: give a class_prompt, or leave it out",
+        )
+        require(
+            not self.full or self.rank == plain["rank"],
+            f"rank {self.rank} is of a LoRA, and full trains all weights: leave out one of both",
+        )

@@ -17,20 +17,24 @@ from cpds.types import Latents, Timesteps
 NETWORK_TARGETS, TEXT_TARGETS = ("to_q", "to_k", "to_v", "to_out.0"), ("q_proj", "k_proj", "v_proj", "out_proj")
 
 
+def require_trainable(prior: DiffusersPrior, config: DreamBoothConfig) -> None:
+    """InputError for a family that is not trained here, or whose text encoders are not."""
+    kind = type(prior.pipeline).__name__
+    if not hasattr(prior.pipeline, "save_lora_weights"):
+        raise InputError(f"DreamBooth is not for a {kind}, which takes no LoRA: take a prior of another family")
+    if config.train_text_encoder and prior.network != "unet":
+        raise InputError(f"train_text_encoder is for Stable Diffusion 1.x, 2.x and XL, not for a {kind}")
+
+
 class Subject(nn.Module):
     """The trained networks of a prior, and the error of their predictions: what a copy of runs on every device."""
 
     def __init__(self, prior: DiffusersPrior, config: DreamBoothConfig) -> None:
-        """Makes LoRA layers, seeded, or all weights trainable. InputError for a family that is not trained here."""
+        """Makes LoRA layers, seeded, or all weights trainable, of a prior for which `require_trainable` holds."""
         super().__init__()
         self.prior, self.config, self.net = prior, config, prior.net
         pipeline = prior.pipeline
-        kind = type(pipeline).__name__
-        if not hasattr(pipeline, "save_lora_weights"):
-            raise InputError(f"DreamBooth is not for a {kind}, which takes no LoRA: take a prior of another family")
         text = [name for name in pipeline.components if name.startswith("text_encoder")]
-        if config.train_text_encoder and prior.network != "unet":
-            raise InputError(f"train_text_encoder is for Stable Diffusion 1.x, 2.x and XL, not for a {kind}")
         self.text = nn.ModuleDict({name: getattr(pipeline, name) for name in text if config.train_text_encoder})
         with torch.random.fork_rng(devices=[]):  # peft draws from torch's own generator
             torch.manual_seed(config.seed)

@@ -31,7 +31,15 @@ def save_checkpoint(file: Path, subject: Subject, optimizer: Optimizer, scaler: 
     part = file.with_name(file.name + ".part")
     whole: Mapping[str, Tensor] = {name: x.cpu().contiguous() for name, x in tensors.items()}
     save_file(dict(whole), part, {"step": str(step)})
+    make_readable(part)
     os.replace(part, file)
+
+
+def make_readable(file: Path) -> None:
+    """Give a file of safetensors, which writes for its user alone, the mode that other files get."""
+    mask = os.umask(0)
+    os.umask(mask)
+    file.chmod(0o666 & ~mask)
 
 
 def load_checkpoint(file: Path, subject: Subject, optimizer: Optimizer, scaler: GradScaler) -> int:
@@ -61,6 +69,8 @@ def save_result(out: Path, subject: Subject) -> None:
     shutil.rmtree(part, ignore_errors=True)
     if subject.config.full:
         subject.prior.with_text_encoders().save_pretrained(part)
+        for file in part.rglob("*.safetensors"):
+            make_readable(file)
         shutil.rmtree(out / PRIOR, ignore_errors=True)
         part.rename(out / PRIOR)
         return
@@ -71,5 +81,6 @@ def save_result(out: Path, subject: Subject) -> None:
         layers[f"{name}_lora_layers"] = get_peft_model_state_dict(module)
         layers[f"{name}_lora_adapter_metadata"] = module.peft_config["default"].to_dict()
     type(pipeline).save_lora_weights(part, **layers)
+    make_readable(part / LORA)
     os.replace(part / LORA, out / LORA)
     part.rmdir()

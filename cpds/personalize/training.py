@@ -3,7 +3,6 @@
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -16,7 +15,7 @@ from cpds.images import png
 from cpds.personalize.config import DreamBoothConfig
 from cpds.personalize.loss import Subject, total_loss
 from cpds.personalize.pictures import noise_like, sampled, sheet
-from cpds.personalize.result import CHECKPOINT, LORA, PRIOR, load_checkpoint, save_checkpoint, save_result
+from cpds.personalize.result import CHECKPOINT, load_checkpoint, save_checkpoint, save_result
 from cpds.priors.diffusers_prior import DiffusersPrior
 from cpds.runs import RunFolder
 from cpds.schedule import NoiseSchedule
@@ -69,8 +68,8 @@ class Training:
         self.optimizer = torch.optim.AdamW(self.parameters, self.config.learning_rate, weight_decay=0.01)
         self.scaler = torch.amp.GradScaler(prior.device.type, enabled=self.config.mixed_precision == "fp16")
 
-    def run(self, *, resume: bool = False) -> Path:
-        """Train to the last step and write the result, whose path is returned."""
+    def run(self, *, resume: bool = False) -> None:
+        """Train to the last step and write the result."""
         file, first = self.folder.path / CHECKPOINT, 0
         if resume and file.is_file():
             first = load_checkpoint(file, self.subject, self.optimizer, self.scaler)
@@ -92,7 +91,6 @@ class Training:
         if main:
             save_result(self.folder.path, self.subject)
         self.accelerator.wait_for_everyone()
-        return self.folder.path / (PRIOR if self.config.full else LORA)
 
     def autocast(self) -> torch.autocast:
         """Computation in `config.mixed_precision`."""

@@ -88,7 +88,8 @@ class _Crew(Generic[W]):
 def work(tasks: Iterable[Task], executor: Executor[W]) -> Generator[Ready | Outcome, None, None]:
     """Do all tasks: each worker's Ready, and of each row the one outcome that counts.
 
-    A row that fails, or whose worker dies, is tried once more, by itself. Raises InputError where no worker can begin.
+    A row that fails, or whose worker dies, is tried once more, by itself, unless it was refused. Raises InputError
+    where no worker can begin.
     """
     crew = _Crew(executor, deque(tasks))
     try:
@@ -118,7 +119,7 @@ def _ended(queue: deque[Task], task: Task, answer: list[Outcome] | Lost) -> Iter
     lost = answer.reason if isinstance(answer, Lost) else ""
     outcomes = [Outcome(row.id, error=lost) for row in task.rows] if isinstance(answer, Lost) else answer
     for row, outcome in zip(task.rows, outcomes, strict=True):
-        if outcome.error is not None and task.attempt < ATTEMPTS:
+        if outcome.error is not None and not outcome.refused and task.attempt < ATTEMPTS:
             queue.append(Task([row], task.attempt + 1))
         else:
             yield replace(outcome, attempts=task.attempt)

@@ -48,6 +48,7 @@ class Outcome:
     seconds: float = 0.0  # rows that are edited at once share the time
     notes: tuple[str, ...] = ()  # what a user should know, such as what of its source the result has not
     error: str | None = None
+    refused: bool = False  # for what it asks for: another try would end alike
     attempts: int = 1
 
 

@@ -22,6 +22,8 @@ def read_manifest(path: Path) -> list[Row]:
     read = {".csv": csv_records, ".jsonl": json_records}.get(path.suffix.lower())
     if read is None:
         raise InputError(f"manifest {path} must be a .jsonl or a .csv file")
+    if os.path.isdir(path):
+        raise InputError(f"manifest {path} is a folder: name the file")
     if not os.path.isfile(path):
         raise InputError(f"manifest {path} does not exist: check the path")
     try:

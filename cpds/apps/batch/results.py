@@ -23,14 +23,18 @@ COLUMNS = ("id", "state", "source", "prompt", "target_prompt", "result", "second
 class Results:
     """The output folder of a batch whose rows are these. A row is done while it is what it was and its files are there.
 
-    Raises InputError for a folder of another command.
+    Raises InputError for a folder of another command, or with files in the way that no batch has left.
     """
 
     def __init__(self, out: Path, rows: Sequence[Row]) -> None:
         self.out, self.rows = out, {row.id: row for row in rows}
-        self._config = read_object(out / CONFIG) if os.path.lexists(out / CONFIG) else {}
-        if self._config and self._config.get("command") != "batch":
+        ours = os.path.lexists(out / CONFIG)
+        self._config = read_object(out / CONFIG) if ours else {}
+        if ours and self._config.get("command") != "batch":
             raise InputError(f"{out} already holds {CONFIG} of another command: choose another folder")
+        for name in () if ours else (LINES, TABLE, SHEET, FOLDER):
+            if os.path.lexists(out / name):
+                raise InputError(f"{out} already holds {name}, but no {CONFIG} of a batch: choose another folder")
         found = read_lines(out / LINES)
         self.records = {name: record for name, record in found.items() if self._is_done(record)}
 

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,10 +15,9 @@ from cpds.apps.batch.columns import (
     Column,
     columns,
     command_of,
-    overridden,
     value_of,
 )
-from cpds.apps.cli.presets import Beginning, chosen_preset, first_edit
+from cpds.apps.batch.settings import arguments
 from cpds.config import require
 from cpds.errors import InputError
 
@@ -52,29 +51,33 @@ def read_row(record: Mapping[str, Any], line: int, number: int, folder: Path, fa
     """The row of a record whose relative paths are to `folder`; what is wrong with it goes to `faults`."""
     named = {name: record[name] for name in OWN if name in record}
     found = len(faults)
+
+    def tried(make: Callable[..., Any], *given: Any) -> Any:
+        """What `make` gives, or None where that is a fault."""
+        try:
+            return make(*given)
+        except InputError as err:
+            faults.append(f"line {line}: {err}")
+            return None
+
     for name in NEEDED:
         if not (isinstance(named.get(name), str) and named[name].strip()):
             faults.append(f"line {line}: {name} must be a text that is not empty")
-    if len(faults) > found:
-        return None
+            named[name] = "" if name == "source" else "-"  # for the rest to be checked
+    key = named.get("id", number)
+    name = tried(identity, str(key) if type(key) is int else key)
+    if not named["source"]:
+        return None  # what it is decides what the rest means
     command = command_of(named["source"])
     values = {}
-    for name in (name for name in record if name not in named):
-        try:
-            column = known(name, command)
-            values[column.path] = located(value_of(column.kind, record[name], name), name, folder)
-        except InputError as err:
-            faults.append(f"line {line}: {err}")
-    try:
-        key = named.get("id", number)
-        name = identity(str(key) if type(key) is int else key)
-        source = located(Path(named["source"]), "source", folder)
-        place = output(named.get("output", name), command)
-        if len(faults) == found:
-            return Row(line, name, command, arguments(command, source, named, values), place)
-    except InputError as err:
-        faults.append(f"line {line}: {err}")
-    return None
+    for column in (column for column in record if column not in named):
+        if read := tried(setting, column, record[column], command):
+            path, value = read
+            values[path] = tried(located, value, column, folder) or value
+    source = tried(located, Path(named["source"]), "source", folder)
+    place = tried(output, named.get("output", name or "-"), command)
+    args = tried(arguments, command, source or Path(named["source"]), named, values)
+    return Row(line, name, command, args, place) if len(faults) == found else None
 
 
 def known(name: str, command: str) -> Column:
@@ -86,24 +89,15 @@ def known(name: str, command: str) -> Column:
     return columns(command)[name]
 
 
+def setting(name: str, value: Any, command: str) -> tuple[tuple[str, ...], Any]:
+    """Where a column stands among a command's arguments, and its value there. InputError for what is neither."""
+    path, kind = known(name, command)
+    return path, value_of(kind, value, name)
+
+
 def is_column(name: str) -> bool:
     """Whether rows of any kind have it."""
     return name in OWN or any(name in columns(command) for command in COMMANDS)
-
-
-def arguments(command: str, source: Path, named: Mapping[str, Any], values: Mapping[tuple[str, ...], Any]) -> Any:
-    """The command's arguments. InputError for settings that cannot be."""
-    kind, origin, what = COMMANDS[command]
-    method = values.get(("edit", "guidance", "method"), Beginning.method)
-    preset = chosen_preset(command, Beginning(values.get(("preset",)), method))
-    needed = {origin: source, "prompt": named["prompt"], "target_prompt": (named["target_prompt"],)}
-    top = {path[0]: value for path, value in values.items() if len(path) == 1} | {"preset": preset}
-    if command == "splats":
-        require("cameras" in top, "cameras must name the scene's cameras: see cpds splats --help")
-    args = kind(**needed, **top, edit=first_edit(command, preset))
-    args = overridden(args, {path: value for path, value in values.items() if len(path) > 1})
-    args.check(what)
-    return args
 
 
 def located(value: Any, name: str, folder: Path) -> Any:

@@ -57,7 +57,7 @@ class PriorWorker(ABC, Generic[S]):
             if len(rows) > 1:
                 return [outcome for row in rows for outcome in self.edit([row])]
             seconds = round(time.perf_counter() - began, 3)
-            return [Outcome(rows[0].id, seconds=seconds, error=reason(err))]
+            return [Outcome(rows[0].id, seconds=seconds, error=reason(err), refused=isinstance(err, InputError))]
 
 
 class EditWorker(PriorWorker[Setup]):
