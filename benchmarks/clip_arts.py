@@ -80,8 +80,10 @@ class Config:
     """The package's folder svg."""
     out: Path = Path("runs/clip_arts")
     """Folder for SVGs, sheet and results."""
+    skip: int = 0
+    """Leave out the first of them."""
     limit: int | None = None
-    """Only the first of them."""
+    """At most so many of the rest."""
     steps: int | None = None
     """Optimization steps. Default: the preset's."""
     self_steps: int = 20
@@ -92,6 +94,7 @@ class Config:
 
     def __post_init__(self) -> None:
         require(self.folder.is_dir(), f"there is no folder {self.folder}: install or unpack openclipart-svg")
+        require(0 <= self.skip < len(CLIP_ARTS), f"skip must be in 0 ... {len(CLIP_ARTS) - 1}, got {self.skip}")
         require(self.limit is None or self.limit >= 1, f"limit must be >= 1, got {self.limit}")
         for name in ("steps", "self_steps"):
             value = getattr(self, name)
@@ -139,7 +142,7 @@ def main(config: Config) -> None:
     wanted = config.lpips_weights or os.environ.get("CPDS_ALEXNET")
     prior, metrics = load_prior(device="cpu"), Metrics(lpips=Lpips.load(config.lpips_weights) if wanted else None)
     rows, strips = [], []
-    for job in CLIP_ARTS[: config.limit]:
+    for job in CLIP_ARTS[config.skip :][: config.limit]:
         found, images = row(job, config, prior, metrics)
         if not rows:
             print("| " + " | ".join(found) + " |\n" + "|---" * len(found) + "|")

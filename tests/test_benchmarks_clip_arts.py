@@ -45,3 +45,5 @@ def test_bad_settings(tmp_path: Path) -> None:
         Config(tmp_path / "none")
     with pytest.raises(InputError, match="self_steps must be >= 1, got 0"):
         Config(tmp_path, self_steps=0)
+    with pytest.raises(InputError, match=r"skip must be in 0 \.\.\. 19, got 20"):
+        Config(tmp_path, skip=20)
