@@ -4,6 +4,7 @@
     python -m benchmarks.step_cost 100M
     python -m benchmarks.step_cost embedded --targets 4                   # four edits of one source at once
     python -m benchmarks.step_cost SD1.5 --dtype bf16 --rounds 1          # minutes on a CPU; SDXL and SD3.5-medium too
+    python -m benchmarks.step_cost SDXL --dtype bf16 --rounds 1 --side 32 # of smaller latents, which need less memory
 
 The plain step is what the published code of CDS and CPDS computes: the pair's four samples without gradient, then the
 edited latents once more, with and without the prompt, with gradient through both and to the network's weights, and
@@ -56,6 +57,8 @@ class Config:
     """Precision of the prior."""
     targets: int = 1
     """Edits of one source at once; the plain step does one at a time."""
+    side: int | None = None
+    """Height and width of the latents. Default: the size's own."""
     rounds: int = 5
     """Pairs of steps that are timed; of several, after one that is not."""
     device: str = "cpu"
@@ -65,6 +68,7 @@ class Config:
 
     def __post_init__(self) -> None:
         require(1 <= self.targets <= len(TARGETS), f"targets must be in 1 ... {len(TARGETS)}, got {self.targets}")
+        require(self.side is None or self.side in range(8, 257, 8), f"side must be 8, 16 ... 256, got {self.side}")
         require(self.rounds >= 1, f"rounds must be >= 1, got {self.rounds}")
 
 
@@ -80,7 +84,7 @@ class Steps:
             size = smaller.get(config.size) or SIZES[config.size]  # pyright: ignore[reportArgumentType]
             prior = prior_of(size, config.size in smaller, device, DTYPES[config.dtype], PLAIN)
         self.prior, self.edits = prior, config.targets
-        side, channels = prior.net.config.sample_size, prior.net.config.in_channels
+        side, channels = config.side or prior.net.config.sample_size, prior.net.config.in_channels
         z, drift = torch.randn(2, 1, channels, side, side, generator=torch.Generator().manual_seed(0)).to(device)
         self.source, self.target = (x.repeat(self.edits, 1, 1, 1) for x in (z, z + 0.3 * drift))
         alone, together = (TARGETS[:n] for n in (1, self.edits))
@@ -116,7 +120,7 @@ def timed(steps: Steps, which: Which, step: int) -> tuple[float, Latents]:
 
 def alone(config: Config, which: Which) -> dict[str, float]:
     """Samples and memory of a step, of a process of its own."""
-    flags = [f"--{name}={getattr(config, name)}" for name in ("dtype", "targets", "device")]
+    flags = [f"--{name}={getattr(config, name)}" for name in ("dtype", "targets", "side", "device")]
     command = [sys.executable, "-m", "benchmarks.step_cost", config.size, f"--only={which}", *flags]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 

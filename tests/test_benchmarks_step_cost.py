@@ -31,6 +31,11 @@ def test_both_steps_have_one_gradient(family: str, targets: int) -> None:
     assert not torch.equal(steps.plain(3), expected)  # each step has draws of its own
 
 
+def test_latents_of_a_side(family: str) -> None:
+    steps = Steps(replace(TOY, side=16))
+    assert steps.ours(0).shape[2:] == steps.plain(0).shape[2:] == (16, 16)
+
+
 def test_the_plain_step_leaves_the_prior_as_it_was() -> None:
     steps = Steps(TOY)
     before, processors = steps.ours(0), {k: type(x) for k, x in steps.prior.net.attn_processors.items()}
@@ -75,13 +80,13 @@ def test_alone_is_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
         return type("Done", (), {"stdout": 'cpds: loading\n{"samples": 6, "gib": 1}\n'})
 
     monkeypatch.setattr(step_cost.subprocess, "run", run)
-    assert step_cost.alone(replace(TOY, dtype="bf16"), "plain") == json.loads('{"samples": 6, "gib": 1}')
+    assert step_cost.alone(replace(TOY, dtype="bf16", side=16), "plain") == json.loads('{"samples": 6, "gib": 1}')
     assert calls[0][1:] == [
-        *("-m", "benchmarks.step_cost", "toy", "--only=plain", "--dtype=bf16", "--targets=1", "--device=cpu")
+        *("-m", "benchmarks.step_cost", "toy", "--only=plain", "--dtype=bf16", "--targets=1", "--side=16", "--device=cpu")
     ]
 
 
-@pytest.mark.parametrize("settings", [{"targets": 0}, {"targets": 7}, {"rounds": 0}])
+@pytest.mark.parametrize("settings", [{"targets": 0}, {"targets": 7}, {"rounds": 0}, {"side": 12}, {"side": 0}])
 def test_settings_that_mean_nothing(settings: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(settings))):
         replace(TOY, **settings)
