@@ -66,6 +66,7 @@ class NoiseLevels:
         shared = {
             "time": float(pair.t[0]) / len(self.schedule),
             "spacing": self._spacing(step),
+            "share": 1 / self.steps,
             "coupling": objective.coupling_at(step / self.steps),
             "changes": changes(relevance).to(pair.target) if relevance is not None and config.localize else 1.0,
             "options": {**objective.options, **config.method_options},

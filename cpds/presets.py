@@ -118,7 +118,12 @@ FLOWEDIT = replace(
     num_inference_steps=28,
 )
 DVRF = replace(FLOWEDIT, guidance=replace(FLOWEDIT.guidance, method="dvrf"))
-FLOWALIGN = replace(FLOWEDIT, guidance=replace(FLOWEDIT.guidance, method="flowalign", default_guidance=(5.5, None)))
+FLOWALIGN = replace(
+    FLOWEDIT,
+    guidance=replace(
+        FLOWEDIT.guidance, method="flowalign", default_guidance=(5.5, None), method_options={"zeta": 0.28}
+    ),
+)
 CHORDEDIT = EditConfig(GuidanceConfig("chordedit", t_min=0.9, t_max=0.9, timesteps="descending"), 1, "sgd", lr=1.0)
 
 METHODS = {

@@ -77,6 +77,21 @@ def test_transport_carries_a_point_to_where_the_prior_knows_it(
     torch.testing.assert_close(found, NULL + TARGET - SOURCE, rtol=1e-4, atol=2e-4)
 
 
+class Drift(Points):
+    """Of a flow: every prompt has one velocity everywhere."""
+
+    def denoise(self, x_t: Tensor, t: Tensor, conditioning: Conditioning, *, tap: int = 0) -> Prediction:
+        eps = super().denoise(x_t, t, conditioning).eps  # of the clean latent c: (x - alpha c) / sigma
+        sigma = self.schedule.at(t)[1].to(x_t).view(-1, 1, 1, 1)
+        return Prediction(x_t + x_t - sigma * eps)  # x + alpha c
+
+
+def test_flowalign_goes_as_far_in_more_steps() -> None:
+    short, long = (edited(Drift(SCHEDULES[1]), config("flowalign", n), source=NULL) - NULL for n in (40, 400))
+    assert float(short.norm()) > 0.5 * float((TARGET - SOURCE).norm())
+    torch.testing.assert_close(long, short, rtol=0.02, atol=0.02)
+
+
 def test_flowedit_with_guidance_goes_past_it() -> None:
     settings = {"guidance_scale": 5.5, "source_guidance_scale": 1.5}
     found = edited(Points(), config("flowedit", **settings))

@@ -299,13 +299,14 @@ def test_dvrf_adds_what_the_coupling_leaves_of_the_difference(eta: float) -> Non
         torch.testing.assert_close(direction("dvrf", coupling=eta), direction("flowedit", coupling=eta))
 
 
-@pytest.mark.parametrize("zeta", [0.0, 0.01, 2.0])
+@pytest.mark.parametrize("zeta", [0.0, 0.33, 2.0])
 def test_flowalign_closed_form(zeta: float) -> None:
     x_t = noised(1.0)
     v_tgt, clean_tgt = as_flow(x_t["target"], guided("target", instead_of="source"))
     v_src, clean_src = as_flow(x_t["source"], EPS[Branch("source", "source")])
-    expected = 0.05 * (v_tgt - v_src) + zeta * (clean_tgt - clean_src)
-    torch.testing.assert_close(direction("flowalign", coupling=1.0, options={"zeta": zeta}), expected)
+    expected = 0.05 * (v_tgt - v_src) + zeta / 33 * (clean_tgt - clean_src)
+    found = direction("flowalign", coupling=1.0, share=1 / 33, options={"zeta": zeta})
+    torch.testing.assert_close(found, expected)
 
 
 def test_chordedit_weighs_two_residuals_by_fractions_of_the_schedule() -> None:

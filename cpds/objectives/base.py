@@ -70,6 +70,7 @@ class Weights:
     posterior: tuple[PerSample, PerSample] | None = None
     time: float = 0.0  # of the step, a fraction of the schedule's length
     spacing: float = 0.0  # how far the flow time falls until the next step
+    share: float = 1.0  # of the edit's steps that this one is
     coupling: float = 0.0  # at this step
     changes: Relevance | float = 1.0  # 1 where the edit belongs, 0 where not; 1.0 everywhere unless it is localized
     options: Mapping[str, float] = field(default_factory=dict)

@@ -25,14 +25,15 @@ def dvrf(pair: EditPair, predictions: Predictions, weights: Weights) -> Latents:
 
 
 def flowalign(pair: EditPair, predictions: Predictions, weights: Weights) -> Latents:
-    """(s - s_next) (v_T - v_S) + zeta (z0_T - z0_S)  (FlowAlign, Kim 2025).
+    """(s - s_next) (v_T - v_S) + zeta / K (z0_T - z0_S), of K steps  (FlowAlign, Kim 2025: zeta / K 0.01, K 33).
 
-    v_T is guided from the source's prompt to the target's, v_S is the source's, and z0 is what they say is clean.
+    v_T is guided from the source's prompt to the target's, v_S is the source's, and z0 is what they say is clean. Of
+    v_T - v_S the second term takes s zeta / K back: were that 0.01 in every step of a long edit, none is left.
     """
     edited, source = predictions.guided("target", instead_of="source"), predictions["source", "source"]
     velocity = predictions.velocity("target", edited) - predictions.velocity("source", source)
     clean = predictions.clean("target", edited) - predictions.clean("source", source)
-    return weights.spacing * velocity + weights.options["zeta"] * clean
+    return weights.spacing * velocity + weights.share * weights.options["zeta"] * clean
 
 
 def chordedit(pair: EditPair, predictions: Predictions, weights: Weights) -> Latents:
@@ -65,7 +66,7 @@ TRANSPORT = {
         flowalign,
         (("source", "source"), ("target", "source"), ("target", "target")),
         coupling=1.0,
-        options={"zeta": 0.01},
+        options={"zeta": 0.33},
         clean=True,
     ),
     "chordedit": Objective(chordedit, TWICE, offsets=(0.0, -CHORD), clean=True),
