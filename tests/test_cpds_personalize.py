@@ -308,7 +308,20 @@ def test_stopped_between_steps(
 
     config = plain(**changes)
     words = ["dreambooth", "--instances", str(instances), "--save_path", str(tmp_path / "parts"), "--device", "cpu"]
-    words += ["--prompt", config.prompt, "--steps", "4", "--lr", "0.01", "--batch", "2", "--rank", "2", "--samples", "0"]
+    words += [
+        "--prompt",
+        config.prompt,
+        "--steps",
+        "4",
+        "--lr",
+        "0.01",
+        "--batch",
+        "2",
+        "--rank",
+        "2",
+        "--samples",
+        "0",
+    ]
     words += ["--prior", str(families("sd").folder)]
     before = signal.getsignal(sent)
     with monkeypatch.context() as patch:
