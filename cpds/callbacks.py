@@ -176,6 +176,10 @@ class StopBetweenSteps:
         return 128 + self.asked if self.asked else 0
 
     def started(self, state: EditState) -> None:
+        self.attend()
+
+    def attend(self) -> None:
+        """Hear of signals from now on, until `restore`."""
         if threading.current_thread() is threading.main_thread():
             self.before = {which: signal.signal(which, self._ask) for which in self.SIGNALS}
 

@@ -235,6 +235,18 @@ def test_a_sweep_is_the_single_commands(typed: Callable[..., list[str]], tmp_pat
     assert [file.stat().st_mtime_ns for file in results] == times
 
 
+def test_settings_without_effect_are_named_once(typed: Callable[..., list[str]], capsys: Any) -> None:
+    """Whether swept or given, and only for those settings that do not read them."""
+    words = [*typed(lr=None, n_patches=3, limit=1), "--sweep", "preset=pds,dds,cpds", "w_cut=0.5,0"]
+    assert main(words) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cpds: note: ")]
+    assert sorted(line.removeprefix("cpds: note: ") for line in told if "no effect" in line) == [
+        "n_patches has no effect here: w_cut is 0",
+        "w_cut, n_patches have no effect here: method dds has no contrastive loss",
+        "w_cut, n_patches have no effect here: method pds has no contrastive loss",
+    ]
+
+
 def test_flags_hold_for_every_preset_of_a_sweep(typed: Callable[..., list[str]], tmp_path: Path) -> None:
     """Those too that are what the default preset has: guidance 5 is cpds's own, and not pds-paper's."""
     argv = typed(lr=None, n_patches=None, guidance_scale=5, limit=1)

@@ -265,6 +265,28 @@ def test_an_edit_that_fails_says_why_and_leaves_no_run(opened: Open, image_file:
     assert not any(visitor.inputs.iterdir())
 
 
+def test_a_failure_tells_no_folder_of_this_machine(opened: Open, tmp_path: Path) -> None:
+    desk = opened()
+    visitor = desk.visitors.of("a" * 40)
+    write_scene(tmp_path / "scene.ply")
+    (tmp_path / "none.json").write_text('{"frames": []}')
+    source = upload(visitor, tmp_path / "scene.ply")
+    with pytest.raises(InputError, match="the scene has no cameras: upload their file"):
+        desk.begin(visitor, "p", wish(source, "splats", files={"cameras": None}))
+    desk.begin(visitor, "p", wish(source, "splats", files={"cameras": upload(visitor, tmp_path / "none.json")}))
+    status = ended(desk, "p", "splats")
+    assert status.trouble == "cameras.json lists no frames: give a transforms.json with at least one camera"
+    place = visitor.place("a b.ply")
+    assert visitor.without_places(f"{place} and {place.parent}/c lack x") == f"{place.name} and c lack x"
+
+
+def test_settings_without_effect_are_told_when_it_ends(opened: Open, image_file: Path) -> None:
+    desk = opened()
+    visitor = desk.visitors.of("a" * 40)
+    desk.begin(visitor, "p", wish(upload(visitor, image_file), settings={"preset": "dds", "n_patches": 9}))
+    assert ended(desk, "p").text == "done; n_patches has no effect here: method dds has no contrastive loss"
+
+
 def test_old_runs_and_uploads_are_removed(tmp_path: Path) -> None:
     visitors = Visitors(tmp_path, keep_hours=1e-9)
     visitor = visitors.of("a" * 40)

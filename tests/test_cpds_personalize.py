@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -282,6 +283,56 @@ def test_killed_after_a_checkpoint(train: Callable[..., Path], tmp_path: Path, m
             train("killed", **changes)
     train("killed", **changes, resume=True)
     assert contents(tmp_path / "whole") == contents(tmp_path / "killed")
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_between_steps(
+    train: Callable[..., Path],
+    families: Get,
+    instances: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    sent: int,
+    code: int,
+) -> None:
+    """A step that runs is finished and kept; the same command with --resume goes on from there."""
+    changes: dict[str, Any] = {"steps": 4, "class_prompt": None}
+    whole = load_file(train("whole", **changes))
+    step = training.Training.step
+
+    def signaled(self: Any, number: int, *rest: Any) -> float:
+        if number == 2:
+            signal.raise_signal(sent)
+        return step(self, number, *rest)
+
+    config = plain(**changes)
+    words = ["dreambooth", "--instances", str(instances), "--save_path", str(tmp_path / "parts"), "--device", "cpu"]
+    words += [
+        "--prompt",
+        config.prompt,
+        "--steps",
+        "4",
+        "--lr",
+        "0.01",
+        "--batch",
+        "2",
+        "--rank",
+        "2",
+        "--samples",
+        "0",
+    ]
+    words += ["--prior", str(families("sd").folder)]
+    before = signal.getsignal(sent)
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Training, "step", signaled)
+        assert main(words) == code
+    assert signal.getsignal(sent) is before
+    assert "Stopped after step 2; the same command with --resume goes on where" in capsys.readouterr().err
+    assert main([*words, "--resume"]) == 0
+    parts = load_file(tmp_path / "parts" / LORA_NAME)
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
 def test_class_images_are_made_once(train: Callable[..., Path], tmp_path: Path) -> None:

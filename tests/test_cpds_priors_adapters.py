@@ -193,6 +193,13 @@ def test_what_cannot_be_loaded(
     for name in ("a", "b"):
         save_file({"w": randn(0, 2)}, two / f"{name}.safetensors")
     pickled.write_bytes(b"")
+    begun, full = tmp_path / "begun", tmp_path / "full"  # runs of cpds dreambooth
+    for run in (begun, full):
+        run.mkdir()
+        (run / "dreambooth.json").touch()
+        save_file({"param.lora": randn(0, 2)}, run / "checkpoint.safetensors")
+    (full / "prior").mkdir()
+    (full / "prior/model_index.json").touch()
     wide = tmp_path / "wide.safetensors"
     save_file({"<w>": randn(0, 1, 99)}, wide)
     cases: list[tuple[str, dict[str, Any], str]] = [
@@ -206,6 +213,8 @@ def test_what_cannot_be_loaded(
         ("sd", {"lora": ("nothing.safetensors",)}, "nothing.safetensors does not exist"),
         ("sd", {"lora": ("no/where",)}, "lora no/where is no local folder and not in the Hugging Face cache"),
         ("sd", {"lora": (str(two),)}, "holds no pytorch_lora_weights.safetensors but a.safetensors, b.safetensors"),
+        ("sd", {"lora": (str(begun),)}, "is a run of cpds dreambooth that has no .*: finish it with --resume"),
+        ("sd", {"lora": (f"{full}:0.5",)}, f"it holds a whole prior: --prior {full}/prior"),
         ("sd", {"lora": (str(pickled),)}, "is a pickle"),
         ("pixart", {"lora": (str(sd),)}, "diffusers loads none for a PixArtSigmaPipeline"),
         ("sd3", {"textual_inversion": (str(wide),)}, "a StableDiffusion3Pipeline takes none"),
@@ -217,3 +226,5 @@ def test_what_cannot_be_loaded(
         with pytest.raises(InputError, match=message) as refused:
             loaded(families(name), **options)
         assert "\n" not in str(refused.value), json.dumps(options)
+    with pytest.raises(InputError, match=f"has no model_index.json: give {full}/prior"):
+        load_prior(full, device="cpu")

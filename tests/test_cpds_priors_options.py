@@ -54,8 +54,8 @@ def test_low_memory_stands_for_what_it_says() -> None:
         ({"quantize": "torchao_int8"}, "quantize torchao_int8 needs the package torchao, which is not installed"),
         ({"tiny_vae": ""}, "tiny_vae is empty"),
         ({"tiny_vae": "nothing/here"}, "prior 'nothing/here' cannot be loaded"),
-        ({"attention_backend": "magic"}, r"attention_backend 'magic' cannot be used \(.*must be one of the following"),
-        ({"attention_backend": "sage"}, "attention_backend 'sage' cannot be used"),
+        ({"attention_backend": "magic"}, "attention_backend 'magic' is not known: take one of flash, .*native"),
+        ({"attention_backend": "sage"}, "'sage' would do nothing: diffusers changes the attention of a UNet2DCond"),
         ({"transformer": "weights.gguf"}, "weights.gguf is a GGUF file needs the package gguf"),
         ({"transformer": "none.safetensors"}, "cannot be loaded"),
         ({"prior_config": "some/where"}, "prior_config is for a prior that is a single file"),
@@ -154,11 +154,18 @@ def test_a_tiny_autoencoder_of_another_family(
         loaded(families(family).folder, tiny_vae=str(tiny_vae(tmp_path / "other", scales, channels)))
 
 
-@pytest.mark.parametrize("name", ["sd", "flux-dev"])
+def test_an_attention_backend_that_is_not_installed(families: Get) -> None:
+    with pytest.raises(InputError, match=r"'xformers' cannot be used here: .*install `xformers.* Or leave it out"):
+        loaded(families("flux-dev").folder, attention_backend="xformers")
+
+
+@pytest.mark.parametrize("name", ["flux-dev", "flux2", "z-image"])
 def test_attention_backends_agree(families: Get, name: str) -> None:
     family = families(name)
     other = loaded(family.folder, attention_backend="_native_math")
     x, t = randn(0, 1, *family.prior.encode(images(32, 32)).shape[1:]), torch.tensor([400])
+    set_to = {getattr(getattr(m, "processor", None), "_attention_backend", None) for m in other.net.modules()} - {None}
+    assert [str(getattr(x, "value", x)) for x in set_to] == ["_native_math"]
     one, two = (p.denoise(x, t, p.embed(["a cat"]), tap=1) for p in (family.prior, other))
     torch.testing.assert_close(one.eps, two.eps, rtol=1e-4, atol=1e-5)
 

@@ -9,10 +9,11 @@ from typing import Any
 from cpds.errors import InputError
 from cpds.personalize.result import CHECKPOINT, LORA, PRIOR
 from cpds.personalize.training import SAMPLES
+from cpds.priors.adapters import RUN_NAME
 from cpds.runs import METRICS, write_atomic
 from cpds.stored import CONFIG, PLAN, damaged, differences, read_object
 
-SETTINGS = "dreambooth.json"
+SETTINGS = RUN_NAME
 FILES = (SETTINGS, CONFIG, PLAN, CHECKPOINT, METRICS, LORA, PRIOR, SAMPLES)  # a run's own, or another command's
 LONGER = ("steps", "checkpoint_every", "sample_every")  # settings that a resumed run may change
 FINISHED = "finished"  # beside the settings: the steps of the result that is there

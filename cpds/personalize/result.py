@@ -16,10 +16,10 @@ from torch.optim import Optimizer
 from cpds.errors import InputError
 from cpds.moments import load_moments, moments
 from cpds.personalize.loss import Subject
-from cpds.priors.adapters import LORA_NAME
+from cpds.priors.adapters import LORA_NAME, PRIOR_NAME
 
 OF_SCALER = ("scale", "_growth_tracker")  # of a GradScaler's state, what changes
-CHECKPOINT, LORA, PRIOR = "checkpoint.safetensors", LORA_NAME, "prior"
+CHECKPOINT, LORA, PRIOR = "checkpoint.safetensors", LORA_NAME, PRIOR_NAME
 
 
 def save_checkpoint(file: Path, subject: Subject, optimizer: Optimizer, scaler: GradScaler, step: int) -> None:

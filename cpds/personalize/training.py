@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from cpds.callbacks import StopBetweenSteps
 from cpds.errors import InputError
 from cpds.images import png
 from cpds.personalize.config import DreamBoothConfig
@@ -19,6 +20,7 @@ from cpds.personalize.result import CHECKPOINT, load_checkpoint, save_checkpoint
 from cpds.priors.diffusers_prior import DiffusersPrior
 from cpds.runs import RunFolder
 from cpds.schedule import NoiseSchedule
+from cpds.session import EditStopped
 from cpds.types import Latents, Timesteps
 
 SAMPLES = "samples"  # folder of the sheets
@@ -69,7 +71,20 @@ class Training:
         self.scaler = torch.amp.GradScaler(prior.device.type, enabled=self.config.mixed_precision == "fp16")
 
     def run(self, *, resume: bool = False) -> None:
-        """Train to the last step and write the result."""
+        """Train to the last step and write the result.
+
+        Raises EditStopped, after a checkpoint, for Ctrl-C or SIGTERM where there is one process: several would have to
+        agree on the step, and keep their last checkpoint.
+        """
+        stopper = StopBetweenSteps()
+        if self.accelerator.num_processes == 1:
+            stopper.attend()
+        try:
+            self._run(stopper, resume)
+        finally:
+            stopper.restore()
+
+    def _run(self, stopper: StopBetweenSteps, resume: bool) -> None:
         file, first = self.folder.path / CHECKPOINT, 0
         if resume and file.is_file():
             first = load_checkpoint(file, self.subject, self.optimizer, self.scaler)
@@ -84,10 +99,12 @@ class Training:
             loss = self.step(step, copy, read)
             if main:
                 self.folder.log({"step": step, "loss": loss})
-                if step % every == 0 or step == steps:
+                if step % every == 0 or step == steps or stopper.asked:
                     save_checkpoint(file, self.subject, self.optimizer, self.scaler, step)
                 if self.config.samples and (step % self.config.sample_every == 0 or step == steps):
                     self.write_sheet(step)
+            if stopper.asked and step < steps:
+                raise EditStopped(step, stopper.exit_code, self.folder.path)
         if main:
             save_result(self.folder.path, self.subject)
         self.accelerator.wait_for_everyone()

@@ -16,6 +16,7 @@ from cpds.errors import InputError
 from cpds.hub import PICKLES, only_cached, reason
 from cpds.priors.options import PriorOptions, split_colon, weight_of
 
+RUN_NAME, PRIOR_NAME = "dreambooth.json", "prior"  # in a folder of cpds dreambooth: its settings, and a whole prior
 LORA_NAME, EMBEDS_NAME = "pytorch_lora_weights.safetensors", "learned_embeds.safetensors"  # diffusers' own
 
 
@@ -145,6 +146,10 @@ def file_of(text: str, what: str, usual: str) -> Path:
     if path.is_file():
         return path
     if path.is_dir():
+        if (path / RUN_NAME).is_file() and not (path / usual).is_file():
+            whole = (path / PRIOR_NAME).is_dir()
+            remedy = f"it holds a whole prior: --prior {path / PRIOR_NAME}" if whole else "finish it with --resume"
+            raise InputError(f"{what} folder {name} is a run of cpds dreambooth that has no {usual}: {remedy}")
         return path / chosen((file.name for file in path.glob("*.safetensors")), usual, f"{what} folder {name}")
     owner, _, rest = name.partition("/")
     model, _, file = rest.partition("/")

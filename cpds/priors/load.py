@@ -8,7 +8,7 @@ import torch
 
 from cpds.errors import InputError
 from cpds.hub import PICKLES, only_cached
-from cpds.priors.adapters import EMBEDS_NAME, LORA_NAME, file_of
+from cpds.priors.adapters import EMBEDS_NAME, LORA_NAME, PRIOR_NAME, file_of
 from cpds.priors.base import Prior
 from cpds.priors.diffusers_prior import DiffusersPrior
 from cpds.priors.embedded import EMBEDDED, EmbeddedPrior, open_embedded, suffices
@@ -99,7 +99,9 @@ def check_folder(folder: Path) -> dict[str, Any]:
     them as a pickle."""
     index = folder / INDEX
     if not index.is_file():
-        raise InputError(f"prior folder {folder} has no {INDEX}: give a folder in diffusers' layout")
+        inner = folder / PRIOR_NAME
+        remedy = str(inner) if (inner / INDEX).is_file() else "a folder in diffusers' layout"
+        raise InputError(f"prior folder {folder} has no {INDEX}: give {remedy}")
     listed = read_index(index)
     for part, kind in listed.items():
         needed = isinstance(kind, list) and kind[0] is not None and part not in ("safety_checker", "feature_extractor")

@@ -11,6 +11,8 @@ from cpds.priors.hooks import Tap
 from cpds.priors.options import PriorOptions
 from cpds.priors.source import opening
 
+SWITCH = "_attention_backend"  # what a processor of diffusers has whose kernel can be chosen
+
 
 def place(pipeline: Any, network: str, taps: Sequence[Tap], device: torch.device, options: PriorOptions) -> Any | None:
     """Freeze the pipeline's networks and bring them to where they run; the tiny autoencoder, if one is to encode."""
@@ -47,11 +49,22 @@ def fits(modules: Sequence[nn.Module], device: torch.device) -> bool:
 
 
 def set_attention(net: Any, backend: str) -> None:
-    """InputError, with diffusers' own words, for a kernel that it does not know or that is not installed."""
+    """InputError for a kernel that diffusers does not know, that is not installed, or that the network cannot have."""
+    from diffusers.models.attention_dispatch import AttentionBackendName
+
+    known = [name.value for name in AttentionBackendName if not name.value.startswith("_")]  # others: for experts
+    if backend.lower() not in {name.value for name in AttentionBackendName}:
+        raise InputError(f"attention_backend {backend!r} is not known: take one of {', '.join(known)}, or leave it out")
+    if backend != "native" and not any(hasattr(getattr(m, "processor", None), SWITCH) for m in net.modules()):
+        raise InputError(
+            f"attention_backend {backend!r} would do nothing: diffusers changes the attention of a "
+            f"{type(net).__name__} by no name; leave it out"
+        )
     try:
         net.set_attention_backend(backend)
     except Exception as err:  # of its own kind for each kernel
-        raise InputError(f"attention_backend {backend!r} cannot be used ({str(err).splitlines()[0]})") from err
+        why = str(err).splitlines()[0]
+        raise InputError(f"attention_backend {backend!r} cannot be used here: {why} Or leave it out") from err
 
 
 def compile_blocks(net: Any, taps: Sequence[Tap], *, fullgraph: bool = True) -> None:

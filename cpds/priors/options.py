@@ -27,7 +27,8 @@ class PriorOptions:
     vae_slicing: bool = False
     """Encode and decode the images of a batch one by one."""
     attention_backend: str | None = None
-    """diffusers' name of the attention kernel of the denoising network: native, flash, sage, xformers, ..."""
+    """Which program computes the attention of FLUX.1, FLUX.2 and Z-Image, by diffusers' name. native is PyTorch's own,
+    as without this option; flash, sage and xformers need their packages: flash-attn, sageattention, xformers."""
     compile: bool = False
     """torch.compile of the denoising network's repeated blocks, those aside whose features are tapped."""
     quantize: Literal["none", "bnb_4bit", "bnb_8bit", "torchao_int4", "torchao_int8", "torchao_fp8"] = "none"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cpds.apps.cli.args import PriorArgs, part
 from cpds.personalize.config import DreamBoothConfig
-from cpds.terminal import print_loading, print_result
+from cpds.terminal import print_loading, print_result, print_status
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,18 +33,29 @@ def run_dreambooth(args: DreamBoothArgs) -> int:
     config = part(DreamBoothConfig, args)
     print_loading()
 
+    from cpds.personalize.place import SETTINGS
     from cpds.personalize.run import dreambooth
+    from cpds.session import EditStopped
 
-    result = dreambooth(
-        args.instances,
-        args.save_path,
-        config,
-        prior=args.prior,
-        options=args.prior_options,
-        device=args.device,
-        class_folder=args.class_folder,
-        resume=args.resume,
-    )
-    if os.environ.get("RANK", "0") == "0":  # of several processes the first
+    main = os.environ.get("RANK", "0") == "0"  # of several processes the first
+    try:
+        result = dreambooth(
+            args.instances,
+            args.save_path,
+            config,
+            prior=args.prior,
+            options=args.prior_options,
+            device=args.device,
+            class_folder=args.class_folder,
+            resume=args.resume,
+        )
+    except KeyboardInterrupt as stop:
+        if not (args.save_path / SETTINGS).is_file():
+            raise
+        after, code = (f" after step {stop.step}", stop.exit_code) if isinstance(stop, EditStopped) else ("", 130)
+        if main:
+            print_status(f"Stopped{after}; the same command with --resume goes on where this one ended")
+        return code
+    if main:
         print_result(result)
     return 0

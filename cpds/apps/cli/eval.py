@@ -13,7 +13,7 @@ import tyro
 from cpds.apps.cli.args import EMBEDDED_NOTE, PresetArgs
 from cpds.apps.cli.presets import edit_as_typed, offered_to
 from cpds.apps.cli.workers import WorkerArgs, located_prior
-from cpds.config import require
+from cpds.config import EditConfig, require
 from cpds.errors import InputError, MissingExtra
 from cpds.evaluation.settings import (
     BASELINES,
@@ -129,6 +129,8 @@ def run_eval(args: EvalArgs, command: str) -> int:
     chosen = {label: settled(setting, prior) for label, setting in chosen.items()}
     if note := guidance_note(args.edit.guidance, prior):
         print_status(f"cpds: note: {note}")
+    for note in notes(args, chosen):
+        print_status(f"cpds: note: {note}")
     for width, height in {case.size for case in cases}:
         working_size(height, width, args.resolution or prior.image_size, prior.size_multiple)
     metrics = load_metrics(prior, cases, classifier, lpips, args.clip, args.dino)
@@ -207,6 +209,18 @@ def settings(args: EvalArgs, argv: Sequence[str]) -> dict[str, Setting]:
     if args.label is not None:
         return dict.fromkeys([args.label], *found.values())
     return {f"{label} there and back" if args.there_and_back else label: found[label] for label in found}
+
+
+def notes(args: EvalArgs, chosen: dict[str, Setting]) -> list[str]:
+    """What is changed in vain in any of the settings, each once."""
+    from cpds.unused import unused_notes
+
+    found = []
+    for label, setting in chosen.items():
+        preset = label.split()[0] if args.sweep else args.preset  # a sweep's labels begin with it
+        if preset in PRESETS and isinstance(setting, EditConfig):
+            found += unused_notes(setting, PRESETS[preset])
+    return list(dict.fromkeys(found))
 
 
 def open_lpips(weights: Path | None) -> "Lpips":

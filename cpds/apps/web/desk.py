@@ -64,6 +64,8 @@ class Desk:
         most = self.limits.max_variants
         require(1 <= wish.variants <= most, f"variants must be in 1 ... {most}, got {wish.variants}")
         require(wish.source is not None, f"there is nothing to edit: upload {ARTICLE[wish.command]} or take a sample")
+        cameras = wish.command != "splats" or bool(wish.files.get("cameras"))
+        require(cameras, "the scene has no cameras: upload their file, or take a sample")
         uploads = {name: visitor.require_own(path) for name, path in wish.files.items() if path}
         source = visitor.require_own(str(wish.source))
         first = row_of(

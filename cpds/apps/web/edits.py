@@ -11,6 +11,7 @@ from cpds.apps.batch.rows import Row
 from cpds.apps.web.form import settings_of
 from cpds.apps.web.visitors import Visitor
 from cpds.apps.web.workers import Job
+from cpds.presets import PRESETS
 from cpds.stored import request, stored
 
 if TYPE_CHECKING:
@@ -51,10 +52,11 @@ def edit_job(job: Job, prior: "Prior") -> None:
     from cpds.images import png, to_pil
     from cpds.runs import write_atomic
     from cpds.session import RunOptions, edit_in_folder
+    from cpds.unused import unused_notes
 
     row, visitor = job.row, Visitor(job.visitor)
     shown, notes, suffix = opened(row, prior)
-    job.note = "; ".join(notes)
+    job.note = "; ".join([*notes, *unused_notes(row.args.edit, PRESETS[row.args.preset])])
     before = to_pil(shown.image if row.command == "image" else shown.preview())
     job.folder.mkdir(parents=True, exist_ok=True)
     write_atomic(job.folder / BEFORE, png(before))

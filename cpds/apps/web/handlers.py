@@ -27,7 +27,9 @@ def handled(desk: Desk, handler: Callable[..., Any], *, picked: bool = False) ->
         try:
             return handler(visitor, f"{visitor.folder.name} {request.session_hash}", *given)
         except InputError as err:
-            raise gr.Error(escape(str(err)), print_exception=False, title="This cannot be done") from err
+            raise gr.Error(
+                escape(visitor.without_places(str(err))), print_exception=False, title="This cannot be done"
+            ) from err
 
     def plain(request: gr.Request, *given: Any) -> Any:
         return call(request, *given)

@@ -172,7 +172,9 @@ def own_settings(tab: Tab) -> None:
     elif tab.command == "splats":
         from representations.splats.config import GROUPS as PARTS
 
-        tab.fields["optimize"] = gr.CheckboxGroup(list(PARTS), value=list(PARTS), label="What may change")
+        tab.fields["optimize"] = gr.CheckboxGroup(
+            list(PARTS), value=list(PARTS), label="What may change", info="none: all"
+        )
         tab.fields["region"] = gr.Textbox(label="Region", placeholder="x y z radius, or x y z x y z")
 
 

@@ -31,6 +31,10 @@ class Visitor:
         require(self.owns(path) and os.path.isfile(path), "that file is not here any more: upload it again")
         return Path(path)
 
+    def without_places(self, text: str) -> str:
+        """A message without the folders of this visitor's files: their names remain."""
+        return re.sub(re.escape(str(self.folder)) + r"/\w+/[\w-]+/", "", text)
+
     def place(self, name: str) -> Path:
         """A free place for an upload of this name."""
         kept = re.sub(r"[^\w.-]+", "_", Path(name.replace("\\", "/")).name)[-80:].lstrip(".") or "upload"

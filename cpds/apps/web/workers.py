@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from cpds.apps.batch.worker import reason
 from cpds.apps.web.limits import Limits
+from cpds.apps.web.visitors import Visitor
 from cpds.config import require
 
 State = Literal["waiting", "running", "done", "stopped", "failed"]
@@ -162,4 +163,4 @@ class Workers:
         except KeyboardInterrupt:  # EditStopped
             job.state = "stopped"
         except Exception as err:  # of any library that the edit needs
-            job.note, job.state = reason(err), "failed"
+            job.note, job.state = Visitor(job.visitor).without_places(reason(err)), "failed"
