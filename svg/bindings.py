@@ -11,7 +11,7 @@ from svg.model import Draw, Geometry, Gradient, Group, Paint, Solid, draws, node
 Role = Literal["outline", "color", "fraction", "width", "linear", "radial"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Binding:
     """What a parameter is for, where it is used first. `draw` is what it is drawn with; None for a group's opacity."""
 

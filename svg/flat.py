@@ -45,9 +45,8 @@ class FlatParameters:
         self._bindings, self._addable = bindings(document.root), document.addable
         units = self._gathered(self._scale, exact)
         self._units = torch.cat(list(units.values()))
-        exactly = (self.base.flat[self._place] * self._units).split([len(x) for x in units.values()])
-        self._exactly = dict(zip(units, exactly, strict=True))
-        self.tensors: dict[GroupName, Flat] = {g: x.to(torch.float32, copy=True) for g, x in self._exactly.items()}
+        self._lengths = [len(x) for x in units.values()]
+        self.tensors: dict[GroupName, Flat] = {g: x.to(torch.float32, copy=True) for g, x in self._exactly().items()}
         self.start: dict[GroupName, Flat] = {g: x.clone() for g, x in self.tensors.items()}
         low = self._gathered(lambda p: self._bindings[p.key].lowest)  # never above where the document itself begins
         high = self._gathered(lambda p: self._bindings[p.key].highest)
@@ -90,12 +89,17 @@ class FlatParameters:
 
     def outlines(self) -> list[Outline]:
         """Each outline among the points."""
-        found, at, numbers = [], 0, self._exactly["points"].cpu()
+        found, at, numbers = [], 0, self._exactly()["points"].cpu()
         for p in self.members["points"]:
             if draw := self._bindings[p.key].draw:
                 found.append(Outline(draw, at, numbers[at : at + p.value.size]))
             at += p.value.size
         return found
+
+    def _exactly(self) -> dict[GroupName, Flat]:
+        """The document's numbers in the tensors' units, before they are rounded."""
+        numbers = (self.base.flat[self._place] * self._units).split(self._lengths)
+        return dict(zip(self.members, numbers, strict=True))
 
     def sizes(self, group: GroupName) -> Flat:
         """For each number the longer side of the shape that it is drawn with first, as a fraction of the canvas."""

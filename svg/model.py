@@ -20,7 +20,7 @@ Kind = Literal["path", "rect", "circle", "ellipse", "line"]
 POINTS = {"M": 1, "L": 1, "Q": 2, "C": 3, "Z": 0}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Parameter:
     """Numbers of one property, and the element that owns it.
 
@@ -36,7 +36,7 @@ class Parameter:
     group: GroupName | None  # None: a constant, never edited
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Geometry:
     """An outline. `commands` ("MLCZ", see POINTS) belongs to kind path, which polygons and polylines are as well."""
 
@@ -45,14 +45,14 @@ class Geometry:
     commands: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Solid:
     """One color."""
 
     key: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stop:
     """A gradient's stop: keys of offset (), color (3,) and opacity ()."""
 
@@ -61,7 +61,7 @@ class Stop:
     opacity: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Gradient:
     """A linear or radial gradient, href inheritance resolved."""
 
@@ -73,7 +73,7 @@ class Gradient:
     spread: Literal["pad", "reflect", "repeat"] = "pad"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Texture:
     """A pattern, which is not edited: a page as in StaticPart that it covers, where the outline was at first."""
 
@@ -83,7 +83,7 @@ class Texture:
 Paint = Solid | Gradient | Texture
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stroke:
     """How an outline is stroked; width, dashes and offset are in the shape's user units."""
 
@@ -97,7 +97,7 @@ class Stroke:
     dash_offset: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Draw:
     """One outline, filled and stroked. `matrix` leads from its user units to the page's px."""
 
@@ -110,7 +110,7 @@ class Draw:
     stroke_first: bool = False  # paint-order
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Clip:
     """What shows: the union of `draws` (their fills' areas), each within its own clip; all of it within `clip`."""
 
@@ -118,7 +118,7 @@ class Clip:
     clip: Clip | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StaticPart:
     """A part of the page that is not edited, for resvg to draw: an SVG with this alone and the page as its view box.
 
@@ -129,7 +129,7 @@ class StaticPart:
     name: str  # of the element, for messages
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Group:
     """Drawn on a layer of its own where it has an opacity or a clip."""
 

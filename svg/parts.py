@@ -22,6 +22,7 @@ SMALL = 0.35  # of the canvas: larger parts have no neighbors
 REACH = 0.05  # of the canvas: gap between neighbors
 CURVE = 6  # segments of a flattened curve
 DUST = 0.1  # canvas px between ends that are one point
+NEIGHBORS = 256  # of a part, those that count most: drawings of thousands of parts have thousands in reach
 
 
 @dataclass(frozen=True)
@@ -180,11 +181,13 @@ def neighbors(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pairs of parts that move alike, each with itself, and how much the second counts for the first.
 
     Small parts do, the more the nearer their boxes and the larger the other: exp(-(gap / REACH)² / 2) times its area.
+    Of more than NEIGHBORS those that weigh most are taken.
     """
     side = boxes[:, 1] - boxes[:, 0]
     area, small = side.clip(1).prod(1), side.max(1, initial=0) < SMALL * CANVAS
     order = np.flatnonzero(small)[np.argsort(boxes[small, 0, 0])]
-    left = boxes[order, 0, 0]
+    sorted_boxes = boxes[order]
+    left = sorted_boxes[:, 0, 0]
     far = 2.2 * REACH * CANVAS  # where exp(...) is below 0.1
     widest = side[order, 0].max(initial=0) + far
     rows, columns, weights = [], [], []
@@ -192,11 +195,16 @@ def neighbors(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         chosen, near = np.array([i]), np.ones(1)
         if small[i]:
             first, last = np.searchsorted(left, [boxes[i, 0, 0] - widest, boxes[i, 1, 0] + far])
-            chosen = np.sort(order[first:last])
+            low, high = sorted_boxes[first:last, 0, 1], sorted_boxes[first:last, 1, 1]
+            chosen = order[first:last][(low <= boxes[i, 1, 1] + far) & (high >= boxes[i, 0, 1] - far)]
+            chosen.sort()
             gap = np.maximum(boxes[chosen, 0] - boxes[i, 1], boxes[i, 0] - boxes[chosen, 1]).clip(0)
             near = np.exp(-(gap**2).sum(1) / (2 * (REACH * CANVAS) ** 2))
             chosen, near = chosen[near > 0.1], near[near > 0.1]
         weight = near * area[chosen]
+        if len(chosen) > NEIGHBORS:
+            most = np.sort(np.argsort(-weight, kind="stable")[:NEIGHBORS])
+            chosen, weight = chosen[most], weight[most]
         rows.append(np.full(len(chosen), i))
         columns.append(chosen)
         weights.append(weight / weight.sum())

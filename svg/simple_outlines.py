@@ -10,6 +10,7 @@ from torch import Tensor
 
 from svg.parts import CURVE, Parts
 
+PAIRS = 2**15  # of curves that are compared at once: it bounds the memory
 BAND = 200  # curves of one part that are farther apart along it are not compared in parts of many curves
 REVERSAL = -0.9  # cosine of the angle between two segments from which on their corner is a spike
 COMPACT = 0.5  # of what its area by perimeter squared is in the document, below which a part is a sliver
@@ -76,10 +77,8 @@ class Polylines:
         unit = along / length.clamp(min=1e-9)[:, None]
         spike = (unit * unit[self.next]).sum(1) < REVERSAL
         spike &= (length > 1e-3) & (length[self.next] > 1e-3)
-        crossing = torch.zeros(len(self.parts), dtype=torch.long, device=flat.device)
-        crossing.index_add_(0, *self._crossings(s))
         compactness = self._area(s) / self._sum(length).square().clamp(min=1e-9)
-        return Shapeliness(crossing, self._sum(spike.long()), compactness)
+        return Shapeliness(self._crossings(s), self._sum(spike.long()), compactness)
 
     def _sum(self, x: Tensor) -> Tensor:
         return x.new_zeros(len(self.parts)).index_add(0, self.part, x)
@@ -88,14 +87,21 @@ class Polylines:
         a, b = s.unbind(1)
         return self._sum((a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) / 2).abs()
 
-    def _crossings(self, s: Float[Tensor, "s 2 2"]) -> tuple[Int[Tensor, " x"], Int[Tensor, " x"]]:
-        """The part of each pair of segments that could cross, and whether they do."""
+    def _crossings(self, s: Float[Tensor, "s 2 2"]) -> Int[Tensor, " p"]:
+        """How often each part crosses itself."""
         of = self.curve[:, None].expand(-1, 2)
         low = s.new_full((len(self.count), 2), torch.inf).scatter_reduce(0, of, s.amin(1), "amin")
         high = s.new_full((len(self.count), 2), -torch.inf).scatter_reduce(0, of, s.amax(1), "amax")
         a, b = self.pairs.unbind(1)
         near = ((low[a] <= high[b]) & (low[b] <= high[a])).all(1).nonzero()[:, 0]
-        a, b = a[near], b[near]
+        found = torch.zeros(len(self.parts), dtype=torch.long, device=s.device)
+        for pairs in self.pairs[near].split(PAIRS):
+            self._count(s, pairs, found)
+        return found
+
+    def _count(self, s: Float[Tensor, "s 2 2"], pairs: Int[Tensor, "q 2"], found: Int[Tensor, " p"]) -> None:
+        """Add to each part's crossings those of these pairs of curves."""
+        a, b = pairs.unbind(1)
         k = torch.arange(CURVE, device=s.device)
         real = (k < self.count[a, None])[:, :, None] & (k < self.count[b, None])[:, None]
         place = real.flatten().nonzero()[:, 0]  # pair, then segment of the one and of the other
@@ -106,7 +112,7 @@ class Polylines:
         crossed = crossing(s[i, 0], s[i, 1], s[j, 0], s[j, 1])
         crossed &= (i != j) & (self.next[i] != j) & (self.next[j] != i)
         crossed &= (a != b) | (i < j)  # a curve with itself is seen from both sides
-        return self.part[i], crossed.long()
+        found.index_add_(0, self.part[i], crossed.long())
 
 
 class SimpleOutlines:

@@ -1,6 +1,7 @@
 """Fills in levels against painting them one after the other, and drawings of many shapes in chunks against whole."""
 
 import random
+from itertools import accumulate
 
 import pytest
 import torch
@@ -10,10 +11,12 @@ from benchmarks.rasterizers import document
 from svg.config import Choice, SvgConfig
 from svg.document import Document
 from svg.flat import FlatParameters
-from svg.raster import coverage, edges, page, steps
+from svg.raster import compose, coverage, edges, outlines, page, steps
 from svg.raster.page import Raster
 from svg.raster.steps import Begin, Fill, Step, Together, in_levels
 from svg.selection import chosen
+
+BLOCK = 600  # pixels
 
 
 def boxes(count: int, seed: int, most: int) -> list[Fill]:
@@ -36,14 +39,16 @@ def test_what_overlaps_keeps_its_order_and_what_is_painted_together_does_not_mee
     monkeypatch.setattr(steps, "SMALL", small)
     fills = boxes(120, 0, most)
     tape: list[Step] = [*fills[:60], Begin(), *fills[60:]]
-    found, together = in_levels(tape, (30, 40))
-    ends = [0]
-    for fill in together:
-        ends.append(ends[-1] + fill.area)
+    found, blocks = in_levels(tape, (30, 40), BLOCK)
+    ends = [[0, *accumulate(fill.area for fill in block)] for block in blocks]
+    for block, own in zip(blocks, ends, strict=True):
+        levels = sum(isinstance(step, Together) and blocks[step.block] is block for step in found)
+        assert own[-1] <= BLOCK or levels == 1
     painted: list[list[Fill]] = []
     for step in found:
         if isinstance(step, Together):
-            painted.append([f for f, at in zip(together, ends, strict=False) if step.begin <= at < step.end])
+            own = zip(blocks[step.block], ends[step.block], strict=False)
+            painted.append([f for f, at in own if step.begin <= at < step.end])
         elif isinstance(step, Fill):
             painted.append([step])
         else:
@@ -110,6 +115,8 @@ def test_a_drawing_of_many_shapes_is_what_it_is_shape_by_shape(what: str, monkey
     else:
         monkeypatch.setattr(coverage, "CHUNK", {"cpu": 50})
         monkeypatch.setattr(edges, "AT_ONCE", 50)
+        monkeypatch.setattr(outlines, "AT_ONCE", 50)
+        monkeypatch.setattr(compose, "BLOCK", {"cpu": 50})
     plain, expected = drawn(read)
     assert gradients.keys() == {"points", "fills", "strokes", "widths", "opacities", "gradients"}
     if what == "each fill by itself":

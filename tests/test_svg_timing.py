@@ -42,6 +42,21 @@ def test_what_happens_once_is_not_multiplied(
     assert measured_steps(image, prior, PROMPTS, edit) == Measured([(2, 0.0), (7, 1.0)], once)
 
 
+@pytest.mark.parametrize("redraw_steps", [0, 2])
+def test_of_a_drawing_that_takes_too_long_to_render_no_step_is_tried(
+    prior: UNetPrior, monkeypatch: pytest.MonkeyPatch, redraw_steps: int
+) -> None:
+    clock = Time(monkeypatch)
+    monkeypatch.setattr(timing, "LIMIT", 0.5)
+    edit = replace(PRESETS["cpds-svg"], num_inference_steps=7, redraw_steps=redraw_steps)
+    image = SvgImage(Document.parse(PAGE), prior, SvgConfig(colors_first=False))
+    before = image.svg()
+    lead = [(redraw_steps, 0.0)] if redraw_steps else []
+    assert measured_steps(image, prior, PROMPTS, edit) == Measured([*lead, (7, 1.0)], 0.0, True)
+    assert clock.now == 1.0  # one rendering
+    assert image.svg() == before
+
+
 def test_the_last_denoising_of_the_image_counts_as_its_steps(prior: UNetPrior, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "_measured", lambda state: (3, 2.0 if state.lead is None else 5.0))
     image = SvgImage(Document.parse(PAGE), prior, SvgConfig(colors_first=False))
@@ -54,3 +69,4 @@ def test_the_sentence_adds_up() -> None:
         "about 60 s: 40 steps of 0.5 s and 110 steps of 0.25 s, 12 s between them"
     )
     assert estimate(Measured([(10, 60.0)], 0.0)).startswith("about 10 min: 10 steps of 60 s, as measured")
+    assert estimate(Measured([(10, 60.0)], 0.0, True)).startswith("at least 10 min: 10 steps of 60 s, as measured")

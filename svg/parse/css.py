@@ -52,7 +52,7 @@ FONT_SIZES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Declaration:
     """The winning declaration of a property on an element."""
 

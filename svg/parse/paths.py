@@ -157,6 +157,15 @@ def bounds(commands: str, points: np.ndarray) -> tuple[float, float, float, floa
     return float(left), float(top), float(right), float(bottom)
 
 
+def _roots(a: float, b: float, c: float) -> list[float]:
+    """The real t with a t^2 + b t + c = 0, if they are finitely many."""
+    discriminant = b * b - 4 * a * c
+    if not discriminant >= 0:  # or not a number
+        return []
+    q = -(b + math.copysign(math.sqrt(discriminant), b)) / 2  # nothing cancels
+    return [x / y for x, y in ((q, a), (c, q)) if y]
+
+
 def _extremes(p: np.ndarray) -> np.ndarray:
     """Points of one Bezier curve (its control points p) where x or y turns round."""
     degree = len(p) - 1
@@ -164,8 +173,7 @@ def _extremes(p: np.ndarray) -> np.ndarray:
     times = []
     for axis in range(2):
         d = slopes[:, axis]
-        polynomial = [d[1] - d[0], d[0]] if degree == 2 else [d[0] - 2 * d[1] + d[2], 2 * (d[1] - d[0]), d[0]]
-        roots = np.roots(polynomial) if np.isfinite(polynomial).all() else np.zeros(0)
-        times += [float(t.real) for t in roots if abs(t.imag) < 1e-9 and 0 < t.real < 1]
+        polynomial = (0.0, d[1] - d[0], d[0]) if degree == 2 else (d[0] - 2 * d[1] + d[2], 2 * (d[1] - d[0]), d[0])
+        times += [t for t in _roots(*map(float, polynomial)) if 0 < t < 1]
     weights = [[math.comb(degree, k) * t**k * (1 - t) ** (degree - k) for k in range(degree + 1)] for t in times]
     return np.array(weights).reshape(-1, degree + 1) @ p

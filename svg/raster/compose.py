@@ -7,16 +7,17 @@ reads it from its end, with the backdrops of the steps.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from svg.raster.steps import Begin, End, Fill, Paste, Pixels, Step, Together, in_levels
+from svg.raster.steps import BLOCK, Begin, End, Fill, Paste, Pixels, Step, Together, in_levels
 
 Rows = Sequence[tuple[int, int]]  # each shape's (start, stride) in the coverage
+FIELDS = fields(Pixels)
 
 
 @dataclass(frozen=True)
@@ -58,16 +59,15 @@ class Inputs:
 class _Compose(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, size: tuple[int, int], steps: list[Step], rows: Rows, pixels: Pixels | None, *inputs: Tensor
+        ctx: Any, size: tuple[int, int], steps: list[Step], rows: Rows, blocks: list[Pixels], *inputs: Tensor
     ) -> Tensor:
         given, keep = Inputs(*inputs), any(ctx.needs_input_grad)
         stack = [given.coverage.new_zeros(*size, 4)]
         backdrops: list[Tensor | None] = []  # what each step found below it
-        made = _Painted(given, pixels) if pixels else None
+        made = _Made(given, blocks)
         for step in steps:
             if isinstance(step, Together):
-                assert made
-                backdrops.append(made.paint(step, stack[-1], keep))
+                backdrops.append(made.block(step).paint(step, stack[-1], keep))
             elif isinstance(step, Fill):
                 part = stack[-1][step.cut]
                 backdrops.append(part.clone() if keep else None)
@@ -84,20 +84,21 @@ class _Compose(torch.autograd.Function):
                 backdrops.append(torch.stack([layer, stack[-1]]) if isinstance(step, End) and keep else None)
                 source = given.dimmed(layer, step)
                 stack[-1].mul_(1 - source[..., 3:]).add_(source)
-        ctx.steps, ctx.rows, ctx.pixels, ctx.backdrops = steps, rows, pixels, backdrops
-        ctx.save_for_backward(*inputs)
+        ctx.steps, ctx.rows = steps, rows
+        ctx.save_for_backward(*inputs, *(getattr(p, f.name) for p in blocks for f in FIELDS), *backdrops)
         return stack[0]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        given, out = (Inputs(*x) for x in (ctx.saved_tensors, [torch.zeros_like(x) for x in ctx.saved_tensors]))
+        inputs, kept = ctx.saved_tensors[:4], ctx.saved_tensors[4:]
+        given, out = Inputs(*inputs), Inputs(*(torch.zeros_like(x) for x in inputs))
+        first = len(kept) - len(ctx.steps)
+        made = _Made(given, [Pixels(*kept[i : i + len(FIELDS)]) for i in range(0, first, len(FIELDS))])
         stack = [grads[0].clone(memory_format=torch.contiguous_format)]
-        made = _Painted(given, ctx.pixels) if ctx.pixels else None
-        for step, backdrop in zip(reversed(ctx.steps), reversed(ctx.backdrops), strict=True):
+        for step, backdrop in zip(reversed(ctx.steps), reversed(kept[first:]), strict=True):
             grad = stack[-1]
             if isinstance(step, Together):
-                assert made
-                made.walk_back(step, grad, backdrop, out)
+                made.block(step).walk_back(step, grad, backdrop, out)
             elif isinstance(step, Fill):
                 _fill_backward(step, ctx.rows, grad[step.cut], backdrop, given, out)
             elif isinstance(step, Begin):
@@ -136,8 +137,23 @@ def _fill_backward(step: Fill, rows: Rows, grad: Tensor, below: Tensor, given: I
     grad.mul_(1 - alpha)
 
 
+class _Made:
+    """The block at hand of fills that are painted together."""
+
+    def __init__(self, given: Inputs, blocks: Sequence[Pixels]) -> None:
+        self.given, self.blocks = given, blocks
+        self._at, self._painted = -1, None
+
+    def block(self, step: Together) -> _Painted:
+        """That of a step."""
+        if self._painted is None or self._at != step.block:
+            self._at, self._painted = step.block, None  # the one before is let go first
+            self._painted = _Painted(self.given, self.blocks[step.block])
+        return self._painted
+
+
 class _Painted:
-    """What the pixels of fills that are painted together are made of, and their gradients."""
+    """What the pixels of a block are made of, and their gradients."""
 
     def __init__(self, given: Inputs, pixels: Pixels) -> None:
         self.pixels = pixels
@@ -184,10 +200,10 @@ class _Painted:
         if p.map is not None:
             mapped, opacity = self.mapped[rows], self.solid[rows, 3:]
             to_map = torch.where(mapped, torch.cat([to_color, to_a * opacity], 1), 0)
-            out.maps.index_add_(0, p.map[rows].clamp(min=0), to_map)
+            out.maps.index_add_(0, p.map[rows].clamp(min=0).long(), to_map)
             to_color = torch.where(mapped, 0, to_color)
             to_a = torch.where(mapped, to_a * self.map[rows, 3:], to_a)
-        out.colors.index_add_(0, p.shape[rows], torch.cat([to_color, to_a], 1))
+        out.colors.index_add_(0, p.shape[rows].long(), torch.cat([to_color, to_a], 1))
         flat.index_copy_(0, p.place[rows], grad * (1 - alpha))
 
 
@@ -196,7 +212,8 @@ def compose(size: tuple[int, int], tape: Sequence[Step], rows: Rows, inputs: Inp
 
     `rows` are each shape's (start, stride) in the flat coverage.
     """
-    steps, together = in_levels(tape, size)
-    pixels = Pixels.of(together, rows, size[1], inputs.coverage.device) if together else None
+    device = inputs.coverage.device
+    steps, together = in_levels(tape, size, BLOCK.get(device.type, BLOCK["cpu"]))
+    blocks = [Pixels.of(fills, rows, size[1], device) for fills in together]
     tensors = (inputs.coverage, inputs.colors, inputs.opacities, inputs.maps)
-    return _Compose.apply(size, steps, rows, pixels, *tensors)  # pyright: ignore[reportReturnType]
+    return _Compose.apply(size, steps, rows, blocks, *tensors)  # pyright: ignore[reportReturnType]

@@ -9,6 +9,7 @@ pixel's coverage changes only with the pieces of edge inside it: the backward pa
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -23,6 +24,7 @@ from svg.raster.overlaps import LINES, Crossings, chosen, crossings, overlapping
 CHUNK = {"cpu": 2**15, "cuda": 2**20}  # edges or pieces of them that are worked on at once: it bounds the memory
 Box = tuple[int, int, int, int]  # x, y, width, height on the canvas
 Edges = Float[Tensor, "e 2 2"]  # (edge, start or end, x or y), px
+Kept = tuple[Tensor, Tensor, Tensor, Tensor]  # edge, cell, a and b of pieces that lie in pixels, as in _Pieces
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,11 @@ class Boxes:
 
 def boxes_of(edges: Edges, owner: Int[Tensor, " e"], shapes: int, width: int, height: int) -> Boxes:
     """The pixels that each shape may touch, clipped to the canvas."""
-    points, of = edges.detach().flatten(0, 1), owner.repeat_interleave(2)[:, None].expand(-1, 2)
-    low = points.new_full((shapes, 2), torch.inf).scatter_reduce(0, of, points, "amin")
-    high = points.new_full((shapes, 2), -torch.inf).scatter_reduce(0, of, points, "amax")
+    low, high = (edges.new_full((shapes, 2), x) for x in (torch.inf, -torch.inf))
+    for own, part in _chunks(owner, edges.detach()):
+        of, points = own.repeat_interleave(2)[:, None].expand(-1, 2), part.flatten(0, 1)
+        low.scatter_reduce_(0, of, points, "amin")
+        high.scatter_reduce_(0, of, points, "amax")
     sides = (width, height)
     first, last = (
         torch.stack([x.clamp(0, side) for x, side in zip(corner.unbind(1), sides, strict=True)], 1).long()
@@ -148,11 +152,11 @@ def _pieces(edges: Edges, owner: Tensor, boxes: Boxes) -> _Pieces:
 class _Coverage(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, edges: Tensor, owner: Tensor, boxes: Boxes, evenodd: Tensor | None) -> Tensor:
-        area = edges.new_zeros(boxes.total + 1)
-        chunk = _chunk(edges)
-        found = [_collect(area, edges, owner, boxes, i, i + chunk) for i in range(0, max(1, len(edges)), chunk)]
-        edge, cell, a, b = found[0] if len(found) == 1 else (torch.cat(x) for x in zip(*found, strict=True))
-        del found
+        area, begin = edges.new_zeros(boxes.total + 1), 0
+        pieces: list[Kept] = []
+        for own, part in _chunks(owner, edges):
+            pieces.append(_collect(area, part, own, boxes, begin, len(edges)))
+            begin += len(part)
         winding = area[:-1].cumsum_(0)  # rows need no reset: each row of a closed outline sums to zero
         folded = winding.abs()
         coverage = folded.clamp(max=1)
@@ -162,50 +166,69 @@ class _Coverage(torch.autograd.Function):
             over = folded - 2 * (folded / 2).floor()
             coverage = torch.where(even, torch.minimum(over, 2 - over), coverage)
 
-        orientation, at, shape = _orientation(edges, owner, len(boxes.table)), winding[cell], owner[edge]
-        length = (b - a) * (edges[:, 1] - edges[:, 0]).norm(dim=1)[edge]
-        overlaps = overlapping(at, shape, cell, length, orientation, boxes.total)
+        orientation, vectors = _orientation(edges, owner, len(boxes.table)), edges[:, 1] - edges[:, 0]
+        overlaps = _overlapping(pieces, vectors, owner, winding, orientation)
         crossed = _resolve(coverage, edges, owner, boxes, evenodd, overlaps)
-        # an edge that lies on the border of an empty pixel still knows which way is in
-        sign = torch.where(at.abs() < 1e-9, orientation[shape], at.sign())
-        slope = torch.where(at.abs() <= 1 + 1e-9, sign, 0.0)
-        if even is not None:
-            slope = torch.where(even[cell], torch.where(at.abs() % 2 > 1, -sign, sign), slope)
+        slopes = []
+        for edge, cell, *_ in pieces:
+            at, shape = winding.index_select(0, cell), owner.index_select(0, edge)
+            # an edge that lies on the border of an empty pixel still knows which way is in
+            sign = torch.where(at.abs() < 1e-9, orientation[shape], at.sign())
+            slope = torch.where(at.abs() <= 1 + 1e-9, sign, 0.0)
+            if even is not None:
+                odd = torch.where(at.abs() % 2 > 1, -sign, sign)
+                slope = torch.where(even.index_select(0, cell), odd, slope)
+            slopes.append(slope)
         if crossed is not None:
-            slope = _resolved(slope, edge, cell, *crossed)
-        ctx.save_for_backward(edges, edge, cell, a, b, slope)
+            _put_resolved(slopes, pieces, *crossed)
+        kept = [x for own, slope in zip(pieces, slopes, strict=True) for x in (*own, slope)]
+        ctx.save_for_backward(vectors, *kept)
         return coverage
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        edges, edge, cell, a, b, slope = ctx.saved_tensors
-        result = torch.zeros_like(edges)
-        for i in range(0, len(edge), chunk := _chunk(edges)):
-            own, at, a0, a1, sign = (x[i : i + chunk] for x in (edge, cell, a, b, slope))
-            ends = edges.index_select(0, own)
-            along = ends[:, 1] - ends[:, 0]
+        vectors, *kept = ctx.saved_tensors
+        result = vectors.new_zeros(len(vectors), 2, 2)
+        for i in range(0, len(kept), 5):
+            edge, cell, a, b, slope = kept[i : i + 5]
+            along = vectors.index_select(0, edge)
             normal = torch.stack([-along[:, 1], along[:, 0]], 1)
-            strength = grads[0][at] * sign
-            end = (a1 * a1 - a0 * a0) / 2
-            result[:, 0].index_add_(0, own, (strength * (a1 - a0 - end))[:, None] * normal)
-            result[:, 1].index_add_(0, own, (strength * end)[:, None] * normal)
+            strength = grads[0].index_select(0, cell) * slope
+            end = (b * b - a * a) / 2
+            result[:, 0].index_add_(0, edge, (strength * (b - a - end))[:, None] * normal)
+            result[:, 1].index_add_(0, edge, (strength * end)[:, None] * normal)
         return result, None, None, None
 
 
-def _chunk(x: Tensor) -> int:
-    return CHUNK.get(x.device.type, CHUNK["cpu"])
+def _chunks(*tables: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Rows of tables of one length, so many at once as the device likes; none once."""
+    most = CHUNK.get(tables[0].device.type, CHUNK["cpu"])
+    return zip(*(x.split(most) for x in tables), strict=True)
 
 
-def _collect(
-    area: Tensor, edges: Tensor, owner: Tensor, boxes: Boxes, begin: int, end: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Add what some of the edges cover to `area`; edge, cell, a and b of the pieces that lie inside of the boxes."""
-    pieces = _pieces(edges[begin:end], owner[begin:end], boxes)
-    height = (pieces.b - pieces.a) * (edges[begin:end, 1, 1] - edges[begin:end, 0, 1])[pieces.edge]
+def _collect(area: Tensor, edges: Tensor, owner: Tensor, boxes: Boxes, begin: int, total: int) -> Kept:
+    """Add what these edges, from `begin` on of `total`, cover to `area`; the pieces that lie inside of the boxes."""
+    pieces = _pieces(edges, owner, boxes)
+    height = (pieces.b - pieces.a) * (edges[:, 1, 1] - edges[:, 0, 1])[pieces.edge]
     area.index_add_(0, pieces.cell, height * pieces.fraction)
     rest = pieces.inside.nonzero()[:, 0]
     area.index_add_(0, pieces.cell[rest] + 1, (height * (1 - pieces.fraction))[rest])
-    return pieces.edge[rest] + begin, pieces.cell[rest], pieces.a[rest], pieces.b[rest]
+    index = torch.int32 if max(total, len(area)) < 2**31 else torch.int64
+    return (pieces.edge[rest] + begin).to(index), pieces.cell[rest].to(index), pieces.a[rest], pieces.b[rest]
+
+
+def _overlapping(
+    pieces: Sequence[Kept], vectors: Tensor, owner: Tensor, winding: Tensor, orientation: Tensor
+) -> Tensor:
+    """The shapes whose parts may overlap or abut within a pixel; `vectors` lead from each edge's start to its end."""
+    length = vectors.norm(dim=1)
+
+    def measured() -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        for edge, cell, a, b in pieces:
+            own = (b - a) * length.index_select(0, edge)
+            yield winding.index_select(0, cell), owner.index_select(0, edge), cell, own
+
+    return overlapping(measured, orientation, len(winding))
 
 
 def _resolve(
@@ -236,24 +259,25 @@ def _resolve(
     return found, resolved
 
 
-def _resolved(slope: Tensor, edge: Tensor, cell: Tensor, found: Crossings, resolved: Tensor) -> Tensor:
-    """The slopes of pieces (edge, cell), in resolved cells the mean of what their scanlines crossed, 0 without any."""
-    pieces, lines = chosen(resolved[cell], resolved[found.cell])
+def _put_resolved(slopes: Sequence[Tensor], pieces: Sequence[Kept], found: Crossings, resolved: Tensor) -> None:
+    """Put into the pieces' slopes, in resolved cells, the mean of what their scanlines crossed, 0 without any."""
+    *inside, lines = chosen(*(resolved.index_select(0, cell) for _, cell, *_ in pieces), resolved[found.cell])
     names, which = torch.unique(found.edge[lines] * len(resolved) + found.cell[lines], return_inverse=True)
-    total = slope.new_zeros(len(names) + 1).index_add_(0, which, found.slope[lines])
-    count = slope.new_ones(len(names) + 1).index_add_(0, which, torch.ones_like(found.slope[lines])) - 1
-    wanted = edge[pieces] * len(resolved) + cell[pieces]
-    at = torch.searchsorted(names, wanted)
-    known = torch.cat([names, names.new_full((1,), -1)])[at] == wanted
-    slope = slope.clone()
-    slope[pieces] = torch.where(known, total[at] / count[at].clamp(min=1), 0.0)
-    return slope
+    total = found.slope.new_zeros(len(names) + 1).index_add_(0, which, found.slope[lines])
+    count = found.slope.new_ones(len(names) + 1).index_add_(0, which, torch.ones_like(found.slope[lines])) - 1
+    for slope, (edge, cell, *_), rows in zip(slopes, pieces, inside, strict=True):
+        wanted = edge[rows].long() * len(resolved) + cell[rows]
+        at = torch.searchsorted(names, wanted)
+        known = torch.cat([names, names.new_full((1,), -1)])[at] == wanted
+        slope[rows] = torch.where(known, total[at] / count[at].clamp(min=1), 0.0)
 
 
 def _orientation(edges: Tensor, owner: Tensor, shapes: int) -> Tensor:
     """Sign of the winding number within each shape: clockwise on the page is negative."""
-    cross = edges[:, 0, 0] * edges[:, 1, 1] - edges[:, 1, 0] * edges[:, 0, 1]
-    return edges.new_zeros(shapes).index_add_(0, owner, -cross).sign()
+    area = edges.new_zeros(shapes)
+    for own, x in _chunks(owner, edges):
+        area.index_add_(0, own, -(x[:, 0, 0] * x[:, 1, 1] - x[:, 1, 0] * x[:, 0, 1]))
+    return area.sign()
 
 
 def coverage(

@@ -11,11 +11,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from svg.raster.coverage import Edges, spread
+from svg.raster.outlines import AT_ONCE
 from svg.raster.segments import Segments
 from svg.raster.shapes import Shapes
 from svg.raster.strokes import Owned, stroke_edges
-
-AT_ONCE = 2**17  # edges
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,11 @@ def page_edges(page: Shapes, values: Mapping[str, Tensor], matrices: Float[Tenso
         return PageEdges(matrices.new_zeros(0, 2, 2), none.long()[:, 0], none, none)
     segments = page.outlines.flatten(values, _scales(page, values, matrices))
     low, high = _bounds(segments, len(page.outlines.geometries))
-    edges, owner = _owned(page, segments, values, matrices)
+    which = page.constants.like(matrices)["geometry"]
+    parts = [*_fills(page, segments, which), *_strokes(page, segments, which, values, matrices)]
+    del segments  # what they hold is needed no more
+    parts = parts or [(matrices.new_zeros(0, 2, 2), which[:0])]
+    edges, owner = parts[0] if len(parts) == 1 else (torch.cat(x) for x in zip(*parts, strict=True))
     return PageEdges(_OnCanvas.apply(edges, owner, matrices), owner, low, high)  # pyright: ignore
 
 
@@ -49,26 +52,17 @@ def _scales(page: Shapes, values: Mapping[str, Tensor], matrices: Tensor) -> Flo
     return norms.new_zeros(len(page.outlines.geometries)).scatter_reduce(0, own["geometry"], norms, "amax")
 
 
-def _owned(page: Shapes, segments: Segments, values: Mapping[str, Tensor], matrices: Tensor) -> Owned:
-    """Edges of all fills and strokes in user units, and their shapes."""
-    which = page.constants.like(matrices)["geometry"]
-    parts = [*_fills(page, segments, which), *_strokes(page, segments, which, values, matrices)]
-    if not parts:
-        return matrices.new_zeros(0, 2, 2), which[:0]
-    return torch.cat([e for e, _ in parts]), torch.cat([o for _, o in parts])
-
-
 class _OnCanvas(torch.autograd.Function):
-    """Edges in user units under the matrices of their shapes, which are constants."""
+    """Edges in user units under the matrices of their shapes, which are constants, in place."""
 
     @staticmethod
     def forward(ctx: Any, edges: Tensor, owner: Tensor, matrices: Tensor) -> Tensor:
         ctx.save_for_backward(owner, matrices)
-        found = torch.empty_like(edges)
-        for own, x, y in zip(*(x.split(AT_ONCE) for x in (owner, edges, found)), strict=True):
+        ctx.mark_dirty(edges)
+        for own, x in zip(owner.split(AT_ONCE), edges.split(AT_ONCE), strict=True):
             A, t = (m.index_select(0, own) for m in (matrices[:, :2, :2], matrices[:, None, :2, 2]))
-            torch.add(torch.einsum("eij,epj->epi", A, x), t, out=y)
-        return found
+            torch.add(torch.einsum("eij,epj->epi", A, x), t, out=x)
+        return edges
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -81,10 +75,12 @@ class _OnCanvas(torch.autograd.Function):
 
 def _bounds(segments: Segments, count: int) -> tuple[Float[Tensor, "g 2"], Float[Tensor, "g 2"]]:
     """Least and greatest coordinates of each of `count` geometries."""
-    both = torch.cat([segments.start, segments.end]).detach()
-    of = segments.geometry.repeat(2)[:, None].expand(-1, 2)
-    low = both.new_full((count, 2), torch.inf).scatter_reduce(0, of, both, "amin")
-    return low, both.new_full((count, 2), -torch.inf).scatter_reduce(0, of, both, "amax")
+    ends, of = (segments.start.detach(), segments.end.detach()), segments.geometry[:, None].expand(-1, 2)
+    low, high = (ends[0].new_full((count, 2), x) for x in (torch.inf, -torch.inf))
+    for points in ends:
+        low.scatter_reduce_(0, of, points, "amin")
+        high.scatter_reduce_(0, of, points, "amax")
+    return low, high
 
 
 def _fills(page: Shapes, segments: Segments, which: Tensor) -> Iterator[Owned]:

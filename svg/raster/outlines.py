@@ -22,6 +22,7 @@ from svg.raster.segments import Segments
 
 TOLERANCE = 0.03  # px by which a flattened curve or a round join may miss
 MOST_PARTS = 256  # segments of one curve
+AT_ONCE = 2**16  # segments or edges that are worked on at once: it bounds the memory
 Curve = tuple[int, int, int, int, int]  # indices of four control points, and the degree
 KAPPA = 4 / 3 * (math.sqrt(2) - 1)  # handles of a quarter circle
 
@@ -167,25 +168,31 @@ class _Flattened(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, control: Tensor, curve: Tensor, k: Tensor, parts: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(curve, k, parts)
+        ctx.save_for_backward(curve.int(), k.int(), parts)  # fewer than 2^31 by far
         ctx.count = control.shape[1]
-        return _points(control, curve, k, parts), _points(control, curve, k + 1, parts)
+        return _points(control, curve, k, parts, 0), _points(control, curve, k, parts, 1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         curve, k, parts = ctx.saved_tensors
         found = grads[0].new_zeros(4, ctx.count, 2)
-        for grad, at in zip(grads, (k, k + 1), strict=True):
-            for own, w in zip(found, _bernstein((at / parts[curve]).to(grad)), strict=True):
-                own.index_add_(0, curve, w[:, None] * grad)
+        for later, whole in enumerate(grads):
+            for grad, of, at in zip(*(x.split(AT_ONCE) for x in (whole, curve, k)), strict=True):
+                weights = _bernstein(((at + later) / parts.index_select(0, of)).to(grad))
+                of = of.long()  # which is much quicker here
+                for own, w in zip(found, weights, strict=True):
+                    own.index_add_(0, of, w[:, None] * grad)
         return found, None, None, None
 
 
-def _points(control: Tensor, curve: Tensor, k: Tensor, parts: Tensor) -> Float[Tensor, "n 2"]:
-    w = _bernstein((k / parts[curve]).to(control))
-    found = w[0][:, None] * control[0].index_select(0, curve)
-    for p, own in zip(control[1:], w[1:], strict=True):
-        found += own[:, None] * p.index_select(0, curve)
+def _points(control: Tensor, curve: Tensor, k: Tensor, parts: Tensor, later: int) -> Float[Tensor, "n 2"]:
+    """The points `k + later` of their curves' parts."""
+    found = control.new_empty(len(curve), 2)
+    for out, of, at in zip(*(x.split(AT_ONCE) for x in (found, curve, k)), strict=True):
+        w = _bernstein(((at + later) / parts.index_select(0, of)).to(control))
+        torch.mul(w[0][:, None], control[0].index_select(0, of), out=out)
+        for p, own in zip(control[1:], w[1:], strict=True):
+            out += own[:, None] * p.index_select(0, of)
     return found
 
 

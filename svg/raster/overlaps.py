@@ -7,6 +7,7 @@ rule makes of it. `LINES` of them a row, exact in x, stand in for the areas wher
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,8 @@ def spread(counts: Tensor, total: int | None = None) -> tuple[Tensor, Tensor]:
 
 def chosen(*masks: Tensor) -> tuple[Tensor, ...]:
     """The indices at which each of these masks is set; the host waits once for all of them."""
+    if masks[0].device.type == "cpu":
+        return tuple(mask.nonzero()[:, 0] for mask in masks)
     flat = torch.cat(masks)
     counts = torch.stack([mask.sum() for mask in masks]).tolist()
     index = torch.cat([torch.arange(len(mask), device=flat.device) for mask in masks])
@@ -37,19 +40,21 @@ def chosen(*masks: Tensor) -> tuple[Tensor, ...]:
 
 
 def overlapping(
-    winding: Tensor, owner: Tensor, cell: Tensor, length: Tensor, orientation: Tensor, cells: int
+    pieces: Callable[[], Iterable[tuple[Tensor, Tensor, Tensor, Tensor]]], orientation: Tensor, cells: int
 ) -> Tensor:
     """The shapes that wind both ways round, or whose edges crowd in their pixels.
 
-    winding, owner, cell, length: of each piece of an edge, the mean winding number of the cell that it lies in, its
-    shape, that cell of `cells`, and its length in px; orientation: the sign of each shape's area.
+    pieces: of pieces of edges, chunk after chunk, the mean winding number of the cell that each lies in, its shape,
+    that cell of `cells`, and its length in px; orientation: the sign of each shape's area.
     """
-    against = winding * torch.where(orientation == 0, 1.0, orientation)[owner] < -NOTICED
-    crowded = length.new_zeros(cells).index_add_(0, cell, length)[cell] > CROWD
-    none = length.new_zeros(len(orientation))
-    total, crowd, turned = (
-        none.index_add(0, owner, x) for x in (length, torch.where(crowded, length, 0.0), against.to(length))
-    )
+    in_cell, way = orientation.new_zeros(cells), torch.where(orientation == 0, 1.0, orientation)
+    for _, _, cell, length in pieces():
+        in_cell.index_add_(0, cell, length)
+    total, crowd, turned = (torch.zeros_like(orientation) for _ in range(3))
+    for winding, owner, cell, length in pieces():
+        total.index_add_(0, owner, length)
+        crowd.index_add_(0, owner, torch.where(in_cell.index_select(0, cell) > CROWD, length, 0.0))
+        turned.index_add_(0, owner, (winding * way[owner] < -NOTICED).to(length))
     return ((crowd > CROWDED * total) | (turned > 0)).nonzero()[:, 0]
 
 

@@ -68,8 +68,11 @@ def cover(pages: Sequence[Raster], values: Sequence[Mapping[str, Tensor]], heigh
         matrices.append(torch.stack([x * (width / page.width), y * (height / page.height), z], 1))
         found.append(page_edges(page.shapes, own, matrices[-1]))
     offsets = [sum(len(p.shapes) for p in pages[:i]) for i in range(len(pages) + 1)]
-    drawn = [(f.edges, f.owner + o) for f, o in zip(found, offsets, strict=False)]
-    edges, owner = torch.cat([e for e, _ in drawn]), torch.cat([o for _, o in drawn])
+    if len(found) == 1:
+        edges, owner = found[0].edges, found[0].owner
+    else:
+        edges = torch.cat([f.edges for f in found])
+        owner = torch.cat([f.owner + o for f, o in zip(found, offsets, strict=False)])
     boxes = boxes_of(edges, owner, offsets[-1], width, height)
     rules = [page.shapes.constants.like(edges)["evenodd"] for page in pages]
     evenodd = torch.cat(rules) if any(page.shapes.evenodd for page in pages) else None

@@ -18,7 +18,7 @@ from svg.raster.outlines import Outlines
 ANY = Solid("")  # paints do not change outlines
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Shape:
     """One outline to cover: a draw's fill or its stroke."""
 

@@ -20,9 +20,10 @@ from svg.raster.coverage import Box
 from svg.raster.overlaps import spread
 
 SMALL = 2048  # pixels up to which a fill is painted together with others: more are as quick by themselves
+BLOCK = {"cpu": 2**16, "cuda": 2**20}  # pixels, of whole levels, that are worked out at once: it bounds the memory
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Fill:
     """Paint shape `shape`'s coverage with its color, or with a map whose rows begin at `map`."""
 
@@ -45,8 +46,9 @@ class Fill:
 
 @dataclass(frozen=True)
 class Together:
-    """Fills that do not meet: these rows of the Pixels."""
+    """Fills that do not meet: these rows of a block's Pixels."""
 
+    block: int
     begin: int
     end: int
 
@@ -77,7 +79,7 @@ Step = Fill | Together | Paste | Begin | End
 
 @dataclass(frozen=True)
 class Pixels:
-    """The pixels of all fills that are painted together, fill after fill, and where each finds what it is made of."""
+    """A block of pixels of fills that are painted together, fill after fill, and where each finds what it is of."""
 
     place: Int[Tensor, " n"]  # on the canvas, row by row
     cell: Int[Tensor, " n"]  # in the coverage
@@ -100,9 +102,9 @@ class Pixels:
         return cls(
             (y[fill] + row) * width + x[fill] + column,
             start[fill] + row * stride[fill] + column,
-            shape[fill],
-            None if mapped is None else torch.where(first[fill] < 0, -1, mapped),
-            opacity[fill] if any(f.opacity is not None for f in fills) else None,
+            shape.int()[fill],
+            None if mapped is None else torch.where(first[fill] < 0, -1, mapped).int(),
+            opacity.int()[fill] if any(f.opacity is not None for f in fills) else None,
             torch.cat([_shown(f, device) for f in fills])[:, None] if any(f.clip is not None for f in fills) else None,
         )
 
@@ -111,11 +113,14 @@ def _shown(fill: Fill, device: torch.device) -> Float[Tensor, " p"]:
     return torch.ones(fill.area, device=device) if fill.clip is None else fill.clip[fill.cut].flatten()
 
 
-def in_levels(tape: Sequence[Step], size: tuple[int, int]) -> tuple[list[Step], list[Fill]]:
-    """The steps with fills in the order of their levels, and the fills that are painted together, in order."""
+def in_levels(tape: Sequence[Step], size: tuple[int, int], most: int) -> tuple[list[Step], list[list[Fill]]]:
+    """The steps with fills in the order of their levels, and the fills that are painted together, in order, in blocks.
+
+    A block has `most` pixels, or those of one level.
+    """
     steps: list[Step] = []
-    together: list[Fill] = []
-    pixels = 0
+    blocks: list[list[Fill]] = []
+    pixels = most
     for are_fills, run in groupby(tape, lambda step: isinstance(step, Fill)):
         if not are_fills:
             steps += run
@@ -126,11 +131,14 @@ def in_levels(tape: Sequence[Step], size: tuple[int, int]) -> tuple[list[Step], 
                 steps += level
                 continue
             steps += [f for f in level if f.area > SMALL]
-            together += small
             area = sum(f.area for f in small)
-            steps.append(Together(pixels, pixels + area))
+            if pixels + area > most:
+                blocks.append([])
+                pixels = 0
+            blocks[-1] += small
+            steps.append(Together(len(blocks) - 1, pixels, pixels + area))
             pixels += area
-    return steps, together
+    return steps, blocks
 
 
 def _levels(fills: Sequence[Fill], size: tuple[int, int]) -> Iterator[list[Fill]]:
