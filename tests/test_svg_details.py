@@ -98,7 +98,9 @@ def test_neighbors_count_by_gap_and_area() -> None:
     assert found == pytest.approx(want)
 
 
-def test_neighbors_are_those_of_all_pairs() -> None:
+@pytest.mark.parametrize("most", [256, 3])
+def test_neighbors_are_those_of_all_pairs(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("svg.parts.NEIGHBORS", most)
     generator = np.random.default_rng(0)
     low = generator.uniform(0, CANVAS, (60, 2))
     side = generator.exponential(0.1 * CANVAS, (60, 2))
@@ -112,6 +114,7 @@ def test_neighbors_are_those_of_all_pairs() -> None:
             alone = max(*side[i], *side[j]) >= SMALL * CANVAS
             if i == j or (near > 0.1 and not alone):
                 weights[j] = near * np.maximum(side[j], 1).prod()
+        weights = {j: w for j, w in weights.items() if sum(w < other for other in weights.values()) < most}
         want += [(i, j, w / sum(weights.values())) for j, w in weights.items()]
     of, near, weight = zip(*want, strict=True)
     assert (found[0].tolist(), found[1].tolist()) == (list(of), list(near))
