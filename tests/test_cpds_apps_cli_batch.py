@@ -80,6 +80,15 @@ def test_what_a_batch_leaves(run: Batch, tmp_path: Path, capsys: pytest.CaptureF
     assert {t["source"] for t in table} == {str(tmp_path / "cat.png")}
 
 
+def test_settings_without_effect_are_named_once(run: Batch, capsys: pytest.CaptureFixture[str]) -> None:
+    idle = {"preset": "pds", "polish": 0, "w_cut": 3}
+    assert run(ROWS[0], {**ROW, **idle, "id": "e"}, {**ROW, **idle, "id": "f", "seed": 1}) == 0
+    notes = [line for line in capsys.readouterr().err.splitlines() if "no effect" in line]
+    assert notes == [
+        "cpds: note: line 2 and 1 more: w_cut, n_patches have no effect here: method pds has no contrastive loss"
+    ]
+
+
 def test_finished_rows_are_not_edited_again(run: Batch, tmp_path: Path, executors: list[Inline]) -> None:
     assert run(*ROWS) == 0
     before = snapshot(tmp_path / "out/results")

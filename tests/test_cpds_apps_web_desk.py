@@ -105,6 +105,19 @@ def test_a_stopped_run_goes_on_to_the_same_pixels(opened: Open, image_file: Path
         desk.resume(visitor, "q", run.folder.name)
 
 
+def test_a_run_that_settles_says_so(opened: Open, image_file: Path) -> None:
+    desk = opened()
+    visitor = desk.visitors.of("a" * 40)
+    desk.begin(
+        visitor, "p", wish(upload(visitor, image_file), settings={"num_inference_steps": 12, "stop_below": 0.99})
+    )
+    status = ended(desk, "p")
+    assert (status.text, status.fraction) == ("done; settled after step 10 of 12", 1.0)
+    (run,) = status.runs
+    assert run.finished
+    assert run.title == "a dog (seed 0, settled after step 10 of 12)"
+
+
 def test_variants_are_seeds_that_follow_and_make_a_sheet(opened: Open, image_file: Path) -> None:
     desk = opened()
     visitor = desk.visitors.of("a" * 40)

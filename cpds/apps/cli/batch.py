@@ -12,12 +12,16 @@ from cpds.apps.cli.args import EMBEDDED_NOTE, ChosenPrior
 from cpds.apps.cli.workers import WorkerArgs, located_prior
 from cpds.config import require
 from cpds.errors import InputError
+from cpds.presets import PRESETS
 from cpds.terminal import print_loading, print_result, print_status
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from cpds.apps.batch.driver import Task
     from cpds.apps.batch.executor import Executor
     from cpds.apps.batch.results import Results
+    from cpds.apps.batch.rows import Row
 
 GPU_BATCH = 8
 
@@ -66,6 +70,7 @@ def run_batch(args: BatchArgs, command: str) -> int:
             print_status(f"{len(rows) - len(todo)} of {len(rows)} rows are already finished")
         try:
             if todo:
+                tell_unused(todo)
                 setup = Setup(*located_prior(args), (args.out / FOLDER).absolute())
                 executor = args.executor(partial(EditWorker, setup))
                 gpu = "cpu" not in executor.places and "mps" not in executor.places
@@ -82,6 +87,19 @@ def run_batch(args: BatchArgs, command: str) -> int:
     for file in told:
         print_result(file)
     return int(bool(results.failed))
+
+
+def tell_unused(rows: "Iterable[Row]") -> None:
+    """Name the settings that have no effect, once each, and the rows that have them."""
+    from cpds.unused import unused_notes
+
+    lines: dict[str, list[int]] = {}
+    for row in rows:
+        for note in unused_notes(row.args.edit, PRESETS[row.args.preset]):
+            lines.setdefault(note, []).append(row.line)
+    for note, found in lines.items():
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        print_status(f"cpds: note: line {found[0]}{more}: {note}")
 
 
 def edit_all(results: "Results", tasks: "list[Task]", executor: "Executor[Any]", command: str) -> None:

@@ -41,7 +41,13 @@ class Progress:
         self.job.steps = sum(s.config.num_inference_steps for s in both)
 
     def finished(self, state: "EditState") -> None:
-        pass
+        if state.step < state.config.num_inference_steps:
+            self.job.note = "; ".join(filter(None, [self.job.note, settled(state.step, self.job.steps)]))
+
+
+def settled(step: int, steps: int) -> str:
+    """In words, for an edit that ended before its last step."""
+    return f"settled after step {step} of {steps}"
 
 
 def edit_job(job: Job, prior: "Prior") -> None:
@@ -101,7 +107,9 @@ class Run(NamedTuple):
     @property
     def title(self) -> str:
         """In a line."""
-        rest = "" if self.finished else f", stopped at step {self.step} of {self.steps}"
+        rest = f", stopped at step {self.step} of {self.steps}"
+        if self.finished:
+            rest = f", {settled(self.step, self.steps)}" if self.step < self.steps else ""
         return f"{self.target_prompt} (seed {self.seed}{rest})"
 
 
