@@ -94,6 +94,7 @@ def test_two_processes_take_the_steps_of_one(config: TrainConfig, tmp_path: Path
     config = replace(config, autoencoder_steps=2, denoiser_steps=1)
     train.main(config)
     several = replace(config, out=tmp_path / "several")
+    train.main(replace(several, autoencoder_steps=1, denoiser_steps=0))  # which both go on with
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]

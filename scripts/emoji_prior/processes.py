@@ -15,9 +15,10 @@ class Processes:
     """This process among those of the run; there may be one alone."""
 
     def __init__(self, device: str) -> None:
-        self.state = PartialState(cpu=torch.device(device).type == "cpu")
+        cpu = torch.device(device).type == "cpu"  # accelerate numbers CPUs, which a checkpoint cannot be loaded to
+        self.state = PartialState(cpu=cpu)
         self.count = self.state.num_processes
-        self.device = str(self.state.device) if self.count > 1 else device
+        self.device = str(self.state.device) if self.count > 1 and not cpu else device
         self.main = self.state.is_main_process
 
     def share(self, batch: int) -> slice:
