@@ -35,6 +35,11 @@ class EditState:
         kind = type(self.representation).__name__
         return f"EditState({kind}, step {self.step} of {self.config.num_inference_steps})"
 
+    @property
+    def parts(self) -> "list[EditState]":
+        """In the order in which they run: the edit of the image that this one follows, if it does, and itself."""
+        return [self] if self.lead is None else [self.lead, self]
+
     def tensors(self) -> dict[str, Tensor]:
         """Parameters, optimizer moments, selector and step: all that a resumed run needs, as flat named tensors."""
         saved = {"step": torch.tensor(self.step)}

@@ -24,11 +24,11 @@ def test_there_are_some() -> None:
 @pytest.mark.parametrize("block", [pytest.param(block, id=page) for block, page in BLOCKS.items()])
 def test_programs_run(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prior: UNetPrior) -> None:
     """Beside an image, with the presets' steps cut short."""
-    shutil.copy(ROOT / "cpds/assets/demo/cat.png", tmp_path)
+    shutil.copytree(ROOT / "cpds/assets/demo", tmp_path / "cpds/assets/demo")
     monkeypatch.chdir(tmp_path)
     short = {name: replace(preset, num_inference_steps=2) for name, preset in PRESETS.items()}
     monkeypatch.setattr("cpds.editor.PRESETS", short)
     monkeypatch.setattr("cpds.priors.load.load_prior", lambda *_args, **_options: prior)
     exec(compile(block, BLOCKS[block], "exec"), {})
-    made = {file.name for file in tmp_path.iterdir()} - {"cat.png"}
+    made = {file.name for file in tmp_path.iterdir()} - {"cpds"}
     assert made

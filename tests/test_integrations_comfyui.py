@@ -138,7 +138,7 @@ def test_masks_hold_and_fields_count(comfy: SimpleNamespace, prior: UNetPrior) -
         assert not torch.equal(other, edited), field
 
 
-def test_an_svg_keeps_its_elements(comfy: SimpleNamespace, prior: UNetPrior) -> None:
+def test_an_svg_keeps_its_elements(comfy: SimpleNamespace, prior: UNetPrior, progress: list[Any]) -> None:
     own = EDIT | {"preset": "pds-svg", "only": "#face", "style": "iconography"}
     edited, preview = call(comfy, "CPDSEditSVG", prior=prior, svg=DRAWING, **own)
     config = SvgConfig(style="iconography", only=("#face",))
@@ -150,6 +150,9 @@ def test_an_svg_keeps_its_elements(comfy: SimpleNamespace, prior: UNetPrior) -> 
     assert 'id="back" width="32" height="24" fill="#9cf"' in edited
     assert torch.equal(preview, page.preview().permute(0, 2, 3, 1))
     assert preview.shape == (1, 384, 512, 3)
+    steps = settings.redraw_steps + 2  # of the image that is edited first, then of the drawing
+    assert settings.redraw_steps
+    assert [args[:2] for args in progress] == [(i + 1, steps) for i in range(steps)]
 
 
 def test_a_prior_of_ours_or_of_comfyuis_folders(comfy: SimpleNamespace, tiny_folder: Path, tmp_path: Path) -> None:

@@ -83,13 +83,21 @@ class Watch:
     """Shows ComfyUI how far an edit is, and stops it when the user does."""
 
     def started(self, state: EditState) -> None:
-        self.bar = ProgressBar(state.config.num_inference_steps)
+        self.bar = ProgressBar(sum(part.config.num_inference_steps for part in state.parts))
 
     def stepped(self, state: EditState, result: StepResult) -> None:
+        self.show(state, state)
+
+    def led(self, state: EditState) -> None:
+        self.show(state, state.parts[0])
+
+    def show(self, state: EditState, running: EditState) -> None:
+        """How far all of it is, with a look at the part that runs."""
         model_management.throw_exception_if_processing_interrupted()
-        shown = state.step % max(1, self.bar.total // PREVIEWS) == 0
-        preview = ("JPEG", to_pil(state.representation.preview()[:1]), PREVIEW_SIDE) if shown else None
-        self.bar.update_absolute(state.step, preview=preview)
+        step = sum(part.step for part in state.parts)
+        shown = step % max(1, self.bar.total // PREVIEWS) == 0
+        preview = ("JPEG", to_pil(running.representation.preview()[:1]), PREVIEW_SIDE) if shown else None
+        self.bar.update_absolute(step, preview=preview)
 
     def finished(self, state: EditState) -> None:
         pass

@@ -60,7 +60,8 @@ def lines(rows: list[dict[str, Any]], here: dict[str, str]) -> Iterator[str]:
     names, kinds = ({row[key] for row in rows} for key in ("name", "pipeline"))
     fitting = [f"{name} ({kind})" for name, kind in here.items() if kind in kinds and name not in names]
     yield f"Also in the local cache, of these families: {', '.join(fitting) or 'nothing'}"
-    yield "Any pipeline of these families will do: a hub name, a folder in diffusers' layout, or one .safetensors file."
+    yield "Any pipeline of these families will do: a hub name, a folder in diffusers' layout,"
+    yield "or, FLUX.2 and PixArt aside, one .safetensors file."
 
 
 def run_priors() -> int:

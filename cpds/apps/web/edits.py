@@ -36,9 +36,8 @@ class Progress:
         self.led(state)
 
     def led(self, state: "EditState") -> None:
-        both = [state] if state.lead is None else [state.lead, state]
-        self.job.step = sum(s.step for s in both)
-        self.job.steps = sum(s.config.num_inference_steps for s in both)
+        self.job.step = sum(part.step for part in state.parts)
+        self.job.steps = sum(part.config.num_inference_steps for part in state.parts)
 
     def finished(self, state: "EditState") -> None:
         if state.step < state.config.num_inference_steps:
