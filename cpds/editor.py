@@ -62,6 +62,8 @@ def own_preset(representation: Representation[Any]) -> EditConfig:
 
 def settled_edit(config: EditConfig, prior: Prior) -> EditConfig:
     """The same settings with guidance, where none was given, as it is usual for the prior."""
+    if not isinstance(config, EditConfig):
+        raise InputError(f"the config is of type {type(config).__name__}: give an EditConfig, such as PRESETS['cpds']")
     return replace(config, guidance=settled(config.guidance, prior))
 
 
@@ -76,8 +78,6 @@ def start(
     """Set up an edit without running it."""
     require_kind(representation, Representation, "representation")
     require_kind(prior, Prior, "prior")
-    if config is not None:
-        require_kind(config, EditConfig, "config, an EditConfig as PRESETS has them,")
     config, parts = settled_edit(config or own_preset(representation), prior), parts or OwnParts()
     if config.polish:
         require_latents(representation)
@@ -134,7 +134,8 @@ def run(state: EditState, callbacks: Sequence[Callback] = ()) -> EditState:
         with timed("image to follow"):
             edited = run(state.lead, [Lead(state, callbacks)]).representation.preview()
             assert isinstance(representation, Redrawable)
-            wanted = representation.follow(edited, state.step)
+            moving = {g.name for g, rate in base_rates(config, representation.param_groups()) if rate}
+            wanted = representation.follow(edited, state.step, moving)
     while state.step < config.num_inference_steps and not state.settling.settled:
         generator = step_generator(config.seed, state.step)
         view = representation.sample_view(state.step, generator)

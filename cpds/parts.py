@@ -18,7 +18,7 @@ def imported(path: str, field: str, kind: type | None = None) -> Any:
     module, _, name = path.partition(":")
     try:
         found = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as err:
+    except Exception as err:  # a module of one's own may raise anything
         absent = isinstance(err, ModuleNotFoundError) and f"{module}.".startswith(f"{err.name}.")
         remedy = "check its spelling and PYTHONPATH" if absent or isinstance(err, AttributeError) else "correct it"
         raise InputError(f"{field} {path} cannot be imported ({err}): {remedy}") from err

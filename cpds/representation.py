@@ -3,7 +3,7 @@
 What a representation may offer beside it is found by asking for these protocols: Masked, Source, Exportable.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -140,8 +140,11 @@ class Redrawable(Protocol):
         """What it showed before the edit, as an image that is edited as latents: its preview is what is followed."""
         ...
 
-    def follow(self, image: Images, step: int) -> Images:
-        """What of the edited image is followed from `step` on; at step 0 parameters may be brought nearer at once."""
+    def follow(self, image: Images, step: int, moving: Collection[str]) -> Images:
+        """What of the edited image is followed from `step` on, in the groups of parameters that are `moving`.
+
+        At step 0 these may be brought nearer at once.
+        """
         ...
 
 

@@ -37,8 +37,9 @@ def _unread(config: EditConfig) -> Iterator[tuple[tuple[str, ...], str]]:
     if objective and not objective.posterior:
         yield ("w_identity", "stride"), f"method {guidance.method} does not read the posterior"
     schedule = guidance.guidance_schedule or guidance.default_schedule
-    for needed in {"interval", "table"} - {schedule}:
-        yield (f"guidance_{needed}",), f"guidance_schedule is {schedule}"
+    for needed in ("interval", "table"):
+        if needed != schedule:
+            yield (f"guidance_{needed}",), f"guidance_schedule is {schedule}"
     if not config.redraw_steps:
         yield ("redraw_lr",), "redraw_steps is 0, so that no image is followed"
 

@@ -56,7 +56,8 @@ class SvgConfig:
     """Size, as a fraction of the canvas, from which on a shape takes whole steps; smaller ones take less, and bend
     less than they move. 0: all take whole steps."""
     colors_first: bool = True
-    """Fit colors to the edited image first; shapes move only if that leaves more than a tenth of the edit undone."""
+    """Fit colors to the edited image first; shapes move only if that leaves more than half of the edit undone, or more
+    than a tenth of it in regions that are wide enough for a shape."""
     coarse_steps: int = 0
     """Steps at the beginning in which shapes move, turn and stretch but do not bend."""
     simple: bool = True

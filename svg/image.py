@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -135,17 +135,18 @@ class SvgImage:
         return LatentImage(self.render_source(None), prior, LatentImageConfig(min(self.size)), self.mask(None))
 
     @torch.no_grad()
-    def follow(self, image: Images, step: int) -> Images:
+    def follow(self, image: Images, step: int, moving: Collection[str] = COLORS) -> Images:
         """What is followed of an edited image: itself if it asks for other shapes, else what colors alone give.
 
-        At step 0 the drawing takes these colors.
+        At step 0 the drawing takes these colors: those of the groups that are `moving`.
         """
         if not self.config.colors_first:
             return image
         numbers, source = self._numbers, self.render_source(None)
         now: dict[GroupName, Tensor] = {g: x.detach().clone() for g, x in numbers.tensors.items()}
         numbers.put(numbers.start)
-        colors = [(numbers.tensors[g], numbers.free_colors(g)) for g in COLORS if len(numbers.tensors[g])]
+        own: list[GroupName] = [g for g in COLORS if g in moving and len(numbers.tensors[g])]
+        colors = [(numbers.tensors[g], numbers.free_colors(g)) for g in own]
         fit_colors(colors, lambda: self.render(None), image.to(source))
         fitted = self.render(None)
         if step:

@@ -203,7 +203,8 @@ def neighbors(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             chosen, near = chosen[near > 0.1], near[near > 0.1]
         weight = near * area[chosen]
         if len(chosen) > NEIGHBORS:
-            most = np.sort(np.argsort(-weight, kind="stable")[:NEIGHBORS])
+            first = np.where(chosen == i, np.inf, weight)  # itself in any case
+            most = np.sort(np.argsort(-first, kind="stable")[:NEIGHBORS])
             chosen, weight = chosen[most], weight[most]
         rows.append(np.full(len(chosen), i))
         columns.append(chosen)

@@ -291,6 +291,7 @@ def test_a_failure_tells_no_folder_of_this_machine(opened: Open, tmp_path: Path)
     assert status.trouble == "cameras.json lists no frames: give a transforms.json with at least one camera"
     place = visitor.place("a b.ply")
     assert visitor.without_places(f"{place} and {place.parent}/c lack x") == f"{place.name} and c lack x"
+    assert visitor.without_places(f"resume the run in {visitor.runs / 'a-1'}") == "resume the run in a-1"
 
 
 def test_settings_without_effect_are_told_when_it_ends(opened: Open, image_file: Path) -> None:

@@ -28,6 +28,7 @@ from cpds.personalize.training import Batches
 from cpds.priors.adapters import LORA_NAME
 from cpds.priors.load import load_prior
 from cpds.priors.options import PriorOptions
+from cpds.session import EditStopped
 from cpds.schedule import NoiseSchedule
 
 Get = Callable[[str], Family]
@@ -285,6 +286,29 @@ def test_killed_after_a_checkpoint(train: Callable[..., Path], tmp_path: Path, m
     assert contents(tmp_path / "whole") == contents(tmp_path / "killed")
 
 
+def test_stopped_while_a_sheet_is_drawn(
+    train: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step after it is finished and kept."""
+    changes = {"steps": 4, "class_prompt": None, "samples": 1, "sample_every": 2}
+    whole = load_file(train("whole", **changes))
+    sheet = training.Training.write_sheet
+
+    def signaled(self: Any, step: int) -> None:
+        signal.raise_signal(signal.SIGINT)
+        sheet(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Training, "write_sheet", signaled)
+        with pytest.raises(EditStopped) as stopped:
+            train("parts", **changes)
+    assert stopped.value.after == "step 3"
+    parts = load_file(train("parts", **changes, resume=True))
+    metrics = (tmp_path / "parts/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in metrics] == [1, 2, 3, 4]
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_between_steps(
     train: Callable[..., Path],
@@ -405,6 +429,7 @@ def test_settings_change_the_run(train: Callable[..., Path], tmp_path: Path, nam
         ({"samples": -1}, "samples must be >= 0"),
         ({"class_prompt": None, "class_images": 7}, "class_images without class_prompt would do nothing"),
         ({"class_prompt": None, "prior_weight": 3.0}, "prior_weight without class_prompt would do nothing"),
+        ({"samples": 0, "sample_every": 7}, "sample_every 7 without samples would do nothing"),
         ({"full": True, "rank": 16}, "rank 16 is of a LoRA, and full trains all weights"),
         ({"resolution": 33}, "resolution must be a multiple of 8 for this prior, got 33"),
         ({"name": "pixart"}, "DreamBooth is not for a PixArtSigmaPipeline"),

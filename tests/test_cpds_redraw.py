@@ -1,6 +1,6 @@
 """Edits led by an edited image: what is compared, what is followed, and what goes on after a stop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,8 @@ class Pixels:
     def as_image(self, prior: Any) -> LatentImage:
         return LatentImage(self.source, prior)
 
-    def follow(self, image: Tensor, step: int) -> Tensor:
+    def follow(self, image: Tensor, step: int, moving: Collection[str]) -> Tensor:
+        self.moving = moving
         return image
 
     def revise(self, step: int, steps: int, propose: Callable[[Any], Tensor]) -> None:
@@ -74,6 +75,15 @@ def test_the_distance_is_the_mean_square_at_three_sizes() -> None:
         total += float(blocks.square().mean())
     assert float(distance(a, b)) == pytest.approx(total, rel=1e-5)
     assert float(distance(a, a)) == 0
+
+
+def test_what_is_followed_knows_the_groups_that_move(prior: UNetPrior, page: Tensor) -> None:
+    moving = []
+    for rates in ({}, {"pixels": 0.0}):
+        shown = Pixels(page)
+        edit(shown, prior, *PROMPTS, replace(CONFIG, num_inference_steps=1, group_lrs=rates))
+        moving.append(shown.moving)
+    assert moving == [{"pixels"}, set()]
 
 
 def test_what_is_edited_becomes_the_edited_image(prior: UNetPrior, page: Tensor) -> None:

@@ -521,4 +521,7 @@ def test_what_is_no_representation_in_a_folder(prior: UNetPrior, tmp_path: Path,
     nothing: Any = object()
     with pytest.raises(InputError, match="the representation, of type object, lacks"):
         edit_in_folder(nothing, prior, *PROMPTS, tmp_path / "out")
+    config: Any = "cpds"
+    with pytest.raises(InputError, match=r"the config is of type str: give an EditConfig, such as PRESETS\['cpds'\]"):
+        edit_in_folder(LatentImage(randn(0, 1, 3, 32, 32), prior), prior, *PROMPTS, tmp_path / "out", config)
     assert not (tmp_path / "out").exists()

@@ -168,6 +168,12 @@ def test_a_drawing_follows_colors_where_they_are_enough(prior: UNetPrior, enough
     assert all(map(torch.equal, image._numbers.tensors.values(), moved))
 
 
+def test_groups_at_rest_keep_their_colors(prior: UNetPrior) -> None:
+    image = SvgImage(Document.parse(PAGE.encode()), prior)
+    image.follow(1 - image.render_source(None), 0, {"points", "strokes"})
+    assert all(torch.equal(x, image._numbers.start[g]) for g, x in image._numbers.tensors.items())
+
+
 def test_a_mask_holds_colors(prior: UNetPrior) -> None:
     mask = torch.zeros(1, 1, 40, 40)
     mask[..., 20:, :] = 1

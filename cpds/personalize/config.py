@@ -92,6 +92,10 @@ class DreamBoothConfig(LearningConfig):
             f"{' and '.join(other)} without class_prompt would do nothing: give a class_prompt, or leave it out",
         )
         require(
+            self.samples > 0 or self.sample_every == plain["sample_every"],
+            f"sample_every {self.sample_every} without samples would do nothing: leave one of both out",
+        )
+        require(
             not self.full or self.rank == plain["rank"],
             f"rank {self.rank} is of a LoRA, and full trains all weights: leave out one of both",
         )

@@ -97,13 +97,14 @@ class Training:
         steps, every = self.config.steps, self.config.checkpoint_every
         for step in tqdm(range(first + 1, steps + 1), "DreamBooth", steps, initial=first, disable=not main):
             loss = self.step(step, copy, read)
+            asked = stopper.asked  # what is asked for later waits for the next step, which is then kept
             if main:
                 self.folder.log({"step": step, "loss": loss})
-                if step % every == 0 or step == steps or stopper.asked:
+                if step % every == 0 or step == steps or asked:
                     save_checkpoint(file, self.subject, self.optimizer, self.scaler, step)
                 if self.config.samples and (step % self.config.sample_every == 0 or step == steps):
                     self.write_sheet(step)
-            if stopper.asked and step < steps:
+            if asked and step < steps:
                 raise EditStopped(step, stopper.exit_code, self.folder.path)
         if main:
             save_result(self.folder.path, self.subject)

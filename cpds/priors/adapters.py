@@ -146,7 +146,7 @@ def file_of(text: str, what: str, usual: str) -> Path:
     if path.is_file():
         return path
     if path.is_dir():
-        if (path / RUN_NAME).is_file() and not (path / usual).is_file():
+        if usual == LORA_NAME and (path / RUN_NAME).is_file() and not (path / usual).is_file():
             whole = (path / PRIOR_NAME).is_dir()
             remedy = f"it holds a whole prior: take {path / PRIOR_NAME} as prior" if whole else "resume it first"
             raise InputError(f"{what} folder {name} is a run of cpds dreambooth that has no {usual}: {remedy}")

@@ -110,6 +110,8 @@ def run_svg(args: SvgArgs) -> int:
         tell_skipped(skipped)
         return int(bool(skipped))
 
+    if not (args.scene.colors_first or args.edit.redraw_steps):
+        print_status("cpds: note: colors_first has no effect here: redraw_steps is 0, so that no image is followed")
     last = {job.source: job for job in jobs.jobs}
 
     def opened(job: Job) -> Opened:

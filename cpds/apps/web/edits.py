@@ -41,7 +41,8 @@ class Progress:
 
     def finished(self, state: "EditState") -> None:
         if state.step < state.config.num_inference_steps:
-            self.job.note = "; ".join(filter(None, [self.job.note, settled(state.step, self.job.steps)]))
+            told = settled(state.step, state.config.num_inference_steps)
+            self.job.note = "; ".join(filter(None, [self.job.note, told]))
 
 
 def settled(step: int, steps: int) -> str:

@@ -33,7 +33,7 @@ class Visitor:
 
     def without_places(self, text: str) -> str:
         """A message without the folders of this visitor's files: their names remain."""
-        return re.sub(re.escape(str(self.folder)) + r"/\w+/[\w-]+/", "", text)
+        return re.sub(re.escape(str(self.folder)) + r"/\w+/(?:[\w-]+/)?", "", text)
 
     def place(self, name: str) -> Path:
         """A free place for an upload of this name."""
