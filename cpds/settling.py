@@ -30,6 +30,7 @@ class Settling:
 
     below: float
     groups: Sequence[ParamGroup]
+    reached: bool = False  # what is followed has been reached before the first step
     change: float = 1.0  # as of the last look
     start: list[list[Tensor]] = field(init=False)
     last: list[list[Tensor]] = field(init=False)
@@ -40,7 +41,7 @@ class Settling:
 
     @property
     def settled(self) -> bool:
-        return self.change < self.below
+        return self.reached or self.change < self.below
 
     def look(self, step: int) -> None:
         """After a step; `step` counts the finished ones."""

@@ -86,6 +86,24 @@ def test_what_is_followed_knows_the_groups_that_move(prior: UNetPrior, page: Ten
     assert moving == [{"pixels"}, set()]
 
 
+def test_an_edit_that_has_reached_what_it_follows_takes_no_step(
+    prior: UNetPrior, page: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def follow(self: Pixels, image: Tensor, step: int, moving: Collection[str]) -> Tensor:
+        with torch.no_grad():
+            self.x.copy_(image)
+        return image
+
+    monkeypatch.setattr(Pixels, "follow", follow)
+    state = edit_in_folder(Pixels(page), prior, *PROMPTS, tmp_path / "out", CONFIG)
+    assert state.step == 0
+    assert not torch.equal(state.representation.preview(), page)
+    assert (tmp_path / "out/result.png").is_file()
+    assert (tmp_path / "out/before_after.png").is_file()
+    again = edit_in_folder(Pixels(page), prior, *PROMPTS, tmp_path / "out", CONFIG, resume=True)
+    assert torch.equal(again.representation.preview(), state.representation.preview())
+
+
 def test_what_is_edited_becomes_the_edited_image(prior: UNetPrior, page: Tensor) -> None:
     shown = Pixels(page)
     state = edit(shown, prior, *PROMPTS, CONFIG)

@@ -108,8 +108,11 @@ def run_job(jobs: Jobs, job: Job, prior: Prior, opened: Opened, suffix: str = ""
     else:
         code = 0
         if state.step < args.edit.num_inference_steps:
-            share = args.edit.stop_below
-            print_status(f"Settled after step {state.step} of {args.edit.num_inference_steps} (stop_below {share:g})")
+            steps, share = args.edit.num_inference_steps, args.edit.stop_below
+            if state.settling.reached:
+                print_status(f"Ended before the first of {steps} steps: what is followed is reached already")
+            else:
+                print_status(f"Settled after step {state.step} of {steps} (stop_below {share:g})")
     if bar.started_at is None:
         print_status(f"{job.folder} is already finished")
         return 0
