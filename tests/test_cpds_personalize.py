@@ -28,8 +28,8 @@ from cpds.personalize.training import Batches
 from cpds.priors.adapters import LORA_NAME
 from cpds.priors.load import load_prior
 from cpds.priors.options import PriorOptions
-from cpds.session import EditStopped
 from cpds.schedule import NoiseSchedule
+from cpds.session import EditStopped
 
 Get = Callable[[str], Family]
 PLAIN = DreamBoothConfig(
