@@ -136,9 +136,10 @@ def run(state: EditState, callbacks: Sequence[Callback] = ()) -> EditState:
             assert isinstance(representation, Redrawable)
             moving = {g.name for g, rate in base_rates(config, representation.param_groups()) if rate}
             wanted = representation.follow(edited, state.step, moving)
-            with torch.no_grad():
-                view = representation.sample_view(0, step_generator(config.seed, 0))
-                state.settling.reached = not state.step and torch.equal(representation.render(view), wanted)
+            if wanted is not edited and not state.step:  # made of parameters, which may have reached it
+                with torch.no_grad():
+                    view = representation.sample_view(0, step_generator(config.seed, 0))
+                    state.settling.reached = torch.equal(representation.render(view), wanted)
     while state.step < config.num_inference_steps and not state.settling.settled:
         generator = step_generator(config.seed, state.step)
         view = representation.sample_view(state.step, generator)

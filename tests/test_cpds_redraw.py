@@ -92,7 +92,7 @@ def test_an_edit_that_has_reached_what_it_follows_takes_no_step(
     def follow(self: Pixels, image: Tensor, step: int, moving: Collection[str]) -> Tensor:
         with torch.no_grad():
             self.x.copy_(image)
-        return image
+        return image.clone()
 
     monkeypatch.setattr(Pixels, "follow", follow)
     state = edit_in_folder(Pixels(page), prior, *PROMPTS, tmp_path / "out", CONFIG)
