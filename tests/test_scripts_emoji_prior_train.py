@@ -175,6 +175,34 @@ def test_a_run_may_start_from_a_prior_in_diffusers_layout(config: TrainConfig, t
     assert 0 < max(moved) < 0.05  # one step from there, not from new weights
 
 
+@pytest.mark.parametrize("layers", [2, 3])
+def test_a_deeper_denoiser_begins_as_the_one_that_it_comes_from(config: TrainConfig, tmp_path: Path, layers: int):
+    tokenizer = networks.build_tokenizer(["a cat"], tmp_path)
+    one, two = networks.Denoiser(config, tokenizer).eval(), replace(config, layers=layers)
+    deeper = networks.Denoiser(two, tokenizer).eval()
+    deeper.load_state_dict(networks.deepen(one.state_dict(), deeper))
+    x, t, ids = torch.randn(2, 8, 16, 16), torch.tensor([3, 700]), torch.arange(64).view(2, 32)
+    assert torch.equal(deeper(x, t, ids), one(x, t, ids))
+    deeper(x, t, ids).square().sum().backward()
+    assert deeper.unet.up_blocks[0].resnets[1].conv2.weight.grad.abs().max() > 0
+    deepest = networks.Denoiser(replace(config, layers=4), tokenizer).eval()
+    deepest.load_state_dict(networks.deepen(deeper.state_dict(), deepest))
+    assert torch.equal(deepest(x, t, ids), one(x, t, ids))
+    with pytest.raises(InputError, match=f"a denoiser of {layers} layers cannot become one of 1"):
+        networks.deepen(deeper.state_dict(), one)
+
+
+def test_timesteps_of_the_middle_are_drawn_more_often():
+    u = (torch.arange(100_000) + 0.5) / 100_000
+    assert torch.equal(denoiser.warp(u, 0), u)
+    with pytest.raises(InputError, match="middle must be at least 0 and less than 1, got 1"):
+        TrainConfig(middle=1)
+    t = denoiser.warp(u, 0.5)
+    density = torch.histc(t, 101, 0, 1) * 101 / 100_000
+    assert density[[0, 50, 100]].tolist() == pytest.approx([1 / 1.5, 1 / 0.5, 1 / 1.5], rel=0.01)
+    assert torch.allclose(t + t.flip(0), torch.tensor(1.0), atol=1e-5)
+
+
 def test_learning_rates_warm_up_stay_and_fall():
     found = [lr_factor(step, 1000, decay=0.2) for step in (0, 49, 100, 799, 900, 1000)]
     assert found == pytest.approx([0.01, 0.5, 1, 1, 0.5, 0])

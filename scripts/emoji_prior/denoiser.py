@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from diffusers import DDIMScheduler
+from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 from transformers import CLIPTokenizer
 
@@ -19,6 +20,7 @@ from scripts.emoji_prior.networks import (
     build_scheduler,
     build_tokenizer,
     carry_embeddings,
+    deepen,
     repeat_pixels,
 )
 from scripts.emoji_prior.pool import Drawn, describe
@@ -37,6 +39,11 @@ def loss_weight(alpha_bar: Tensor) -> Tensor:
     return snr.clamp(max=5) / snr / alpha_bar.clamp(min=0.05)
 
 
+def warp(u: Tensor, middle: float) -> Tensor:
+    """Uniform shares to timesteps in [0, 1] of density 1 / (1 + middle cos(2 pi u)). With 0: as they are."""
+    return u + middle * (2 * torch.pi * u).sin() / (2 * torch.pi)
+
+
 def train_denoiser(
     config: TrainConfig, icons: Icons, latents: Tensor, pool: Sequence[Drawn], weights: Tensor, vae: Any
 ) -> tuple[Denoiser, CLIPTokenizer, DDIMScheduler]:
@@ -53,10 +60,12 @@ def train_denoiser(
     if config.start:
         start = load_trained(config.start)
         embeddings = carry_embeddings(start.denoiser[TOKENS], start.tokenizer, tokenizer)
-        model.load_state_dict(start.denoiser | {TOKENS: embeddings})
+        model.load_state_dict(deepen(start.denoiser | {TOKENS: embeddings}, model))
     model.unet.to(memory_format=torch.channels_last)
     loop = TrainingLoop(config, "denoiser", model, config.denoiser_steps, config.lr, 0.9995)
     repeat_pixels(model.unet)
+    if config.device == "cpu":  # whose fused attention has a slow backward pass: a third of a step's time
+        model.unet.set_attn_processor(AttnProcessor())
     mine, device_type = loop.processes.share(config.batch), torch.device(config.device).type
     forward = torch.compile(model) if config.compile else model
 
@@ -69,7 +78,8 @@ def train_denoiser(
         ids = tokenizer(texts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt")
         z = latents[chosen].float()
         # one timestep from each of `batch` equal strata: less variance than independent draws
-        t = ((torch.arange(config.batch) + torch.rand(config.batch, generator=generator)) * 1000 / config.batch).long()
+        u = (torch.arange(config.batch) + torch.rand(config.batch, generator=generator)) / config.batch
+        t = (1000 * warp(u, config.middle)).long()
         noise = torch.randn(z.shape, generator=generator)
         a = alpha_bar[t].view(-1, 1, 1, 1)
         x = a.sqrt() * z + (1 - a).sqrt() * noise

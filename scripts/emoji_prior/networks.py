@@ -1,5 +1,7 @@
 """The networks of the embedded prior: autoencoder, tokenizer, and UNet with text encoder, in diffusers' classes."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ from diffusers.models.upsampling import Upsample2D
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from cpds.config import require
 
 SIDE = 128  # px
 MAX_TOKENS = 32
@@ -25,6 +29,8 @@ class Sizes:
     """Channels of the latent (at 1/8 of the side)."""
     channels: tuple[int, ...] = (64, 160)
     """Width of the denoiser at each scale (16x16, 8x8, ...)."""
+    layers: int = 1
+    """Residual blocks of the denoiser at each scale, each followed by attention; on the way up there is one more."""
     text_width: int = 128
     """Width of the text encoder, and of the denoiser's cross-attention."""
 
@@ -109,7 +115,7 @@ class Denoiser(nn.Module):
             sample_size=SIDE // 8,
             in_channels=sizes.latent_channels,
             out_channels=sizes.latent_channels,
-            layers_per_block=1,
+            layers_per_block=sizes.layers,
             block_out_channels=sizes.channels,
             down_block_types=("CrossAttnDownBlock2D",) * scales,
             up_block_types=("CrossAttnUpBlock2D",) * scales,
@@ -134,6 +140,34 @@ class Denoiser(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, ids: Tensor) -> Tensor:
         return self.unet(x, t, self.text_encoder(ids).last_hidden_state).sample
+
+
+def deepen(denoiser: Mapping[str, Tensor], model: Denoiser) -> dict[str, Tensor]:
+    """Weights for `model` with which it computes what those of a denoiser of fewer layers do (Net2Net, Chen 2016).
+
+    Added layers pass on what they get. They follow the old ones on the way down; on the way up they follow the first,
+    which is the one that changes the width. InputError where `model` has fewer layers.
+    """
+    had = 1 + max(int(key.split(".")[4]) for key in denoiser if key.startswith("unet.down_blocks.0.resnets."))
+    added = model.unet.config["layers_per_block"] - had
+    require(added >= 0, f"a denoiser of {had} layers cannot become one of {had + added}: take {had} or more")
+
+    def place(layer: re.Match) -> str:
+        return f"{layer[1]}{int(layer[2]) + (added if layer[2] != '0' else 0)}."
+
+    weights = {
+        re.sub(r"^(unet\.up_blocks\.\d+\.(?:resnets|attentions)\.)(\d+)\.", place, key): value
+        for key, value in denoiser.items()
+    }
+    for key, value in model.state_dict().items():
+        if key in weights:
+            continue
+        weights[key] = value.clone()
+        if re.search(r"\.(conv2|proj_out|conv_shortcut)\.", key):
+            weights[key].zero_()
+        if key.endswith("conv_shortcut.weight"):  # what comes from below passes, what comes from the way down does not
+            weights[key][:, : len(value), 0, 0] = torch.eye(len(value))
+    return weights
 
 
 def repeat_pixels(unet: UNet2DConditionModel) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from cpds.config import require
 from scripts.emoji_prior.networks import Sizes
 
 
@@ -46,6 +47,9 @@ class TrainConfig(Sizes):
     """The same of the autoencoder."""
     decay: float = 0.3
     """Share of the steps over which the learning rate falls to zero."""
+    middle: float = 0.0
+    """How much more often timesteps of the middle are drawn, where details are decided, in [0, 1): their density is
+    1 / (1 - middle) of the uniform one there, 1 / (1 + middle) at both ends."""
     caption_dropout: float = 0.1
     """Share of captions replaced by the empty one, for classifier-free guidance."""
     save_every: int = 500
@@ -54,3 +58,6 @@ class TrainConfig(Sizes):
     """Minutes after which a checkpoint is written all the same."""
     compile: bool = True
     """Compile the denoiser (needs a C compiler on CPU)."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.middle < 1, f"middle must be at least 0 and less than 1, got {self.middle}")
