@@ -64,9 +64,10 @@ def train_denoiser(
     model.unet.to(memory_format=torch.channels_last)
     loop = TrainingLoop(config, "denoiser", model, config.denoiser_steps, config.lr, 0.9995)
     repeat_pixels(model.unet)
-    if config.device == "cpu":  # whose fused attention has a slow backward pass: a third of a step's time
-        model.unet.set_attn_processor(AttnProcessor())
     mine, device_type = loop.processes.share(config.batch), torch.device(config.device).type
+    processors = model.unet.attn_processors
+    if device_type == "cpu":  # whose fused attention has a slow backward pass: a third of a step's time
+        model.unet.set_attn_processor(AttnProcessor())
     forward = torch.compile(model) if config.compile else model
 
     def loss_of(rng: random.Random, generator: torch.Generator) -> Tensor:
@@ -98,4 +99,5 @@ def train_denoiser(
         model.train()
 
     loop.train(loss_of, save_samples)
+    model.unet.set_attn_processor(processors)
     return model.eval(), tokenizer, scheduler
