@@ -51,6 +51,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
         autoencoder_steps=4,
         autoencoder_batch=2,
         channels=(32, 32),
+        layers=1,
         text_width=32,
         denoiser_steps=4,
         batch=4,

@@ -29,7 +29,7 @@ class Sizes:
     """Channels of the latent (at 1/8 of the side)."""
     channels: tuple[int, ...] = (64, 160)
     """Width of the denoiser at each scale (16x16, 8x8, ...)."""
-    layers: int = 1
+    layers: int = 2
     """Residual blocks of the denoiser at each scale, each followed by attention; on the way up there is one more."""
     text_width: int = 128
     """Width of the text encoder, and of the denoiser's cross-attention."""
