@@ -95,7 +95,7 @@ CPDS = replace(
     num_inference_steps=20,
     lr=0.2,
     lr_decay=0.2,
-    polish=0.3,
+    polish=0.5,
 )
 
 # stronger: for what follows an edited image, and for tables
@@ -105,7 +105,6 @@ CPDS_LONG = replace(
     num_inference_steps=40,
     lr=0.16,
     lr_decay=0.125,
-    polish=0.4,
 )
 
 # scores of the edited half alone

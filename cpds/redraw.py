@@ -47,7 +47,7 @@ def image_edit(config: EditConfig) -> EditConfig:
     Gradients that are not of unit size are steps of their own, as those down the schedule.
     """
     decay = 0.125 if config.guidance.normalize_gradient else 1.0
-    own = EditConfig(config.guidance, config.redraw_steps, "sgd", lr=config.redraw_lr, lr_decay=decay, polish=0.4)
+    own = EditConfig(config.guidance, config.redraw_steps, "sgd", lr=config.redraw_lr, lr_decay=decay, polish=0.5)
     return replace(own, seed=config.seed)
 
 

@@ -60,7 +60,7 @@ def test_two_settings_make_two_lines(evaluate: Callable[..., int], tmp_path: Pat
     assert set(tables) == {"all 5 cases", "even, 3 cases", "odd, 2 cases"}
     assert set(tables["all 5 cases"]) == set(names)
     line = tables["all 5 cases"][names[0]]
-    assert line["samples"] == [32, 32, 32]  # two steps of four, twelve for the map, six steps of two to polish
+    assert line["samples"] == [40, 40, 40]  # two steps of four, twelve for the map, ten steps of two to polish
     assert {"structure_distance", "psnr_outside_mask", "ssim_outside_mask", "mse_outside_mask"} <= set(line)
     for name in names:
         pages = tmp_path / "eval" / name

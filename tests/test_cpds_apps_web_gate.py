@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from splat_scenes import ball, ring
 
-from cpds.apps.web.form import lines_of, own_rates, row_of, strengthened
+from cpds.apps.web.form import POLISH, lines_of, own_rates, row_of, strengthened
 from cpds.apps.web.gate import FILE, POLICY, SANDBOX, UPLOAD, Gate, secret_in
 from cpds.apps.web.limits import Limits
 from cpds.apps.web.masks import canvas, painted_mask
@@ -172,6 +172,13 @@ def test_strength_multiplies_the_learning_rate_and_the_polish() -> None:
     assert (stronger.lr, stronger.polish) == (pytest.approx(4 / 3 * preset.lr), pytest.approx(4 / 3 * preset.polish))
     assert stronger.guidance == preset.guidance
     assert strengthened(preset, 1.0, own_rates("image")) == preset
+
+
+def test_strength_alone_does_not_polish_from_where_shapes_are_others() -> None:
+    for factor, expected in [(0.5, 0.4), (1.0, 0.8), (2.0, 0.8)]:  # what somebody has set stays possible
+        edit = replace(PRESETS["cpds"], polish=0.8)
+        assert strengthened(edit, factor, own_rates("image")).polish == pytest.approx(expected)
+    assert strengthened(PRESETS["cpds"], 2.0, own_rates("image")).polish == POLISH
 
 
 @pytest.mark.parametrize("command", ["image", "svg", "splats"])

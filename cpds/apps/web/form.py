@@ -15,7 +15,7 @@ from cpds.stored import encode
 CHOSEN = {"method": Method.__args__, "patch_selector": SelectorName.__args__}  # no part of one's own: it would be run
 OFFERED = ("edit", "scene", "views")  # arguments whose settings a page may set, beside these
 ALSO = ("preset", "resolution", "keep_unchanged")
-POLISH = 0.9  # the most that strength makes of it
+POLISH = 0.75  # the most that strength makes of it, where it was less: from more on, shapes are others'
 
 
 def row_of(
@@ -90,7 +90,7 @@ def strengthened(edit: EditConfig, factor: float, own_rates: Mapping[str, float]
         edit,
         lr=edit.lr and factor * edit.lr,
         group_lrs={name: factor * rate for name, rate in rates.items()},
-        polish=min(POLISH, factor * edit.polish),
+        polish=min(max(POLISH, edit.polish), factor * edit.polish),
     )
 
 
