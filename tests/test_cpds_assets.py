@@ -96,6 +96,6 @@ def test_the_learned_selector_learns_on_real_features(embedded, tmp_path):
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     learned = [line for line in lines if "selector_loss" in line]
     late = [line for line in learned if "selector_accuracy" in line][-5:]
-    assert late[-1]["selector_loss"] < 0.8 * learned[0]["selector_loss"]
+    assert late[-1]["selector_loss"] < 0.9 * learned[0]["selector_loss"]
     gain = [line["selector_accuracy"] - line["selector_majority"] for line in late]
     assert sum(gain) > 0

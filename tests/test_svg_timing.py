@@ -60,8 +60,8 @@ def test_of_a_drawing_that_takes_too_long_to_render_no_step_is_tried(
 def test_the_last_denoising_of_the_image_counts_as_its_steps(prior: UNetPrior, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "_measured", lambda state: (3, 2.0 if state.lead is None else 5.0))
     image = SvgImage(Document.parse(PAGE), prior, SvgConfig(colors_first=False))
-    # from the noise level 0.4 in steps of 0.05
-    assert measured_steps(image, prior, PROMPTS, PRESETS["cpds-svg"]) == Measured([(3, 2.0), (3, 5.0)], 16.0)
+    # from the noise level 0.5 in steps of 0.05
+    assert measured_steps(image, prior, PROMPTS, PRESETS["cpds-svg"]) == Measured([(3, 2.0), (3, 5.0)], 20.0)
 
 
 def test_the_sentence_adds_up() -> None:
