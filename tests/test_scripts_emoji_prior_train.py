@@ -7,6 +7,7 @@ import socket
 from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Literal
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from scripts.emoji_prior.icons import Icons, Scene
 from scripts.emoji_prior.loop import lr_factor
 from scripts.emoji_prior.processes import Processes
 from scripts.emoji_prior.settings import TrainConfig
+from scripts.emoji_prior.solids import Solid
 
 
 def make_icons() -> Icons:
@@ -60,7 +62,11 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
     )
 
 
-def test_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(config: TrainConfig, tmp_path: Path):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(
+    config: TrainConfig, tmp_path: Path, optimizer: Literal["adamw", "muon"]
+):
+    config = replace(config, optimizer=optimizer)
     train.main(config)
 
     class Stop(Exception):
@@ -229,8 +235,10 @@ def test_held_out_pairs_are_not_drawn(config: TrainConfig, monkeypatch: pytest.M
     several = [drawn.scenes for drawn in shown if isinstance(drawn, Collage)]
     assert {len(scenes) for scenes in several} == {1, 2, 3}
     assert len(several) / len(shown) == pytest.approx(config.collages, abs=0.02)
+    solids = [drawn.scene for drawn in shown if isinstance(drawn, Solid)]
+    assert len(solids) / len(shown) == pytest.approx(config.solids, abs=0.02)
     scenes = [drawn for drawn in shown if isinstance(drawn, Scene)] + [scene for group in several for scene in group]
-    assert {(made.concept[s.icon], made.style[s.icon]) for s in scenes} == {
+    assert {(made.concept[s.icon], made.style[s.icon]) for s in [*scenes, *solids]} == {
         ("red-circle", "flat"),
         ("wrapped-gift", "flat"),
         ("wrapped-gift", "3d"),

@@ -9,8 +9,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.optim import AdamW
 
 from scripts.emoji_prior.checkpoints import save
+from scripts.emoji_prior.muon import Muon
 from scripts.emoji_prior.processes import Processes
 from scripts.emoji_prior.settings import TrainConfig
 
@@ -28,7 +30,10 @@ class TrainingLoop:
     ) -> None:
         self.config, self.name, self.module, self.steps = config, name, module, steps
         self.lr, self.average_decay = lr, average_decay
-        self.optimizer = torch.optim.AdamW(module.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
+        if config.optimizer == "muon" and name == "denoiser":
+            self.optimizer = Muon(module, lr, weight_decay=0.01)
+        else:
+            self.optimizer = AdamW(module.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
         self.average = {k: v.detach().clone() for k, v in module.state_dict().items()}
         self.processes = Processes(config.device)
         self.step = 0

@@ -17,13 +17,16 @@ from scripts.emoji_prior.collages import Collage, collage_caption, draw_collage,
 from scripts.emoji_prior.icons import Icons, Scene, caption, concepts, draw, held_out_pairs, random_scene
 from scripts.emoji_prior.networks import SIDE
 from scripts.emoji_prior.settings import TrainConfig
+from scripts.emoji_prior.solids import HELD_OUT_STYLE, Solid, draw_solid, random_solid, solid_caption
 
-Drawn = Scene | Collage
+Drawn = Scene | Collage | Solid
 
 
 def scenes_of(drawn: Drawn) -> tuple[Scene, ...]:
     """One for each icon."""
-    return drawn.scenes if isinstance(drawn, Collage) else (drawn,)
+    if isinstance(drawn, Collage):
+        return drawn.scenes
+    return (drawn.scene,) if isinstance(drawn, Solid) else (drawn,)
 
 
 def random_pool(config: TrainConfig, icons: Icons) -> list[Drawn]:
@@ -33,10 +36,13 @@ def random_pool(config: TrainConfig, icons: Icons) -> list[Drawn]:
     keep = [i for i in range(len(icons)) if (icons.concept[i], icons.style[i]) not in held_out]
     pool: list[Drawn] = [random_scene(i, rng) for i in keep for _ in range(config.renders_per_icon)]
     by_style = {style: [i for i in keep if icons.style[i] == style] for style in set(icons.style)}
-    for n in range(round(len(pool) * config.collages / (1 - config.collages))):
+    total = len(pool) / (1 - config.collages - config.solids)
+    for n in range(round(config.collages * total)):
         first = keep[n % len(keep)]  # every icon equally often
         others = by_style[icons.style[first]] if rng.random() < 0.7 else keep
         pool.append(random_collage([first, *rng.choices(others, k=n % 3)], rng))
+    seen = [i for i in keep if icons.style[i] != HELD_OUT_STYLE]
+    pool += [random_solid(seen[n % len(seen)], rng) for n in range(round(config.solids * total))]
     return pool
 
 
@@ -54,7 +60,10 @@ def draw_pool(config: TrainConfig, icons: Icons) -> tuple[Tensor, list[Drawn]]:
             return made["pictures"], pool
 
     def pixels(drawn: Drawn) -> Tensor:
-        image, _ = draw(icons, drawn, SIDE) if isinstance(drawn, Scene) else draw_collage(icons, drawn, SIDE)
+        if isinstance(drawn, Solid):
+            image = draw_solid(icons, drawn, SIDE)
+        else:
+            image, _ = draw(icons, drawn, SIDE) if isinstance(drawn, Scene) else draw_collage(icons, drawn, SIDE)
         return (image * 255).round().byte()
 
     images = torch.stack([pixels(drawn) for drawn in pool])
@@ -89,4 +98,6 @@ def describe(icons: Icons, drawn: Drawn, words: dict[str, list[str]], rng: rando
     """A random caption of what an image shows."""
     if isinstance(drawn, Scene):
         return caption(icons, drawn, words, rng)
+    if isinstance(drawn, Solid):
+        return solid_caption(icons, drawn, words, rng)
     return collage_caption(icons, drawn, words, rng)

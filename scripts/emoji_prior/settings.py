@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -33,6 +34,8 @@ class TrainConfig(Sizes):
     concepts' samples are right, up to four times. Default: all equally often."""
     collages: float = 0.3
     """Share of images with other backgrounds, or with two or three icons."""
+    solids: float = 0.1
+    """Share of images that show an icon made solid from a side, as scripts.toy_scene draws it."""
     autoencoder_steps: int = 3000
     """Optimizer steps of the autoencoder."""
     autoencoder_batch: int = 32
@@ -41,8 +44,10 @@ class TrainConfig(Sizes):
     """Optimizer steps of denoiser and text encoder."""
     batch: int = 48
     """Images in a step."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """Of the denoiser: AdamW; or, on weights of hidden layers, Muon, which learns more in a step."""
     lr: float = 1e-3
-    """AdamW learning rate of the denoiser; linear warm-up, constant, then linear to zero."""
+    """Learning rate of the denoiser; linear warm-up, constant, then linear to zero."""
     autoencoder_lr: float = 1e-3
     """The same of the autoencoder."""
     decay: float = 0.3

@@ -27,10 +27,14 @@ def arc(
     jitter = torch.rand(2, count, generator=generator, dtype=torch.float64)
     a = (azimuth * (2 * (torch.arange(count) + 0.25 + 0.5 * jitter[0]) / count - 1)).deg2rad()
     low, high = elevation
-    e = (low + (high - low) * jitter[1]).deg2rad()
+    return look_at(a, (low + (high - low) * jitter[1]).deg2rad(), distance)
+
+
+def look_at(a: Float[Tensor, " n"], e: Float[Tensor, " n"], distance: float) -> Float[Tensor, "n 4 4"]:
+    """Camera-to-world poses in OpenGL's axes that look at the origin from azimuths and elevations in radians."""
     back = torch.stack([a.sin() * e.cos(), -a.cos() * e.cos(), e.sin()], 1)
     right = torch.stack([a.cos(), a.sin(), torch.zeros_like(a)], 1)
-    poses = torch.eye(4, dtype=torch.float64).repeat(count, 1, 1)
+    poses = torch.eye(4, dtype=torch.float64).repeat(len(a), 1, 1)
     poses[:, :3] = torch.stack([right, torch.linalg.cross(back, right), back, distance * back], 2)
     return poses
 
