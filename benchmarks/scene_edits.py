@@ -10,6 +10,9 @@ cameras of the dataset; target accuracy, the classifier's mean target probabilit
 of the held-out ones. Outside the mask is what neither the source's nor the target's mask covers, grown by 2 px; the far
 background leaves 12 px; inside is the rest. View consistency is the mean LPIPS between renders at neighbouring cameras,
 over the base scene's. Sharpness is the mean absolute Laplacian inside the masks, over the base scene's.
+
+Of runs that were trained on edits of their views (ns-train cpds-refine) a second table measures those edits, and what
+the embedded prior's autoencoder leaves of views that are not edited: both bound what such a scene can become.
 """
 
 import json
@@ -28,6 +31,7 @@ from cpds.evaluation.classifier import IconClassifier
 from cpds.evaluation.metrics import psnr
 from cpds.evaluation.networks import Lpips
 from cpds.images import open_image, png, to_pil
+from cpds.priors.load import load_prior
 from cpds.runs import write_atomic
 from cpds.types import Images
 from representations.cameras import read_cameras
@@ -153,6 +157,39 @@ HEADER = """| run | target accuracy | mean target probability | outside the mask
 |---|---|---|---|---|---|---|---|---|"""
 
 
+EDITS_HEADER = """
+| images at the views trained on | target accuracy | mean target probability | outside the mask, dB: lowest | median \
+| sharpness |
+|---|---|---|---|---|---|"""
+
+
+@torch.no_grad()
+def print_edits(config: Config, setup: Setup) -> None:
+    """The second table; nothing where no run kept edits of its views."""
+    kept = [run for run in config.runs if (run.parent / "images").is_dir()]
+    if not kept:
+        return
+    names = [file.name for file in sorted((kept[0].parent / "images").glob("*.png"))]
+    outside, prior = outside_masks(config, names), load_prior(device="cpu")
+
+    def at(folder: Path) -> Images:
+        return torch.cat([open_image(folder / name)[:, :3] for name in names])
+
+    source = at(kept[0].parent / "source")
+    target = at(config.scene / "target" / "images")
+    shown = [(f"edits, {name_of(run)}", at(run.parent / "images")) for run in kept]
+    shown += [("the target's true views", target)]
+    for label, images in (("views as they were", source), ("the target's true views", target)):
+        shown.append((f"{label}, through the autoencoder", prior.decode(prior.encode(images))))
+    print(EDITS_HEADER)
+    for label, images in shown:
+        probabilities, decibels = setup.classifier(images)["concept"].softmax(1), psnr(images, source, outside)
+        right, sharp = probabilities.argmax(1) == setup.target, [sharpness(x, 1 - outside) for x in (images, source)]
+        cells = [label, f"{int(right.sum())} of {len(names)}", f"{float(probabilities[:, setup.target].mean()):.2f}"]
+        cells += [f"{float(x):.1f}" for x in (decibels.min(), decibels.median())] + [f"{sharp[0] / sharp[1]:.2f}"]
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
 def name_of(run: Path) -> str:
     """A file's name, or the method of a run of ns-train."""
     method = None if run.suffix == ".ply" else re.search(r"method_name: (\S+)", run.read_text())
@@ -184,6 +221,7 @@ def main(config: Config) -> None:
     if config.sheet:
         columns = [torch.cat(list(row), 2) for row in (*rows, targets[1::2])]
         write_atomic(config.sheet, png(to_pil(torch.cat(columns, 1)[None])))
+    print_edits(config, setup)
 
 
 if __name__ == "__main__":

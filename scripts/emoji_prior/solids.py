@@ -39,8 +39,8 @@ def draw_solid(icons: Icons, solid: Solid, side: int) -> Tensor:
     distance = 2 * zoom / side / scene.size
     background = torch.tensor(scene.rgb) / 255
     relief = relief_of(icons.rgba[scene.icon].float() / 255, background, DOME * distance, grid=9 * side // 8)
-    angles = torch.tensor([[solid.azimuth], [solid.elevation]], dtype=torch.float64).deg2rad()
-    return render(relief, look_at(*angles, distance)[0].float(), zoom, side, samples=2)[0]
+    azimuth, elevation = torch.tensor([[solid.azimuth], [solid.elevation]], dtype=torch.float64).deg2rad()
+    return render(relief, look_at(azimuth, elevation, distance)[0].float(), zoom, side, samples=2)[0]
 
 
 def solid_caption(icons: Icons, solid: Solid, words: dict[str, list[str]], rng: random.Random) -> str:
