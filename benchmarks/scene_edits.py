@@ -166,7 +166,7 @@ EDITS_HEADER = """
 @torch.no_grad()
 def print_edits(config: Config, setup: Setup) -> None:
     """The second table; nothing where no run kept edits of its views."""
-    kept = [run for run in config.runs if (run.parent / "images").is_dir()]
+    kept = [run for run in config.runs if all((run.parent / name).is_dir() for name in ("images", "source"))]
     if not kept:
         return
     names = [file.name for file in sorted((kept[0].parent / "images").glob("*.png"))]

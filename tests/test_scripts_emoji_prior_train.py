@@ -210,6 +210,22 @@ def test_timesteps_of_the_middle_are_drawn_more_often():
     assert torch.allclose(t + t.flip(0), torch.tensor(1.0), atol=1e-5)
 
 
+def test_a_run_goes_on_with_its_own_optimizer(config: TrainConfig, monkeypatch: pytest.MonkeyPatch):
+    begun = replace(config, autoencoder_steps=0, denoiser_steps=1)
+    train.main(begun)
+    with pytest.raises(InputError, match=r"denoiser\.pt was trained by another optimizer than muon"):
+        train.main(replace(begun, optimizer="muon", denoiser_steps=2))
+    monkeypatch.delattr(torch.optim, "Muon")
+    with pytest.raises(InputError, match=r"needs torch 2\.9"):
+        replace(begun, optimizer="muon")
+
+
+def test_shares_of_images_leave_room_for_icons_alone():
+    for collages, solids in ((0.6, 0.4), (-0.1, 0.1)):
+        with pytest.raises(InputError, match=f"of less than 1 together, got {collages} and {solids}"):
+            TrainConfig(collages=collages, solids=solids)
+
+
 def test_learning_rates_warm_up_stay_and_fall():
     found = [lr_factor(step, 1000, decay=0.2) for step in (0, 49, 100, 799, 900, 1000)]
     assert found == pytest.approx([0.01, 0.5, 1, 1, 0.5, 0])

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
+from cpds.config import require
 from scripts.emoji_prior.checkpoints import save
 from scripts.emoji_prior.muon import Muon
 from scripts.emoji_prior.processes import Processes
@@ -40,6 +41,8 @@ class TrainingLoop:
         self.path = config.out / f"{name}.pt"
         if self.path.exists():
             state = torch.load(self.path, map_location=config.device)
+            same = ("muon" in state["optimiser"]) == isinstance(self.optimizer, Muon)
+            require(same, f"{self.path} was trained by another optimizer than {config.optimizer}: go on with that one")
             module.load_state_dict(state["module"])
             self.optimizer.load_state_dict(state["optimiser"])
             self.average, self.step = state["average"], state["step"]

@@ -66,3 +66,8 @@ class TrainConfig(Sizes):
 
     def __post_init__(self) -> None:
         require(0 <= self.middle < 1, f"middle must be at least 0 and less than 1, got {self.middle}")
+        shares = self.collages, self.solids
+        room = min(shares) >= 0 and sum(shares) < 1
+        require(room, f"collages and solids must be shares of less than 1 together, got {shares[0]} and {shares[1]}")
+        known = self.optimizer == "adamw" or hasattr(torch.optim, "Muon")
+        require(known, f"optimizer muon needs torch 2.9, this is {torch.__version__}: update torch, or take adamw")
