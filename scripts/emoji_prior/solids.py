@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from scripts.emoji_prior.icons import Icons, Scene, caption, random_scene
+from scripts.toy_scene.config import SceneConfig
 from scripts.toy_scene.raycast import render
-from scripts.toy_scene.relief import relief_of
+from scripts.toy_scene.relief import DOME, relief_of
 from scripts.toy_scene.views import focal, look_at
 
-HELD_OUT_STYLE = "twemoji"  # scenes of the benchmarks are of this style, so that none of its solids is trained on
-FOV = 40.0  # degrees, as in scripts.toy_scene
-DOME = 1.6  # its radius in the camera's distance
+HELD_OUT_STYLE = SceneConfig.style  # the benchmarks' scenes have it: none of its solids is trained on
+FOV = SceneConfig.fov
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,11 @@ from scripts.emoji_prior.icons import BACKGROUNDS
 from scripts.toy_scene.config import SceneConfig
 from scripts.toy_scene.icons import Icon, find_icon, open_icon
 from scripts.toy_scene.raycast import Hits, cast, rays, render
-from scripts.toy_scene.relief import relief_of
+from scripts.toy_scene.relief import DOME, relief_of
 from scripts.toy_scene.splats import draw_splats
 from scripts.toy_scene.views import arc, cloud, focal, transforms
 
 SHARE = 0.72  # of an image's side that the icon takes, seen from the front
-DOME = 1.6  # its radius in cameras' distances
 POINTS_ON_RELIEF = 0.7  # of the point cloud
 
 
