@@ -123,8 +123,9 @@ def test_processes_share_a_batch_or_say_that_they_cannot():
 
 
 def test_export_loads_as_a_prior_and_as_a_pipeline(config: TrainConfig, tmp_path: Path):
-    folder = tmp_path / "prior"
-    train.main(replace(config, export=folder))
+    folder, shares = tmp_path / "prior", tmp_path / "shares.json"
+    shares.write_text('{"fox": 0.5, "wolf": 1}')
+    train.main(replace(config, export=folder, optimizer="muon", shares=shares))
     prior = load_prior(folder, device="cpu")
     assert prior.image_size == networks.SIDE
     image = torch.rand(1, 3, 64, 64)
@@ -135,6 +136,8 @@ def test_export_loads_as_a_prior_and_as_a_pipeline(config: TrainConfig, tmp_path
     assert sample.shape == (1, 64, 64, 3)
     card = (folder / "README.md").read_text()
     assert all(p.authors.split(" (")[0].split(",")[0] in card for p in packages.PACKAGES.values())
+    assert f", Muon {config.lr} |" in card
+    assert "| drawn up to four times as often | fox face |" in card
 
 
 def test_a_finished_run_is_exported_as_at_its_end(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

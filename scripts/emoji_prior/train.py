@@ -41,14 +41,18 @@ def main(config: TrainConfig) -> None:
         latents = encode_pool(config, vae, images)
     model, tokenizer, scheduler = train_denoiser(config, icons, latents, pool, image_weights(icons, pool, shares), vae)
     if config.export and processes.main:
+        optimizer = {"adamw": "AdamW", "muon": "Muon"}[config.optimizer]
         facts = {"started from": load_trained(config.start).about} if config.start else {}
         facts |= {
             "parameters": sizes_of(model, vae),
             "autoencoder": f"{config.autoencoder_steps} steps of {config.autoencoder_batch} crops of 64 px"
             + (", decoder alone" if config.start and config.keep_encoder else ""),
-            "denoiser": f"{config.denoiser_steps} steps of {config.batch}, {len(images)} images, AdamW {config.lr}",
+            "denoiser": f"{config.denoiser_steps} steps of {config.batch}, {len(images)} images, "
+            f"{optimizer} {config.lr}",
             "device": f"{config.device}, bf16",
         }
+        if often := [concepts()[name][0] for name, share in shares.items() if share < 1]:
+            facts["drawn up to four times as often"] = ", ".join(often)
         export(config.export, model, vae, tokenizer, scheduler, icons, facts)
 
 
