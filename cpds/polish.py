@@ -64,7 +64,7 @@ def redrawn(state: EditState, latents: Latents, level: float, seed: int) -> Late
     noise = torch.randn(1, *latents.shape[1:], generator=torch.Generator().manual_seed(seed))
     noisy = schedule.add_noise(latents, noise.to(latents).expand_as(latents), grid[0].expand(count))
     prompts = guidance.conditioning["target"].repeat(count), guidance.conditioning["null"]
-    return ddim(state.prior, noisy, grid, *prompts, lambda time: GuidanceScale.at(config.guidance, time).target)
+    return ddim(state.prior, noisy, grid, *prompts, lambda time: GuidanceScale.at(config.guidance, time))
 
 
 def changed(source: Latents, edited: Latents) -> Relevance:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from cpds.guidance_scale import mixed
+from cpds.guidance_scale import GuidanceScale
 from cpds.priors.base import Conditioning, Prior
 from cpds.schedule import NoiseSchedule
 from cpds.types import Latents
@@ -54,22 +54,25 @@ def descending(start: int, steps: int) -> Grid:
 
 
 def guided(
-    prior: Prior, x: Latents, t: Tensor, conditioning: Conditioning, null: Conditioning, guidance_scale: float
+    prior: Prior, x: Latents, t: Tensor, conditioning: Conditioning, null: Conditioning, scale: float | GuidanceScale
 ) -> Latents:
     """The guided noise prediction at one timestep; at guidance 1 the null prompt, which cancels, is not asked.
 
-    Nor is it where the network takes the scale as an input.
+    Nor is it where the network takes the scale as an input. Of a `GuidanceScale` the target's weight counts, and how
+    what it gives is normalized.
 
     `conditioning` has one row, or one for each of the batch.
     """
     count = len(x)
+    scale = scale if isinstance(scale, GuidanceScale) else GuidanceScale(scale, scale)
     if prior.guidance == "embedded":
-        conditioning, guidance_scale = conditioning.at_scale(guidance_scale), 1
-    if guidance_scale == 1:
+        conditioning, scale = conditioning.at_scale(scale.target), GuidanceScale(1.0, 1.0)
+    if scale.target == 1:
         return prior.denoise(x, t.expand(count), conditioning.repeat(count)).eps
     both = Conditioning.cat([null.repeat(count), conditioning.repeat(count)])
     unconditional, conditional = prior.denoise(torch.cat([x, x]), t.expand(2 * count), both).eps.chunk(2)
-    return mixed(conditional, unconditional, guidance_scale)
+    sigma = prior.schedule.at(t.expand(count))[1].to(x).view(-1, 1, 1, 1)
+    return scale.mix(scale.target, conditional, unconditional, x, sigma)
 
 
 def ddim(
@@ -78,17 +81,17 @@ def ddim(
     grid: Grid,
     conditioning: Conditioning,
     null: Conditioning,
-    guidance_scale: float | Callable[[float], float],
+    scale: float | Callable[[float], GuidanceScale],
 ) -> Latents:
     """`x` at timestep grid[0] denoised along a descending grid (Song 2021, Eq. 12, eta = 0).
 
-    Its last prediction of the clean latents is the result: the grid's end counts as free of noise. `guidance_scale` may
+    Its last prediction of the clean latents is the result: the grid's end counts as free of noise. `scale` may
     depend on the time, a fraction of the schedule's length.
     """
     schedule, count = prior.schedule, len(x)
     for now, after in pairwise(grid):
-        scale = guidance_scale(int(now) / len(schedule)) if callable(guidance_scale) else guidance_scale
-        eps = guided(prior, x, now, conditioning, null, scale)
+        at_now = scale(int(now) / len(schedule)) if callable(scale) else scale
+        eps = guided(prior, x, now, conditioning, null, at_now)
         clean = schedule.denoised(x, eps, now.expand(count))
         x = schedule.add_noise(clean, eps, after.expand(count))
     return clean

@@ -101,6 +101,17 @@ def test_guidance_is_the_edits_own_at_each_time() -> None:
     torch.testing.assert_close(after, NULL + omega * (TARGET - NULL), rtol=1e-3, atol=1e-3)
 
 
+def test_guidance_is_normalized_as_the_edits_own() -> None:
+    """What guidance adds to c_tgt, (omega - 1) (c_tgt - c_null), keeps nothing along c_tgt."""
+    guidance = GuidanceConfig("dds", guidance_scale=5.0, guidance_parallel=0.0)
+    before, after = polished(replace(STEPS, guidance=guidance, lr=3.0))
+    assert float(changed(SOURCE, before).min()) == 1
+    added = 4 * (TARGET - NULL)
+    along = (added * TARGET).sum() / TARGET.square().sum() * TARGET
+    assert float(along.abs().max()) > 0.5
+    torch.testing.assert_close(after, TARGET + added - along, rtol=1e-3, atol=1e-3)
+
+
 def test_each_edit_of_a_batch_is_polished_as_if_it_were_alone() -> None:
     alone = [polished(STEPS, source=source)[1] for source in (SOURCE, NULL)]
     together = Writable(torch.cat([SOURCE, NULL]))
