@@ -85,8 +85,8 @@ def ddim(
 ) -> Latents:
     """`x` at timestep grid[0] denoised along a descending grid (Song 2021, Eq. 12, eta = 0).
 
-    Its last prediction of the clean latents is the result: the grid's end counts as free of noise. `scale` may
-    depend on the time, a fraction of the schedule's length.
+    Its last prediction of the clean latents is the result: the grid's end counts as free of noise. `scale` may depend
+    on the time, a fraction of the schedule's length.
     """
     schedule, count = prior.schedule, len(x)
     for now, after in pairwise(grid):

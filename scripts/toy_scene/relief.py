@@ -14,7 +14,7 @@ from torch.nn.functional import conv2d, grid_sample, interpolate, normalize, pad
 
 MARGIN = 1.125  # half the side of the icon's grid, in the world's units: the silhouette never touches the rim
 FLOOR = -1.06  # z
-DOME = 1.6  # its radius in cameras' distances
+DOME = 1.6  # the dome's radius in cameras' distances
 LIGHT = (-0.3, -0.75, 0.6)  # towards it: from the left, before and above
 AMBIENT = 0.55  # light that comes from everywhere
 
