@@ -208,7 +208,7 @@ class Guidance:
         `live` are the target's latents that the latter's gradient is taken in.
         """
         contrast = {BEFORE, AFTER} if self.contrast else set()
-        scale = self._scale(levels[0].time)
+        scale = GuidanceScale.mixing(self.config, self.prior, levels[0].time)
         spared = set() if self.objective.reads_null else {half for half in HALVES if scale.omega(half) == 1}
         named: set[Any] = {b for b in self.objective.branches if not (b[1] == "null" and b[0] in spared)} | contrast
         branches: list[Branch] = sorted(named, key=lambda b: (ORDER.index(b) if b in ORDER else len(ORDER), b))
@@ -241,11 +241,6 @@ class Guidance:
                 )
             if not f.requires_grad:
                 raise InputError("the prior's features have no gradient to x_t: its denoise must not switch it off")
-
-    def _scale(self, time: float) -> GuidanceScale:
-        """What predictions are mixed with at `time`."""
-        mixed = self.prior.guidance == "classifier-free"
-        return GuidanceScale.at(self.config, time) if mixed else GuidanceScale.true(self.config)
 
     def _denoise(
         self, asked: Mapping[Branch, tuple[Latents, Timesteps]], same: Alike, *, tap: bool = False

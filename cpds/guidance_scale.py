@@ -29,7 +29,6 @@ class GuidanceScale:
     source: float
     parallel: float = 1.0
     rescale: float = 0.0
-    mixes: bool = True  # whether predictions are mixed at all; else a half's own prompt alone counts
 
     @classmethod
     def at(cls, config: GuidanceConfig, time: float) -> "GuidanceScale":
@@ -40,15 +39,15 @@ class GuidanceScale:
         return cls(at_target, at_source, config.guidance_parallel, config.guidance_rescale)
 
     @classmethod
-    def true(cls, config: GuidanceConfig) -> "GuidanceScale":
-        """The weights of what is mixed beside embedded guidance, or where there is no guidance."""
+    def mixing(cls, config: GuidanceConfig, prior: Prior, time: float) -> "GuidanceScale":
+        """What the predictions of `prior` are mixed with at `time`: true guidance unless classifier-free is its own."""
+        if prior.guidance == "classifier-free":
+            return cls.at(config, time)
         omega = config.true_guidance_scale
-        return cls(omega, omega, config.guidance_parallel, config.guidance_rescale, mixes=omega != 1)
+        return cls(omega, omega, config.guidance_parallel, config.guidance_rescale)
 
     def omega(self, half: Literal["source", "target"]) -> float:
-        """A half's weight; 1, no guidance, where predictions are not mixed."""
-        if not self.mixes:
-            return 1.0
+        """A half's weight; 1 is no guidance."""
         return self.target if half == "target" else self.source
 
     def mix(self, omega: float, cond: Latents, uncond: Latents, x_t: Latents, sigma: Tensor) -> Latents:
@@ -134,10 +133,10 @@ def scheduled(config: GuidanceConfig, omega: float, time: float) -> float:
 
 
 def interpolated(table: tuple[tuple[float, float], ...], time: float) -> float:
-    """The value at `time` on the straight lines through (time, value), which are in order and reach past it."""
+    """The value at `time` on the straight lines through (time, value), which are in order; the end's beyond an end."""
     i = min(max(1, bisect_right([t for t, _ in table], time)), len(table) - 1)
     (t0, a), (t1, b) = table[i - 1], table[i]
-    return a + (b - a) * (time - t0) / (t1 - t0)
+    return a + (b - a) * min(max(0.0, (time - t0) / (t1 - t0)), 1.0)
 
 
 def mixed(cond: Latents, uncond: Latents, omega: float) -> Latents:

@@ -6,10 +6,9 @@ import torch
 from torch.nn.functional import max_pool2d
 
 from cpds.errors import InputError
-from cpds.guidance_scale import GuidanceScale
 from cpds.objectives.base import Relevance
 from cpds.relevance import changes
-from cpds.representation import Representation, WritableLatents
+from cpds.representation import MovableLatents, Representation
 from cpds.sdedit import ddim, descending, noisiest
 from cpds.state import EditState
 from cpds.types import Images, Latents
@@ -21,7 +20,7 @@ CHANGED = 0.3  # root mean square over channels from which on a cell of the late
 
 def require_latents(representation: Representation[Any]) -> None:
     """InputError for what is not edited as latents."""
-    if not isinstance(representation, WritableLatents):
+    if not isinstance(representation, MovableLatents):
         raise InputError(
             f"polish is for what is edited as latents, which {type(representation).__name__} is not: leave it at 0"
         )
@@ -36,7 +35,7 @@ def polish(state: EditState) -> None:
     edit of several sees the noise that it sees alone.
     """
     shown, guidance, config = state.representation, state.guidance, state.config
-    if not config.polish or state.unpolished or not isinstance(shown, WritableLatents):
+    if not config.polish or state.unpolished or not isinstance(shown, MovableLatents):
         return
     state.unpolished = {name: x.clone() for name, x in state.tensors().items() if name.startswith("param.")}
     view = shown.sample_view(state.step, torch.Generator())
@@ -45,7 +44,7 @@ def polish(state: EditState) -> None:
     share = changed(source, edited)
     if (relevance := guidance.relevance(source)) is not None:
         share = share * changes(relevance).to(share)
-    shown.set_latents(edited + share * (denoised - edited))
+    shown.move_latents(share * (denoised - edited))
 
 
 @torch.no_grad()
@@ -57,14 +56,14 @@ def proposed(state: EditState, view: Any) -> Images:
 
 def redrawn(state: EditState, latents: Latents, level: float, seed: int) -> Latents:
     """`latents` noised to a level, a fraction of the schedule, and denoised under the target's prompt."""
-    guidance, config = state.guidance, state.config
+    guidance = state.guidance
     schedule, count = state.prior.schedule, len(latents)
     start = min(round(level * len(schedule)), noisiest(schedule))
     grid = descending(start, max(1, round(level / STEP)))
     noise = torch.randn(1, *latents.shape[1:], generator=torch.Generator().manual_seed(seed))
     noisy = schedule.add_noise(latents, noise.to(latents).expand_as(latents), grid[0].expand(count))
     prompts = guidance.conditioning["target"].repeat(count), guidance.conditioning["null"]
-    return ddim(state.prior, noisy, grid, *prompts, lambda time: GuidanceScale.at(config.guidance, time))
+    return ddim(state.prior, noisy, grid, *prompts, guidance.config)
 
 
 def changed(source: Latents, edited: Latents) -> Relevance:

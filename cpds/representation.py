@@ -100,11 +100,11 @@ class InLatentSpace(Protocol[Shown]):
 
 
 @runtime_checkable
-class WritableLatents(InLatentSpace[Shown], Protocol[Shown]):
-    """One whose latents can be set to others."""
+class MovableLatents(InLatentSpace[Shown], Protocol[Shown]):
+    """One whose latents can be moved without a gradient."""
 
-    def set_latents(self, latents: Latents) -> None:
-        """Take these latents for the parameters' own."""
+    def move_latents(self, by: Latents) -> None:
+        """Add this to the latents, as far as they may change."""
         ...
 
 

@@ -3,13 +3,13 @@
 Its parts, guided predictions and DDIM (Song 2021), are those of the evaluation's inversion baselines too.
 """
 
-from collections.abc import Callable
 from itertools import pairwise
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from cpds.config import GuidanceConfig
 from cpds.guidance_scale import GuidanceScale
 from cpds.priors.base import Conditioning, Prior
 from cpds.schedule import NoiseSchedule
@@ -54,19 +54,24 @@ def descending(start: int, steps: int) -> Grid:
 
 
 def guided(
-    prior: Prior, x: Latents, t: Tensor, conditioning: Conditioning, null: Conditioning, scale: float | GuidanceScale
+    prior: Prior,
+    x: Latents,
+    t: Tensor,
+    conditioning: Conditioning,
+    null: Conditioning,
+    guidance: float | GuidanceConfig,
 ) -> Latents:
-    """The guided noise prediction at one timestep; at guidance 1 the null prompt, which cancels, is not asked.
+    """The guided noise prediction at one timestep; where nothing is mixed the null prompt is not asked.
 
-    Nor is it where the network takes the scale as an input. Of a `GuidanceScale` the target's weight counts, and how
-    what it gives is normalized.
-
+    `guidance` is a scale, or the settled settings of an edit, of which those of the target's half count.
     `conditioning` has one row, or one for each of the batch.
     """
-    count = len(x)
-    scale = scale if isinstance(scale, GuidanceScale) else GuidanceScale(scale, scale)
+    count, time = len(x), int(t) / len(prior.schedule)
+    config = guidance if isinstance(guidance, GuidanceConfig) else GuidanceConfig(guidance_scale=guidance)
     if prior.guidance == "embedded":
-        conditioning, scale = conditioning.at_scale(scale.target), GuidanceScale(1.0, 1.0)
+        omega = GuidanceScale.at(config, time).target
+        conditioning, null = conditioning.at_scale(omega), null.at_scale(omega)
+    scale = GuidanceScale.mixing(config, prior, time)
     if scale.target == 1:
         return prior.denoise(x, t.expand(count), conditioning.repeat(count)).eps
     both = Conditioning.cat([null.repeat(count), conditioning.repeat(count)])
@@ -81,17 +86,16 @@ def ddim(
     grid: Grid,
     conditioning: Conditioning,
     null: Conditioning,
-    scale: float | Callable[[float], GuidanceScale],
+    guidance: float | GuidanceConfig,
 ) -> Latents:
     """`x` at timestep grid[0] denoised along a descending grid (Song 2021, Eq. 12, eta = 0).
 
-    Its last prediction of the clean latents is the result: the grid's end counts as free of noise. `scale` may depend
-    on the time, a fraction of the schedule's length.
+    Its last prediction of the clean latents is the result: the grid's end counts as free of noise. `guidance` is what
+    `guided` takes.
     """
     schedule, count = prior.schedule, len(x)
     for now, after in pairwise(grid):
-        at_now = scale(int(now) / len(schedule)) if callable(scale) else scale
-        eps = guided(prior, x, now, conditioning, null, at_now)
+        eps = guided(prior, x, now, conditioning, null, guidance)
         clean = schedule.denoised(x, eps, now.expand(count))
         x = schedule.add_noise(clean, eps, after.expand(count))
     return clean

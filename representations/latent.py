@@ -132,8 +132,8 @@ class LatentImage:
         return self._source
 
     @torch.no_grad()
-    def set_latents(self, latents: Latents) -> None:
-        self.z.copy_(latents)
+    def move_latents(self, by: Latents) -> None:
+        self.z.add_(by)
 
     def render(self, view: None = None) -> Images:
         """The latents decoded, at the size that they are edited at."""

@@ -200,8 +200,8 @@ class Plain:
         return self.source
 
     @torch.no_grad()
-    def set_latents(self, latents: Tensor) -> None:
-        next(iter(self.parts.values())).add_(latents - self.latents())
+    def move_latents(self, by: Tensor) -> None:
+        next(iter(self.parts.values())).add_(by)
 
     def render(self, view: None = None) -> Tensor:
         assert self.prior is not None

@@ -109,6 +109,25 @@ def test_a_sampler_gives_the_scale_to_the_network() -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "settings", "omega"),
+    [
+        ("classifier-free", {"guidance_scale": 4.0}, 4.0),
+        ("embedded", {"guidance_scale": 4.0}, 1.0),
+        ("embedded", {"guidance_scale": 4.0, "true_guidance_scale": 2.0}, 2.0),
+        ("none", {"guidance_scale": 1.0, "guidance_schedule": "table"}, 1.0),
+    ],
+)
+def test_a_sampler_mixes_what_an_edit_mixes(kind: str, settings: dict[str, Any], omega: float) -> None:
+    prior, x, t = Embedded(kind), randn(1, *SHAPE), torch.tensor(300)
+    text, null = prior.embed(["a dog"]), prior.embed(["a cat"])
+    found = guided(prior, x, t, text, null, GuidanceConfig(**settings))
+    assert len(prior.scales) == (0 if kind != "embedded" else 1 if omega == 1 else 2)
+    factor = 4.0 if kind == "embedded" else 1.0
+    cond, uncond = (factor * GaussianFlow().denoise(x, t[None], prompt).eps for prompt in (text, null))
+    torch.testing.assert_close(found, uncond + omega * (cond - uncond))
+
+
+@pytest.mark.parametrize(
     ("kind", "settings", "message"),
     [
         ("none", {"guidance_scale": 7.5}, r"few steps and takes no guidance: set guidance_scale .* to 1, not 1, 7.5"),

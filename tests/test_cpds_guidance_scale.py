@@ -41,11 +41,14 @@ def test_the_sources_own_scale_follows_the_same_schedule() -> None:
     assert GuidanceScale.at(config, 0.25) == GuidanceScale(target=4.0, source=2.0)
 
 
+@pytest.mark.parametrize("table", [TABLE, ((0.4, 0.1), (0.95, 2.0))])
 @pytest.mark.parametrize("time", [0.0, 0.1, 0.4, 0.400001, 0.9, 1.0])
-def test_tables_are_straight_lines(time: float) -> None:
+def test_tables_are_straight_lines_and_level_beyond_their_ends(
+    table: tuple[tuple[float, float], ...], time: float
+) -> None:
     from numpy import interp
 
-    assert interpolated(TABLE, time) == pytest.approx(interp(time, *zip(*TABLE, strict=True)))
+    assert interpolated(table, time) == pytest.approx(interp(time, *zip(*table, strict=True)))
 
 
 @pytest.mark.parametrize(

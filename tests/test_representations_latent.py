@@ -216,6 +216,19 @@ def test_latent_cells_under_a_nearly_black_mask_hardly_move(prior: UNetPrior) ->
         torch.testing.assert_close(moved(value), (value / FREE) ** 2 * free, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("value", [0.0, 0.05, 1.0])
+def test_latents_are_moved_as_far_as_the_mask_lets_them_and_keep_what_was_moved_before(
+    prior: UNetPrior, value: float
+) -> None:
+    image = LatentImage(noise(32, 32), prior, mask=torch.full((1, 1, 32, 32), value))
+    image.move_latents(torch.ones_like(image.z))
+    before = image.latents().detach()
+    image.move_latents(torch.zeros_like(image.z))
+    assert torch.equal(image.latents(), before)
+    share = min(1.0, value / FREE)
+    torch.testing.assert_close(before - image.source_latents(), torch.full_like(before, share))
+
+
 # ---- the representation's promises
 
 
