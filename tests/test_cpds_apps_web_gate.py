@@ -187,7 +187,7 @@ def test_strength_changes_every_preset_and_nothing_at_one(command: str) -> None:
         preset = PRESETS[name]
         assert strengthened(preset, 1.0, own_rates(command)) == preset
         twice = strengthened(preset, 2.0, own_rates(command))
-        if preset.guidance.timesteps == "descending":
+        if preset.guidance.timesteps == "descending" and name != "chordedit":  # which takes no guidance
             (was, source), (now, same) = preset.guidance.default_guidance, twice.guidance.default_guidance
             assert (now, same) == (2 * was, source)
         elif preset.redraw_steps:

@@ -157,8 +157,9 @@ class Objective:
     `method_options` may change. `posterior`: whether it reads psi and chi (then the timesteps must lie above the
     stride). `clean`: whether it divides by alpha (then no timestep may be pure noise). `localizes`: whether it weighs
     with `weights.changes` itself; else the whole direction is. `contrast`: whether the contrastive loss on
-    self-attention features goes with it. `reads_null`: whether it reads the prediction without a prompt for itself; one
-    that does so for guidance alone is spared it where guidance is 1, or the prior mixes none.
+    self-attention features goes with it. `guides`: the halves that it takes guided. `reads_null`: whether it reads the
+    prediction without a prompt for itself; one that does so for guidance alone is spared it where guidance is 1, or the
+    prior mixes none.
     """
 
     direction: Callable[[EditPair, Predictions, Weights], Latents]
@@ -170,6 +171,7 @@ class Objective:
     clean: bool = False
     localizes: bool = False
     contrast: bool = False
+    guides: Collection[Half] = ("source", "target")
     reads_null: bool = False
 
     def __post_init__(self) -> None:

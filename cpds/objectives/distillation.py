@@ -46,11 +46,11 @@ BOTH = (*TARGET, ("source", "source"), ("source", "null"))
 PROMPTS = (("target", "target"), ("target", "source"))
 
 DISTILLATION = {
-    "sds": Objective(sds, TARGET),
+    "sds": Objective(sds, TARGET, guides=("target",)),
     "dds": Objective(dds, BOTH),
     "cds": Objective(dds, BOTH, contrast=True),
     "pds": Objective(pds, BOTH, posterior=True, localizes=True),
     "cpds": Objective(pds, BOTH, posterior=True, localizes=True, contrast=True),
-    "csd": Objective(csd, (*PROMPTS, ("target", "null")), options={"w1": 1.0, "w2": 0.5}, reads_null=True),
-    "lusd": Objective(lusd, PROMPTS, options={"pull": 0.02}, localizes=True),
+    "csd": Objective(csd, (*PROMPTS, ("target", "null")), options={"w1": 1.0, "w2": 0.5}, guides=(), reads_null=True),
+    "lusd": Objective(lusd, PROMPTS, options={"pull": 0.02}, localizes=True, guides=()),
 }

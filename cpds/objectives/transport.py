@@ -68,6 +68,7 @@ TRANSPORT = {
         coupling=1.0,
         options={"zeta": 0.33},
         clean=True,
+        guides=("target",),
     ),
-    "chordedit": Objective(chordedit, TWICE, offsets=(0.0, -CHORD), clean=True),
+    "chordedit": Objective(chordedit, TWICE, offsets=(0.0, -CHORD), clean=True, guides=()),
 }

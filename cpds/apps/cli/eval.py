@@ -32,6 +32,7 @@ from cpds.terminal import print_loading, print_result, print_status
 if TYPE_CHECKING:
     from cpds.apps.batch.executor import Outcome
     from cpds.evaluation.networks import Lpips
+    from cpds.priors.base import Prior
     from cpds.types import Images
 
 EvalPreset = Literal[offered_to("eval")]
@@ -126,11 +127,10 @@ def run_eval(args: EvalArgs, command: str) -> int:
     lpips = open_lpips(args.lpips_weights) if args.lpips else None  # before the prior, which is read longer
     prior = load_prior(args.prior, device=args.device, options=args.prior_options)
     choose_threads(prior)
+    for note in (guidance_note(args.edit.guidance, prior), *notes(args, chosen, prior)):
+        if note:
+            print_status(f"cpds: note: {note}")
     chosen = {label: settled(setting, prior) for label, setting in chosen.items()}
-    if note := guidance_note(args.edit.guidance, prior):
-        print_status(f"cpds: note: {note}")
-    for note in notes(args, chosen):
-        print_status(f"cpds: note: {note}")
     for width, height in {case.size for case in cases}:
         working_size(height, width, args.resolution or prior.image_size, prior.size_multiple)
     metrics = load_metrics(prior, cases, classifier, lpips, args.clip, args.dino)
@@ -211,7 +211,7 @@ def settings(args: EvalArgs, argv: Sequence[str]) -> dict[str, Setting]:
     return {f"{label} there and back" if args.there_and_back else label: found[label] for label in found}
 
 
-def notes(args: EvalArgs, chosen: dict[str, Setting]) -> list[str]:
+def notes(args: EvalArgs, chosen: dict[str, Setting], prior: "Prior") -> list[str]:
     """What is changed in vain in any of the settings, each once."""
     from cpds.unused import unused_notes
 
@@ -219,7 +219,7 @@ def notes(args: EvalArgs, chosen: dict[str, Setting]) -> list[str]:
     for label, setting in chosen.items():
         preset = label.split()[0] if args.sweep else args.preset  # a sweep's labels begin with it
         if preset in PRESETS and isinstance(setting, EditConfig):
-            found += unused_notes(setting, PRESETS[preset])
+            found += unused_notes(setting, PRESETS[preset], prior.guidance)
     return list(dict.fromkeys(found))
 
 

@@ -42,7 +42,7 @@ def run_jobs(jobs: Jobs, prior: Prior, opened: Callable[[Job], Opened], suffix: 
     from cpds.unused import unused_notes
 
     edit = jobs.args.edit
-    for note in (guidance_note(edit.guidance, prior), *unused_notes(edit, PRESETS[jobs.args.preset])):
+    for note in (guidance_note(edit.guidance, prior), *unused_notes(edit, PRESETS[jobs.args.preset], prior.guidance)):
         if note:
             print_status(f"cpds: note: {note}")
     if not jobs.several:

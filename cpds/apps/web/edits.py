@@ -62,7 +62,7 @@ def edit_job(job: Job, prior: "Prior") -> None:
 
     row, visitor = job.row, Visitor(job.visitor)
     shown, notes, suffix = opened(row, prior)
-    job.note = "; ".join([*notes, *unused_notes(row.args.edit, PRESETS[row.args.preset])])
+    job.note = "; ".join([*notes, *unused_notes(row.args.edit, PRESETS[row.args.preset], prior.guidance)])
     before = to_pil(shown.image if row.command == "image" else shown.preview())
     job.folder.mkdir(parents=True, exist_ok=True)
     write_atomic(job.folder / BEFORE, png(before))

@@ -71,13 +71,16 @@ def strengthened(edit: EditConfig, factor: float, own_rates: Mapping[str, float]
 
     The learning rates, on which it depends how far the edit goes, and the polish, which redraws what has changed, are
     multiplied. What follows an edited image goes as far as that edit: its learning rate alone is multiplied then.
-    Where timesteps descend the learning rate is the sampler's own step, so that guidance is multiplied instead.
+    Where timesteps descend the learning rate is the sampler's own step, so that guidance is multiplied instead, unless
+    the method takes none.
     `own_rates` are those of parameter groups where the settings name none.
     """
     require(0 < factor <= 10, f"strength must be above 0 and at most 10, got {factor}")
     if factor == 1:
         return edit
-    if edit.guidance.timesteps == "descending":
+    from cpds.objectives.table import OBJECTIVES
+
+    if edit.guidance.timesteps == "descending" and OBJECTIVES[edit.guidance.method].guides:
         guidance, (target, source) = edit.guidance, edit.guidance.default_guidance
         given = guidance.guidance_scale and factor * guidance.guidance_scale
         return replace(

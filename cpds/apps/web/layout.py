@@ -8,7 +8,8 @@ TITLE = "# CPDS: edit by prompt\nSay what it shows and what it should become; st
 AS_PRESET = "as the preset"
 STRENGTH = (
     "1: as the preset. It multiplies the learning rates, which decide how far an edit goes, and the polish, which "
-    "redraws what has changed; for methods that walk down the schedule (flowedit, dvrf, flowalign) the guidance."
+    "redraws what has changed; for methods that walk down the schedule (flowedit, dvrf, flowalign) the guidance, "
+    "which has to be set for priors that take their own (FLUX.1 dev)."
 )
 PRIVACY = (
     "Runs are seen from this browser alone. Uploads are removed when an edit is done or the page is closed, runs after "
