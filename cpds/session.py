@@ -190,16 +190,17 @@ def _run(
         except KeyboardInterrupt as err:
             if stopper.stopped:  # between two steps: the state is whole
                 checkpoints.save(state)
-            code, after = stopper.exit_code or 130, _last_step(state)
+            code, after = stopper.exit_code or 130, _last_step(state, *(part.step for part in reversed(state.parts)))
             raise EditStopped(state.step, code, place.path, after=after) from err
     except EditDiverged as err:
-        kept = int((place.load_checkpoint() or {"step": 0})["step"])  # the selector has seen the bad step
-        raise InputError(f"{err}; the state after step {kept} is kept in {place.path}") from err
+        saved = place.load_checkpoint() or {}  # the selector has seen the bad step
+        kept = _last_step(state, *(int(saved.get(name, 0)) for name in ("step", "lead.step")))
+        raise InputError(f"{err}; the state after {kept} is kept in {place.path}") from err
     except OSError as err:
         why = f"{err.filename or place.path} cannot be written ({err.strerror or err})"
         raise RunUnwritable(why, remedy(err), place.path) from err
     except Exception:  # a setting that only the first step could refuse, or too little memory
-        if fresh and state.step == 0:
+        if fresh and not any(part.step for part in state.parts):
             place.forget()
         raise
     finally:
@@ -210,12 +211,11 @@ def _run(
     return state
 
 
-def _last_step(state: EditState) -> str:
-    """The last step of an edit, or of the image that it follows, in words."""
-    lead = state.lead
-    if lead is None or not lead.step or state.step:
-        return f"step {state.step}"
-    return f"step {lead.step} of {lead.config.num_inference_steps} of the image that is followed"
+def _last_step(state: EditState, step: int, led: int = 0) -> str:
+    """The last of `step` steps of an edit, or of `led` steps of the image that it follows, in words."""
+    if state.lead is None or not led or step:
+        return f"step {step}"
+    return f"step {led} of {state.lead.config.num_inference_steps} of the image that is followed"
 
 
 def _closed(callbacks: Sequence[Callback]) -> None:

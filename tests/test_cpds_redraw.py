@@ -16,6 +16,7 @@ from cpds.errors import InputError
 from cpds.priors.unet import UNetPrior
 from cpds.redraw import distance, image_edit
 from cpds.representation import ParamGroup
+from cpds.runs import RunFolder
 from cpds.session import EditStopped, RunOptions, edit_in_folder
 from representations.latent import LatentImage
 
@@ -59,6 +60,22 @@ class Pixels:
 
     def revise(self, step: int, steps: int, propose: Callable[[Any], Tensor]) -> None:
         self.seen.append(propose(None))
+
+
+class Led:
+    """Notes the steps of the image that is followed."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def started(self, state: Any) -> None: ...
+
+    def finished(self, state: Any) -> None: ...
+
+    def stepped(self, state: Any, result: Any) -> None: ...
+
+    def led(self, state: Any) -> None:
+        self.steps.append(state.lead.step)
 
 
 @pytest.fixture
@@ -177,26 +194,67 @@ def test_a_resumed_run_follows_the_same_image(prior: UNetPrior, page: Tensor, tm
 
 
 def test_a_run_may_be_stopped_while_its_image_is_edited(prior: UNetPrior, page: Tensor, tmp_path: Path) -> None:
-    config, steps = replace(CONFIG, num_inference_steps=2), []
-
-    class Led:
-        def started(self, state: Any) -> None: ...
-
-        def finished(self, state: Any) -> None: ...
-
-        def stepped(self, state: Any, result: Any) -> None: ...
-
-        def led(self, state: Any) -> None:
-            steps.append(state.lead.step)
-
+    config, led = replace(CONFIG, num_inference_steps=2), Led()
     whole, parts = Pixels(page), Pixels(page)
     edit_in_folder(whole, prior, *PROMPTS, tmp_path / "whole", config)
-    options = RunOptions(stop=lambda: steps == [1])
+    options = RunOptions(stop=lambda: led.steps == [1])
     with pytest.raises(EditStopped):
-        edit_in_folder(Pixels(page), prior, *PROMPTS, tmp_path / "parts", config, options=options, callbacks=[Led()])
-    edit_in_folder(parts, prior, *PROMPTS, tmp_path / "parts", config, resume=True, callbacks=[Led()])
-    assert steps == [1, 2, 3]
+        edit_in_folder(Pixels(page), prior, *PROMPTS, tmp_path / "parts", config, options=options, callbacks=[led])
+    edit_in_folder(parts, prior, *PROMPTS, tmp_path / "parts", config, resume=True, callbacks=[led])
+    assert led.steps == [1, 2, 3]
     assert torch.equal(whole.x, parts.x)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "steps"),
+    [
+        (UNetPrior, "denoise", [1, 2, 3]),  # in the image's first step: nothing is there to keep
+        (Pixels, "render", []),  # in the first drawn one
+    ],
+)
+def test_a_run_that_breaks_keeps_its_edited_image(
+    prior: UNetPrior,
+    page: Tensor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: type,
+    name: str,
+    steps: list[int],
+) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    config, whole, parts = replace(CONFIG, num_inference_steps=2), Pixels(page), Pixels(page)
+    edit_in_folder(whole, prior, *PROMPTS, tmp_path / "whole", config)
+    out, often = tmp_path / "parts", RunOptions(checkpoint_every=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, full)
+        with pytest.raises(torch.OutOfMemoryError):
+            edit_in_folder(Pixels(page), prior, *PROMPTS, out, config, options=often)
+    assert RunFolder(out).exists != bool(steps)
+    edit_in_folder(parts, prior, *PROMPTS, out, config, resume=True, callbacks=[led := Led()])
+    assert led.steps == steps
+    assert torch.equal(whole.x, parts.x)
+
+
+def test_an_image_that_diverges_is_kept_as_it_was_before(
+    prior: UNetPrior, page: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    denoise, options, led = UNetPrior.denoise, RunOptions(checkpoint_every=1), Led()
+
+    def breaks(self: UNetPrior, *args: Any, **kwargs: Any) -> Any:
+        prediction = denoise(self, *args, **kwargs)
+        if len(led.steps) == 2:
+            prediction.eps.fill_(float("nan"))
+        return prediction
+
+    words = r"step 3 gave NaN .*; the state after step 2 of 3 of the image that is followed is kept in"
+    with monkeypatch.context() as patch:
+        patch.setattr(UNetPrior, "denoise", breaks)
+        with pytest.raises(InputError, match=words):
+            edit_in_folder(Pixels(page), prior, *PROMPTS, tmp_path, CONFIG, options=options, callbacks=[led])
+    edit_in_folder(Pixels(page), prior, *PROMPTS, tmp_path, CONFIG, resume=True, callbacks=[rest := Led()])
+    assert rest.steps == [3]
 
 
 def test_an_image_is_not_edited_again(prior: UNetPrior, page: Tensor) -> None:
