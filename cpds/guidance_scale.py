@@ -112,10 +112,16 @@ def require_guidance(prior: Prior, config: GuidanceConfig) -> None:
             f"true_guidance_scale is for priors that take guidance as an input, as FLUX.1 dev does, and prior "
             f"{prior.fingerprint} does not: leave it at 1 and set guidance_scale"
         )
-    if prior.guidance != "classifier-free" and config.true_guidance_scale == 1 and config.negative_prompt:
-        also = "set true_guidance_scale above 1 too, or " if prior.guidance == "embedded" else ""
+    require_negative_prompt(prior, config.negative_prompt, config.true_guidance_scale)
+
+
+def require_negative_prompt(prior: Prior, negative_prompt: str, true_guidance_scale: float | None = None) -> None:
+    """InputError for one that `prior` would not read; `true_guidance_scale` is None where there is no such setting."""
+    if prior.guidance != "classifier-free" and true_guidance_scale in (None, 1) and negative_prompt:
+        could = prior.guidance == "embedded" and true_guidance_scale == 1
+        also = "set true_guidance_scale above 1 too, or " if could else ""
         raise InputError(
-            f"negative_prompt {config.negative_prompt!r} would not be read, as prior {prior.fingerprint} is not guided "
+            f"negative_prompt {negative_prompt!r} would not be read, as prior {prior.fingerprint} is not guided "
             f"away from anything: {also}leave it out"
         )
 

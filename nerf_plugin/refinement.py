@@ -20,7 +20,7 @@ from torch.nn.functional import huber_loss
 
 from cpds.config import EditConfig, require
 from cpds.editor import edit, step_generator
-from cpds.guidance_scale import chosen_scale, require_scales
+from cpds.guidance_scale import chosen_scale, require_negative_prompt, require_scales
 from cpds.images import open_image, png, resized, to_pil
 from cpds.presets import PDS_REFINE_NERF, PRESETS
 from cpds.sdedit import sdedit
@@ -96,6 +96,7 @@ class RefinePipeline(ScenePipeline):
         if not start.resumed:
             given, default = self.config.guidance_scale, PDS_REFINE_NERF.guidance_scale
             require_scales(self.prior, given)
+            require_negative_prompt(self.prior, self.config.negative_prompt)
             self.scale_slider.value = chosen_scale(self.prior, "target", given, default)
         self.uncond = self.prior.embed([self.config.negative_prompt])
         model: Any = self.model

@@ -113,6 +113,10 @@ PLAIN = {"lr": None, "n_patches": None}
             {**PLAIN, "preset": "sdedit", "few_step": "True", "guidance_scale": 3},
             "few steps and takes no guidance: set",
         ),
+        (
+            {**PLAIN, "preset": "sdedit", "few_step": "True", "negative_prompt": "a pig"},
+            "negative_prompt 'a pig' would not be read",
+        ),
         ({**PLAIN, "preset": "sdedit", "strength": 0.001}, "is more than the 1 timesteps up to strength 0.001"),
         ({"patch_selector": "oracle"}, "patch_selector oracle needs ground truths: case c3 has none"),
         ({"patch_selector": "orakel"}, "patch_selector must be one of random, "),

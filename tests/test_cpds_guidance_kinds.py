@@ -11,7 +11,7 @@ from torch import Tensor
 from cpds.config import GuidanceConfig
 from cpds.errors import InputError
 from cpds.guidance import Guidance
-from cpds.guidance_scale import guidance_note, settled
+from cpds.guidance_scale import guidance_note, require_negative_prompt, settled
 from cpds.presets import PRESETS
 from cpds.priors.base import Conditioning, Prediction
 from cpds.sdedit import guided
@@ -140,3 +140,11 @@ def test_a_sampler_mixes_what_an_edit_mixes(kind: str, settings: dict[str, Any],
 def test_guidance_that_a_prior_cannot_follow(kind: str, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         step(Embedded(kind), **settings)
+
+
+@pytest.mark.parametrize("kind", ["none", "embedded"])
+def test_a_negative_prompt_where_there_is_no_true_guidance(kind: str) -> None:
+    require_negative_prompt(Embedded("classifier-free"), "pig")
+    require_negative_prompt(Embedded(kind), "")
+    with pytest.raises(InputError, match=r"'pig' would not be read.*anything: leave it out"):
+        require_negative_prompt(Embedded(kind), "pig")

@@ -18,6 +18,7 @@ from scenes import TRAINING, same, saved_model, scene_state, train
 from cpds.editor import edit
 from cpds.images import open_image, resized
 from cpds.priors.base import Prior
+from cpds.priors.options import PriorOptions
 from nerf_plugin.checkpoints import checkpoints, open_run
 from nerf_plugin.refinement import DELTA, VIEW_EDIT, RobustLoss, at_full_size
 from representations.latent import LatentImage, LatentImageConfig, changed
@@ -126,6 +127,21 @@ def test_refinement_goes_on(edit_scene: Callable[..., Any], edited: dict[str, An
     assert max(checkpoints(again.checkpoint_dir)) == last
     assert (again.base_dir / "images" / "view_2.png").read_bytes() == kept
     assert (again.base_dir / "source" / "view_2.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pipeline__guidance_scale": 7.5}, "few steps and takes no guidance: set guidance_scale"),
+        ({"pipeline__negative_prompt": "a pig"}, "negative_prompt 'a pig' would not be read"),
+    ],
+)
+def test_guidance_that_the_prior_cannot_follow(
+    changes: dict[str, Any], message: str, edit_scene: Callable[..., Any], capsys: Any
+) -> None:
+    with pytest.raises(SystemExit):
+        edit_scene("cpds_splat_refine", pipeline__prior_options=PriorOptions(few_step=True), **changes)
+    assert message in capsys.readouterr().err
 
 
 def test_refined_splats_train_over_the_background_of_their_images(

@@ -12,7 +12,7 @@ from cpds.evaluation.baselines import edited, scales, timesteps
 from cpds.evaluation.cases import Case
 from cpds.evaluation.oracle import Oracle
 from cpds.evaluation.settings import ORACLE, BaselineConfig, Setting
-from cpds.guidance_scale import require_scales
+from cpds.guidance_scale import require_negative_prompt, require_scales
 from cpds.images import open_image
 from cpds.priors.base import Conditioning, Prediction, Prior
 from cpds.representation import Representation
@@ -106,6 +106,7 @@ def check(represent: Represent, prior: Prior, cases: Sequence[Case], settings: I
         if isinstance(setting, BaselineConfig):
             timesteps(prior.schedule, setting)
             require_scales(prior, setting.guidance_scale, setting.source_guidance_scale)
+            require_negative_prompt(prior, setting.negative_prompt)
         else:
             require_ground_truths(setting, cases)
             start(shown, prior, "before", "after", setting, own_parts(setting, cases[:1], source))
