@@ -47,3 +47,10 @@ class ComparisonView(ViewerElement[str]):
         """Show a PNG, if there is a viewer."""
         if self.installed:
             self.gui_handle.content = f"![{self.name}](data:image/png;base64,{base64.b64encode(image).decode()})"
+
+
+def hide(control: ViewerElement[Any]) -> None:
+    """Show a control no more; it keeps its value."""
+    control.visible = False
+    if control.gui_handle is not None:  # the viewer is there already
+        control.set_hidden(True)

@@ -20,12 +20,13 @@ from torch.nn.functional import huber_loss
 
 from cpds.config import EditConfig, require
 from cpds.editor import edit, step_generator
-from cpds.guidance_scale import chosen_scale, require_negative_prompt, require_scales
+from cpds.guidance_scale import chosen_scale, require_guidance, require_negative_prompt, require_scales
 from cpds.images import open_image, png, resized, to_pil
 from cpds.presets import PDS_REFINE_NERF, PRESETS
 from cpds.sdedit import sdedit
 from cpds.types import Images
 from nerf_plugin.base_run import RunStart
+from nerf_plugin.controls import hide
 from nerf_plugin.outputs import comparison, progress, save
 from nerf_plugin.scene_pipeline import ScenePipeline, ScenePipelineConfig
 from representations.latent import LatentImage, LatentImageConfig, changed
@@ -89,20 +90,31 @@ class RefinePipeline(ScenePipeline):
     config: RefinePipelineConfig
 
     def __init__(self, config: RefinePipelineConfig, *args: Any, **kwargs: Any) -> None:
-        super().__init__(config, config.guidance_scale, *args, **kwargs)
+        guided = config.edit.guidance if config.redraw == "edit" else config
+        super().__init__(config, guided.guidance_scale, *args, **kwargs)
 
     def setup(self, start: RunStart) -> None:
         super().setup(start)
         if not start.resumed:
-            given, default = self.config.guidance_scale, PDS_REFINE_NERF.guidance_scale
-            require_scales(self.prior, given)
-            require_negative_prompt(self.prior, self.config.negative_prompt)
-            self.scale_slider.value = chosen_scale(self.prior, "target", given, default)
+            self.scale_slider.value = self.first_scale()
+        if self.config.redraw == "edit" and self.config.rounds == 1:  # which is over before the first step
+            hide(self.target_field)
+            hide(self.scale_slider)
         self.uncond = self.prior.embed([self.config.negative_prompt])
         model: Any = self.model
         if self.config.redraw == "edit" and hasattr(model, "rgb_loss"):  # nerfacto's; splatfacto's is L1 already
             model.rgb_loss = RobustLoss()
         self.target_prompt = ""  # that `target_text` encodes
+
+    def first_scale(self) -> float:
+        """The guidance that a run begins with. Raises InputError for what the prior cannot follow."""
+        if self.config.redraw == "edit":
+            guidance = self.config.edit.guidance
+            require_guidance(self.prior, guidance)
+            return chosen_scale(self.prior, "target", guidance.guidance_scale, guidance.default_guidance[0])
+        require_scales(self.prior, self.config.guidance_scale)
+        require_negative_prompt(self.prior, self.config.negative_prompt)
+        return chosen_scale(self.prior, "target", self.config.guidance_scale, PDS_REFINE_NERF.guidance_scale)
 
     def view_size(self, height: int, width: int) -> tuple[int, int]:
         """Its own: the scene trains on images of that size, however little the prior sees."""
@@ -118,8 +130,14 @@ class RefinePipeline(ScenePipeline):
             self.views.replace_image(view, open_image(file) if file.is_file() else self.source_image(view))
 
     def edit_views(self, number: int) -> None:
-        """Train on edits of all views from now on, of a round by its number; they are kept when all are there."""
-        edits = [self.edited(view, number) for view in progress(len(self.views), "editing the views")]
+        """Train on edits of all views from now on, of a round by its number; they are kept when all are there.
+
+        A round by its number has its noise. The prompt and guidance in the viewer are read when it begins.
+        """
+        target = self.target_field.prompt
+        guidance = replace(self.config.edit.guidance, guidance_scale=float(self.scale_slider.value))
+        config = replace(self.config.edit, guidance=guidance, seed=self.run.seed + number)
+        edits = [self.edited(view, number, target, config) for view in progress(len(self.views), "editing the views")]
         for view, image in enumerate(edits):
             save(self.image_file(view), png(to_pil(image)))
             self.views.replace_image(view, image)
@@ -148,17 +166,17 @@ class RefinePipeline(ScenePipeline):
             self.target_prompt = self.target_field.prompt
             self.target_text = self.prior.embed([self.target_prompt])
 
-    def edited(self, view: int, number: int) -> Images:
+    def edited(self, view: int, number: int, target_prompt: str, config: EditConfig) -> Images:
         """What a round's edit makes of a view of the scene as it is now, on the CPU.
 
-        A round by its number has its noise. What the scene has not changed since the run began is as it was then.
+        What the scene has not changed since the run began is as it was then.
         """
-        base, config = self.source_image(view), LatentImageConfig(self.config.resolution, self.config.keep_unchanged)
-        picture = LatentImage(self.render_eval(view).cpu() if number else base, self.prior, config)
-        seeded = replace(self.config.edit, seed=self.run.seed + number)
-        edit(picture, self.prior, self.config.prompt, self.config.target_prompt, seeded)
+        base, keep = self.source_image(view), self.config.keep_unchanged
+        shown = self.render_eval(view).cpu() if number else base
+        picture = LatentImage(shown, self.prior, LatentImageConfig(self.config.resolution, keep))
+        edit(picture, self.prior, self.config.prompt, target_prompt, config)
         image = picture.preview().cpu()
-        return torch.lerp(base, image, changed(base, image)) if number and self.config.keep_unchanged else image
+        return torch.lerp(base, image, changed(base, image)) if number and keep else image
 
     @torch.no_grad()
     def refined(self, view: int, done: int) -> Images:

@@ -24,7 +24,7 @@ from cpds.threads import choose_threads
 from cpds.types import Images
 from nerf_plugin.base_run import RunStart
 from nerf_plugin.base_scene import BaseScene
-from nerf_plugin.controls import ComparisonView, PromptField
+from nerf_plugin.controls import ComparisonView, PromptField, hide
 from nerf_plugin.outputs import progress, save_video, save_views, trajectory
 from nerf_plugin.rays import RayRenderer
 from nerf_plugin.rendering import SceneRenderer
@@ -111,6 +111,8 @@ class ScenePipeline(VanillaPipeline):
             device=self.config.guidance_device or str(self.device),
             options=self.config.prior_options,
         )
+        if self.prior.guidance == "none":
+            hide(self.scale_slider)
         choose_threads(self.prior)
         self.views = Views(self.datamanager, self.renderer.background, self.view_size)
         self.views.move(model.camera_optimizer)

@@ -27,6 +27,7 @@ from cpds.priors.load import load_prior
 from cpds.priors.options import PriorOptions
 from cpds.selection.make import make_selector
 from nerf_plugin.checkpoints import checkpoints, open_run
+from nerf_plugin.controls import PromptField, hide
 
 
 @pytest.mark.parametrize("kind", ["cpds", "cpds_splat"])
@@ -171,6 +172,20 @@ def test_the_viewer_shows_source_and_edit(edit_scene: Callable[..., Any]) -> Non
     pipeline.comparison_view.install(server)
     guidance_gradients(pipeline)
     assert server.gui.handle.content.startswith("![Source and edit](data:image/png;base64,")
+
+
+def test_a_guidance_scale_that_is_not_read_is_not_shown(edit_scene: Callable[..., Any]) -> None:
+    pipeline = edit_scene("cpds_splat", pipeline__prior_options=PriorOptions(few_step=True)).pipeline
+    assert not pipeline.scale_slider.visible
+    assert pipeline.target_field.visible
+
+
+def test_a_control_is_hidden_when_the_viewer_is_there_already() -> None:
+    field = PromptField("Prompt", "a cat")
+    field.gui_handle = handle = type("Handle", (), {"visible": True, "value": "a dog"})()  # pyright: ignore
+    hide(field)
+    assert not handle.visible
+    assert field.prompt == "a dog"
 
 
 def test_what_the_viewer_changed_is_kept(edit_scene: Callable[..., Any]) -> None:

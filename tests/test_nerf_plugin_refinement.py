@@ -80,6 +80,8 @@ def test_views_are_edited_as_pictures_before_the_first_step(
         assert (after - before).abs().max() > 0.02
         assert (resized(after, used.shape[:2])[0].permute(1, 2, 0) - used).abs().mean() < 0.01
     assert isinstance(getattr(trainer.pipeline.model, "rgb_loss", None), RobustLoss) == (kind == "cpds")
+    assert not trainer.pipeline.target_field.visible  # there is no further round that would read them
+    assert not trainer.pipeline.scale_slider.visible
 
 
 def test_the_loss_of_edits_is_the_squared_error_but_where_they_disagree() -> None:
@@ -110,6 +112,31 @@ def test_a_further_round_edits_the_views_as_they_are_then(
         wanted = torch.lerp(before, picture.preview(), changed(before, picture.preview()))
         assert (found - wanted).abs().max() < 0.02
         assert (found - open_image(first.base_dir / "images" / f"view_{view}.png")).abs().max() > 0.02
+
+
+def test_a_further_round_reads_the_viewer_and_so_does_a_resumed_one(
+    edit_scene: Callable[..., Any], base_scenes: dict[str, Path], prior: Prior
+) -> None:
+    short = replace(VIEW_EDIT, num_inference_steps=2, lr=1.0, polish=0.0)
+    common = {"pipeline__redraw": "edit", "pipeline__edit": short, "pipeline__prompt": "a cat", "pipeline__rounds": 2}
+    common |= {"max_num_iterations": 2, "steps_per_save": 1, "save_only_latest_checkpoint": False}
+    part = edit_scene("cpds_splat_refine", load_dir=base_scenes["cpds_splat"], machine__seed=5, **common)
+    target, scale = part.pipeline.target_field, part.pipeline.scale_slider
+    assert target.visible
+    assert scale.visible
+    assert scale.value == VIEW_EDIT.guidance.default_guidance[0]
+    target.value, scale.value = "a pig", 3.0
+    first, last = checkpoints(part.checkpoint_dir)
+    part.save_checkpoint(first)
+    checkpoints(part.checkpoint_dir)[last].unlink()
+    again = train(open_run(part.base_dir).config)
+    typed = replace(short, seed=6, guidance=replace(short.guidance, guidance_scale=3.0))
+    for view in TRAINING:  # the scene that it went on with is `part`'s
+        before, found = (open_image(again.base_dir / name / f"view_{view}.png") for name in ("source", "images"))
+        picture = LatentImage(part.pipeline.render_eval(view), prior, LatentImageConfig(resolution=16))
+        edit(picture, prior, "a cat", "a pig", typed)
+        wanted = torch.lerp(before, picture.preview(), changed(before, picture.preview()))
+        assert (found - wanted).abs().max() < 0.02
 
 
 def test_refinement_goes_on(edit_scene: Callable[..., Any], edited: dict[str, Any], tmp_path: Path) -> None:
