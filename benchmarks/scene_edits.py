@@ -169,15 +169,18 @@ def print_edits(config: Config, setup: Setup) -> None:
     kept = [run for run in config.runs if all((run.parent / name).is_dir() for name in ("images", "source"))]
     if not kept:
         return
-    names = [file.name for file in sorted((kept[0].parent / "images").glob("*.png"))]
+    names = list(edits(kept[0]))
     outside, prior = outside_masks(config, names), load_prior(device="cpu")
 
+    def opened(files: dict[str, Path]) -> Images:
+        return torch.cat([open_image(files[name])[:, :3] for name in names])
+
     def at(folder: Path) -> Images:
-        return torch.cat([open_image(folder / name)[:, :3] for name in names])
+        return opened({name: folder / name for name in names})
 
     source = at(kept[0].parent / "source")
     target = at(config.scene / "target" / "images")
-    shown = [(f"edits, {name_of(run)}", at(run.parent / "images")) for run in kept]
+    shown = [(f"edits, {name_of(run)}", opened(edits(run))) for run in kept]
     shown += [("the target's true views", target)]
     for label, images in (("views as they were", source), ("the target's true views", target)):
         shown.append((f"{label}, through the autoencoder", prior.decode(prior.encode(images))))
@@ -188,6 +191,11 @@ def print_edits(config: Config, setup: Setup) -> None:
         cells = [label, f"{int(right.sum())} of {len(names)}", f"{float(probabilities[:, setup.target].mean()):.2f}"]
         cells += [f"{float(x):.1f}" for x in (decibels.min(), decibels.median())] + [f"{sharp[0] / sharp[1]:.2f}"]
         print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def edits(run: Path) -> dict[str, Path]:
+    """The latest image of each view that a run trained on (NAME-STEP.png), by the view's file."""
+    return {f"{file.stem.rpartition('-')[0]}.png": file for file in sorted((run.parent / "images").glob("*.png"))}
 
 
 def name_of(run: Path) -> str:

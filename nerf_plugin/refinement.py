@@ -97,6 +97,7 @@ class RefinePipeline(ScenePipeline):
         super().setup(start)
         if not start.resumed:
             self.scale_slider.value = self.first_scale()
+            self.saved["images"] = {}  # views that were redrawn: at which step, or in which round
         if self.config.redraw == "edit" and self.config.rounds == 1:  # which is over before the first step
             hide(self.target_field)
             hide(self.scale_slider)
@@ -126,11 +127,12 @@ class RefinePipeline(ScenePipeline):
             self.edit_views(0)
             return
         for view in progress(len(self.views), "rendering the views to refine"):
-            file = self.image_file(view)
-            self.views.replace_image(view, open_image(file) if file.is_file() else self.source_image(view))
+            made = self.saved["images"].get(view)
+            image = self.source_image(view) if made is None else open_image(self.image_file(view, made))
+            self.views.replace_image(view, image)
 
     def edit_views(self, number: int) -> None:
-        """Train on edits of all views from now on, of a round by its number; they are kept when all are there.
+        """Train on edits of all views from now on, of a round by its number.
 
         A round by its number has its noise. The prompt and guidance in the viewer are read when it begins.
         """
@@ -139,8 +141,22 @@ class RefinePipeline(ScenePipeline):
         config = replace(self.config.edit, guidance=guidance, seed=self.run.seed + number)
         edits = [self.edited(view, number, target, config) for view in progress(len(self.views), "editing the views")]
         for view, image in enumerate(edits):
-            save(self.image_file(view), png(to_pil(image)))
-            self.views.replace_image(view, image)
+            self.train_on(image, view, number)
+
+    def train_on(self, image: Images, view: int, made: int) -> None:
+        """Train on an image of a view from now on, made at a step or in a round.
+
+        Those before it stay for the checkpoints that a run may go on from.
+        """
+        save(self.image_file(view, made), png(to_pil(image)))
+        self.views.replace_image(view, image)
+        self.saved["images"][view] = made
+
+    def forget_earlier(self) -> None:
+        kept = {self.image_file(view, made) for view, made in self.saved["images"].items()}
+        for file in (self.run.folder / "images").glob("*.png"):
+            if file not in kept:
+                file.unlink()
 
     def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """Replace an image when its turn has come, and train on all of them."""
@@ -148,17 +164,16 @@ class RefinePipeline(ScenePipeline):
         if self.config.redraw == "sdedit" and done % self.config.update_every == 0:
             view = done // self.config.update_every % len(self.views)
             image = self.refined(view, done)
-            save(self.image_file(view), png(to_pil(image)))
-            self.views.replace_image(view, image)
+            self.train_on(image, view, done)
             self.comparison_view.show(comparison([self.source_image(view), image]))
         steps = -(-self.run.steps // self.config.rounds)
         if self.config.redraw == "edit" and done and done % steps == 0:
             self.edit_views(done // steps)
         return super().get_train_loss_dict(step)
 
-    def image_file(self, view: int) -> Path:
-        """Where a view's refined image is kept."""
-        return self.run.folder / "images" / f"{self.views.names[view]}.png"
+    def image_file(self, view: int, made: int) -> Path:
+        """Where a view's refined image is kept, by the step or the round that made it."""
+        return self.run.folder / "images" / f"{self.views.names[view]}-{made:06d}.png"
 
     def apply_viewer_changes(self) -> None:
         """Take over a prompt that was changed in the viewer; the first one, at first."""

@@ -129,6 +129,9 @@ class ScenePipeline(VanillaPipeline):
                 for file in (self.run.folder / folder).glob("*.png"):
                     file.unlink()
 
+    def forget_earlier(self) -> None:
+        """Remove what only checkpoints before the latest needed."""
+
     def source_image(self, view: int) -> Images:
         """What a view is compared with, on the CPU: the scene's render of it when the run began."""
         file = self.run.folder / "source" / f"{self.views.names[view]}.png"

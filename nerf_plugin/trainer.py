@@ -159,6 +159,7 @@ class CpdsTrainer(Trainer):
             for number, file in checkpoints(folder).items():
                 if number != step:
                     file.unlink()
+            self.pipeline.forget_earlier()
 
 
 def remove_unused(run: Path) -> None:

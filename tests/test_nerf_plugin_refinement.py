@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from cpds.images import open_image, resized
 from cpds.priors.base import Prior
 from cpds.priors.options import PriorOptions
 from nerf_plugin.checkpoints import checkpoints, open_run
-from nerf_plugin.refinement import DELTA, VIEW_EDIT, RobustLoss, at_full_size
+from nerf_plugin.outputs import save
+from nerf_plugin.refinement import DELTA, VIEW_EDIT, RefinePipeline, RobustLoss, at_full_size
 from representations.latent import LatentImage, LatentImageConfig, changed
 
 
@@ -37,6 +39,17 @@ def training_images(trainer: Any, kind: str) -> list[Tensor]:
     return [manager.cached_train[v]["image"] / 255 for v in TRAINING]
 
 
+def image_file(folder: Path, view: int, made: int) -> Path:
+    return folder / f"view_{view}-{made:06d}.png"
+
+
+def source_and_image(trainer: Any, view: int, number: int) -> list[Tensor]:
+    """A view before the run, and as a round redrew it."""
+    folder = trainer.base_dir
+    files = folder / "source" / f"view_{view}.png", image_file(folder / "images", view, number)
+    return [open_image(file) for file in files]
+
+
 @pytest.mark.parametrize("kind", ["cpds", "cpds_splat"])
 def test_refinement_replaces_images_in_turn(
     kind: str, edit_scene: Callable[..., Any], edited: dict[str, Any]
@@ -46,13 +59,13 @@ def test_refinement_replaces_images_in_turn(
         pipeline__denoising_steps=4, pipeline__skip=(0.5, 0.5),
     )  # fmt: skip
     source, refined = trainer.base_dir / "source", trainer.base_dir / "images"
-    assert sorted(f.name for f in refined.iterdir()) == ["view_0.png", "view_1.png", "view_2.png"]  # three of four
+    assert sorted(f.name for f in refined.iterdir()) == [f"view_{i}-00000{i}.png" for i in range(3)]  # of four
     for view in range(3):
-        a, b = (np.asarray(Image.open(place / f"view_{view}.png")) for place in (source, refined))
+        a, b = (np.asarray(Image.open(f)) for f in (source / f"view_{view}.png", image_file(refined, view, view)))
         assert not np.array_equal(a, b)
     used = training_images(trainer, kind)
     for view in TRAINING:
-        with Image.open((refined if view < 3 else source) / f"view_{view}.png") as file:
+        with Image.open(image_file(refined, view, view) if view < 3 else source / "view_3.png") as file:
             image = torch.from_numpy(np.array(file.resize((20, 20), Image.Resampling.BICUBIC))).float() / 255
         assert (used[view] - image).abs().mean() < 0.01
     assert not same(saved_model(edited[kind].base_dir), scene_state(trainer))
@@ -73,7 +86,7 @@ def test_views_are_edited_as_pictures_before_the_first_step(
     assert "edit.seed is not read, got 3" in capsys.readouterr().err
     trainer = edit_scene(f"{kind}_refine", load_dir=base_scenes[kind], pipeline__prompt="a cat", **common)
     for view, used in zip(TRAINING, training_images(trainer, kind), strict=True):
-        before, after = (open_image(trainer.base_dir / part / f"view_{view}.png") for part in ("source", "images"))
+        before, after = source_and_image(trainer, view, 0)
         picture = LatentImage(before, prior, LatentImageConfig(resolution=16))
         edit(picture, prior, "a cat", "a dog", replace(short, seed=5))
         assert (after - picture.preview()).abs().max() < 0.01  # 8 bits
@@ -106,12 +119,12 @@ def test_a_further_round_edits_the_views_as_they_are_then(
         for n in (1, 2)
     )
     for view in TRAINING:  # `first` is as `both` was after its first round's one step
-        before, found = (open_image(both.base_dir / part / f"view_{view}.png") for part in ("source", "images"))
+        before, found = source_and_image(both, view, 1)
         picture = LatentImage(first.pipeline.render_eval(view), prior, LatentImageConfig(resolution=16))
         edit(picture, prior, "a cat", "a dog", replace(short, seed=6))
         wanted = torch.lerp(before, picture.preview(), changed(before, picture.preview()))
         assert (found - wanted).abs().max() < 0.02
-        assert (found - open_image(first.base_dir / "images" / f"view_{view}.png")).abs().max() > 0.02
+        assert (found - source_and_image(first, view, 0)[1]).abs().max() > 0.02
 
 
 def test_a_further_round_reads_the_viewer_and_so_does_a_resumed_one(
@@ -132,28 +145,57 @@ def test_a_further_round_reads_the_viewer_and_so_does_a_resumed_one(
     again = train(open_run(part.base_dir).config)
     typed = replace(short, seed=6, guidance=replace(short.guidance, guidance_scale=3.0))
     for view in TRAINING:  # the scene that it went on with is `part`'s
-        before, found = (open_image(again.base_dir / name / f"view_{view}.png") for name in ("source", "images"))
+        before, found = source_and_image(again, view, 1)
         picture = LatentImage(part.pipeline.render_eval(view), prior, LatentImageConfig(resolution=16))
         edit(picture, prior, "a cat", "a pig", typed)
         wanted = torch.lerp(before, picture.preview(), changed(before, picture.preview()))
         assert (found - wanted).abs().max() < 0.02
 
 
-def test_refinement_goes_on(edit_scene: Callable[..., Any], edited: dict[str, Any], tmp_path: Path) -> None:
-    common = {
-        "load_dir": edited["cpds_splat"].checkpoint_dir,
-        "pipeline__update_every": 1,
-        "pipeline__denoising_steps": 2,
-    }
-    common |= {"max_num_iterations": 4, "steps_per_save": 1, "save_only_latest_checkpoint": False}
-    part = edit_scene("cpds_splat_refine", out=tmp_path / "part", **common)
-    last = max(checkpoints(part.checkpoint_dir))
-    checkpoints(part.checkpoint_dir)[last].unlink()
-    kept = (part.base_dir / "images" / "view_2.png").read_bytes()
-    again = train(open_run(part.base_dir).config)
-    assert max(checkpoints(again.checkpoint_dir)) == last
-    assert (again.base_dir / "images" / "view_2.png").read_bytes() == kept
-    assert (again.base_dir / "source" / "view_2.png").is_file()
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "writes"),
+    [
+        ("cpds", {}, 9),  # four views in turn: three were redrawn after the checkpoint of the sixth step
+        ("cpds_splat", {}, 9),
+        ("cpds_splat", {"pipeline__redraw": "edit", "pipeline__prompt": "a cat", "pipeline__rounds": 2}, 6),  # half
+    ],
+)
+def test_a_killed_refinement_goes_on_with_the_images_of_its_checkpoint(
+    kind: str, changes: dict[str, Any], writes: int, edit_scene: Callable[..., Any], tmp_path: Path, monkeypatch: Any
+) -> None:
+    seen: list[dict[int, list[Tensor]]] = []
+    train_step, written = RefinePipeline.get_train_loss_dict, []
+
+    def watched(self: RefinePipeline, step: int) -> Any:
+        found = train_step(self, step)
+        images = training_images(SimpleNamespace(pipeline=self), kind)
+        seen[-1][step - self.run.first] = [image.clone() for image in images]
+        return found
+
+    def save_some(path: Path, data: bytes) -> None:
+        save(path, data)
+        written.append(path)
+        if len(written) == writes:
+            raise Killed
+
+    short = replace(VIEW_EDIT, num_inference_steps=2, lr=1.0, polish=0.0)
+    changes = {"max_num_iterations": 16, "steps_per_save": 5, "pipeline__edit": short} | changes
+    monkeypatch.setattr(RefinePipeline, "get_train_loss_dict", watched)
+    monkeypatch.setattr("nerf_plugin.refinement.save", save_some)
+    seen.append({})
+    with pytest.raises(Killed):
+        edit_scene(f"{kind}_refine", pipeline__update_every=1, pipeline__denoising_steps=2, **changes)
+    seen.append({})
+    again = train(open_run(tmp_path / "out" / "scene" / f"{kind}_refine".replace("_", "-") / "now").config)
+    part, rest = seen
+    assert (max(part), min(rest), max(rest)) == (7, 6, 15)
+    for ours, theirs in zip(rest[6], part[6], strict=True):
+        assert (ours - theirs).abs().max() < 0.6 / 255  # files have 8 bits
+    assert len(list((again.base_dir / "images").iterdir())) == len(TRAINING)
 
 
 @pytest.mark.parametrize(
