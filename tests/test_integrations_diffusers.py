@@ -148,6 +148,13 @@ def test_several_images_each_with_prompts_of_their_own(tiny_folder: Path, opened
         opened(tiny_folder)(photo(3), *prompts, preset=CONFIG)
 
 
+@pytest.mark.parametrize("prompts", [PROMPTS, (["a cat"], "a dog")])
+def test_several_images_under_one_prompt_come_out_as_if_alone(prompts: Any, tiny_folder: Path, opened: Open) -> None:
+    edited = opened(tiny_folder)(photo(3), *prompts, preset=CONFIG, output_type="pt").images
+    alone = torch.cat([by_cpds(tiny_folder, image) for image in photo(3).split(1)])
+    torch.testing.assert_close(edited, alone, rtol=0, atol=1e-4)
+
+
 def test_masks_and_sizes(tiny_folder: Path, opened: Open) -> None:
     mask = torch.zeros(1, 1, 24, 40)
     mask[..., :20] = 1

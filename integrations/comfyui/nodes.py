@@ -182,7 +182,8 @@ class EditImage(io.ComfyNode):
             images = image[..., :3].permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format)
             held = None if mask is None else mask_of(mask, images)
             latent = LatentImage(images, prior, LatentImageConfig(resolution or None), held)
-            edit(latent, prior, prompt, target_prompt, config_of(preset, guidance_scale, steps, seed), [Watch()])
+            prompts = [prompt] * len(images), [target_prompt] * len(images)  # an edit of its own for each image
+            edit(latent, prior, *prompts, config_of(preset, guidance_scale, steps, seed), [Watch()])
             return io.NodeOutput(latent.preview().permute(0, 2, 3, 1).cpu().contiguous())
 
 

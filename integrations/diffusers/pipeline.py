@@ -143,10 +143,11 @@ class CPDSPipeline(DiffusionPipeline):
     ) -> ImagePipelineOutput | tuple[Any]:
         """Images edited from what `prompt` says to what `target_prompt` says, at their own size.
 
-        `image`: PIL, numpy (h, w, 3) or torch (3, h, w) in [0, 1], a batch, or a list, of one size; then `prompt` and
-        `target_prompt` may be lists. `mask_image` has its size; white may change. `preset`: a name of `cpds presets`,
-        or settings of your own; the next three replace what it says. `resolution`: shorter side while editing, in px,
-        by default what the networks were trained on. Raises InputError for what cannot be used.
+        `image`: PIL, numpy (h, w, 3) or torch (3, h, w) in [0, 1], a batch, or a list, of one size: each is edited as
+        if it were alone, and may have its own `prompt` and `target_prompt`, which then are lists. `mask_image` has its
+        size; white may change. `preset`: a name of `cpds presets`, or settings of your own; the next three replace what
+        it says. `resolution`: shorter side while editing, in px, by default what the networks were trained on. Raises
+        InputError for what cannot be used.
         """
         if output_type not in OUTPUTS:
             raise InputError(f"output_type must be one of {', '.join(OUTPUTS)}, got {output_type!r}")
@@ -156,14 +157,12 @@ class CPDSPipeline(DiffusionPipeline):
         if mask is not None and mask.shape[-2:] != images.shape[-2:]:
             sizes = [f"{width}x{height}" for height, width in (mask.shape[-2:], images.shape[-2:])]
             raise InputError(f"mask_image is {sizes[0]} px but the image is {sizes[1]}: make them the same size")
-        for prompts in (prompt, target_prompt):
-            if not isinstance(prompts, str) and len(prompts) not in (1, len(images)):
-                raise InputError(f"{len(prompts)} prompts for {len(images)} images: give one, or one for each image")
+        prompts, targets = (one_each(given, len(images)) for given in (prompt, target_prompt))
         prior, progress_bar = self.prior(), cast(Any, self.progress_bar)
         with torch.enable_grad():  # pipelines are often called where it is off
             latent = LatentImage(images, prior, LatentImageConfig(resolution), mask)
             with progress_bar(total=config.num_inference_steps) as bar:
-                edit(latent, prior, prompt, target_prompt, config, [Steps(bar), *callbacks])
+                edit(latent, prior, prompts, targets, config, [Steps(bar), *callbacks])
         edited: Any = IMAGES.postprocess(latent.preview(), output_type, [False] * len(images))
         return ImagePipelineOutput(edited) if return_dict else (edited,)
 
@@ -194,6 +193,14 @@ def settings(
     guidance = config.guidance if guidance_scale is None else replace(config.guidance, guidance_scale=guidance_scale)
     given = {"num_inference_steps": num_inference_steps, "seed": seed}
     return replace(config, guidance=guidance, **{name: value for name, value in given.items() if value is not None})
+
+
+def one_each(prompts: str | Sequence[str], images: int) -> list[str]:
+    """A prompt for each image, so that each is an edit of its own. InputError for another number of them."""
+    given = [prompts] if isinstance(prompts, str) else list(prompts)
+    if len(given) not in (1, images):
+        raise InputError(f"{len(given)} prompts for {images} images: give one, or one for each image")
+    return given * (images // len(given))
 
 
 def tensor(image: Any, name: str, processor: VaeImageProcessor) -> torch.Tensor:
