@@ -1,5 +1,6 @@
 """Each option of loading a prior: what it does to networks and results, and what it refuses."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from conftest import OTHER_OPTIONS, randn
 from diffusers import AutoencoderTiny
 from labelled_device import labelled_device
 from safetensors.torch import load_file, save_file
-from tiny_priors import BUILDERS, Family
+from tiny_priors import BUILDERS, Family, tiny_vae
 from torch import Tensor, nn
 
 from cpds.apps.cli.main import main, parse
@@ -126,14 +127,6 @@ def test_tiles_and_slices(families: Get) -> None:
     assert tiled.fingerprint == f"{plain.fingerprint} vae_tiling"
 
 
-def tiny_vae(folder: Path, scales: int = 3, channels: int = 4) -> Path:
-    torch.manual_seed(1)
-    blocks: Any = {"encoder_block_out_channels": (8,) * scales, "decoder_block_out_channels": (8,) * scales}
-    layers: Any = {"num_encoder_blocks": (1,) * scales, "num_decoder_blocks": (1,) * scales}
-    AutoencoderTiny(**blocks, **layers, latent_channels=channels).save_pretrained(folder)
-    return folder
-
-
 def test_a_tiny_autoencoder_encodes_and_the_priors_own_decodes(families: Get, tmp_path: Path) -> None:
     folder, x = families("sd").folder, images(32, 48)
     plain, with_tiny = loaded(folder), loaded(folder, tiny_vae=str(tiny_vae(tmp_path / "taesd")))
@@ -189,7 +182,35 @@ def test_a_network_from_a_file_of_its_own(families: Get, tmp_path: Path) -> None
     x, t = randn(0, 1, 4, 8, 8), torch.tensor([999 / 2 - 1])
     v, doubled = (p.denoise(x, t, p.embed(["a cat"])).eps - x for p in (family.prior, prior))
     torch.testing.assert_close(doubled, 2 * v, rtol=1e-4, atol=1e-4)
-    assert "mine.safetensors" in prior.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("name", "replaced"),
+    [
+        ("transformer", "network.safetensors"),
+        ("tiny_vae", "tiny/diffusion_pytorch_model.safetensors"),
+        ("prior_config", "prior/text_encoder/model.safetensors"),
+    ],
+)
+def test_a_run_knows_the_files(
+    families: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, replaced: str
+) -> None:
+    """Of one that was replaced, and of one named otherwise."""
+    family = families("sd")
+    shutil.copytree(family.folder, tmp_path / "prior")
+    shutil.copy(family.folder / "unet/diffusion_pytorch_model.safetensors", tmp_path / "network.safetensors")
+    tiny_vae(tmp_path / "tiny")
+    monkeypatch.chdir(tmp_path)
+    given = Path(replaced).parts[0]
+    prior = Path("network.safetensors") if name == "prior_config" else family.folder
+
+    def fingerprint(path: str) -> str:
+        return loaded(prior, **{name: path}).fingerprint
+
+    before = fingerprint(given)
+    assert fingerprint(str(tmp_path / given)) == before != family.prior.fingerprint
+    save_file({k: 2 * x for k, x in load_file(replaced).items()}, replaced)
+    assert fingerprint(given) != before
 
 
 @pytest.mark.parametrize(

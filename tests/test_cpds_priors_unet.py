@@ -199,6 +199,11 @@ def test_identity_follows_the_files(tiny_folder: Path, tmp_path: Path, file: str
     assert fingerprint_of(str(copy)) != fingerprint_of(str(tiny_folder))
 
 
+def test_identity_is_the_same_from_inside(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tiny_folder)
+    assert fingerprint_of(".") == fingerprint_of(str(tiny_folder))
+
+
 def test_fingerprint_of_a_hub_name_is_the_name() -> None:
     assert fingerprint_of("someone/some-model") == "someone/some-model"
 

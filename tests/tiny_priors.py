@@ -8,7 +8,13 @@ import diffusers
 import pytest
 import torch
 from conftest import build_pipeline, build_tokenizer
-from diffusers import AutoencoderKL, DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+)
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -45,6 +51,15 @@ def vae(latent_channels: int = 4, **settings: Any) -> AutoencoderKL:
         **blocks,
         **{"scaling_factor": 0.5} | settings,
     )
+
+
+def tiny_vae(folder: Path, scales: int = 3, channels: int = 4) -> Path:
+    """The folder of a tiny autoencoder, by default one with latents like those of `vae`."""
+    torch.manual_seed(1)
+    blocks: Any = {"encoder_block_out_channels": (8,) * scales, "decoder_block_out_channels": (8,) * scales}
+    layers: Any = {"num_encoder_blocks": (1,) * scales, "num_decoder_blocks": (1,) * scales}
+    AutoencoderTiny(**blocks, **layers, latent_channels=channels).save_pretrained(folder)
+    return folder
 
 
 def clip(kind: type, tokens: int) -> Any:

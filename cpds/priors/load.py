@@ -15,12 +15,11 @@ from cpds.priors.embedded import EMBEDDED, EmbeddedPrior, open_embedded, suffice
 from cpds.priors.flux import Flux2Prior, FluxPrior
 from cpds.priors.options import PLAIN, PriorOptions, split_colon, weight_of
 from cpds.priors.single_file import is_single_file, kind_of
-from cpds.priors.source import Source, fingerprint_of, load_index, read_index
+from cpds.priors.source import INDEX, Source, fingerprint_of, load_index, read_index
 from cpds.priors.transformer import PixArtPrior, SD3Prior
 from cpds.priors.unet import SDXLPrior, UNetPrior
 from cpds.priors.z_image import ZImagePrior
 
-INDEX = "model_index.json"  # that a pipeline's folder begins with
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 FAMILIES: dict[str, type[DiffusersPrior]] = {
     pipeline: family
@@ -65,7 +64,7 @@ def load_prior(name_or_path: str | Path | None = None, *, device: str = "auto", 
     family = family_of(index, name)
     dtype = DTYPES.get(options.torch_dtype, family.half if where.type == "cuda" else torch.float32)
     source = Source(name, index, family.network, dtype, offline, configs, whole, options)
-    fingerprint = f"{fingerprint_of(name)} {str(dtype).removeprefix('torch.')}{options.changed}{adapters_of(options)}"
+    fingerprint = f"{fingerprint_of(name)} {str(dtype).removeprefix('torch.')}{options.changed}{files_of(options)}"
     if name_or_path is None and suffices(options):
         return EmbeddedPrior(open_embedded(dtype), where, fingerprint, options=options)
     if not family.large or options.keep_text_encoders:
@@ -74,10 +73,12 @@ def load_prior(name_or_path: str | Path | None = None, *, device: str = "auto", 
     return family(pipeline, where, fingerprint, source, options)
 
 
-def adapters_of(options: PriorOptions) -> str:
-    """LoRA and learned words for a fingerprint: digests of their files, with their weights and words."""
+def files_of(options: PriorOptions) -> str:
+    """What options name, for a fingerprint: digests of the files, of LoRA and learned words with weights and words."""
+    single = {name: getattr(options, name) for name in ("transformer", "tiny_vae", "prior_config")}
     usual = {"lora": LORA_NAME, "textual_inversion": EMBEDS_NAME}
-    found = [
+    found = [f" {what}={fingerprint_of(name)}" for what, name in single.items() if name is not None]
+    found += [
         f" {what}={fingerprint_of(str(file_of(text, what, name)))}:{weight_of(text) if what == 'lora' else word}"
         for what, name in usual.items()
         for text in getattr(options, what)

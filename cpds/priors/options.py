@@ -89,10 +89,9 @@ class PriorOptions:
 
     @property
     def changed(self) -> str:
-        """What of it decides results, in words, for a run to remember."""
-        named = {"quantize": self.quantize, "transformer": self.transformer, "tiny_vae": self.tiny_vae}
-        tiles = " vae_tiling" if self.vae_tiling else ""
-        return "".join(f" {k}={v}" for k, v in named.items() if v not in (None, "none")) + tiles
+        """What of it, files aside, decides results, in words, for a run to remember."""
+        weights = "" if self.quantize == "none" else f" quantize={self.quantize}"
+        return weights + (" vae_tiling" if self.vae_tiling else "")
 
 
 def split_colon(text: str) -> tuple[str, str]:

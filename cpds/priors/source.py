@@ -1,6 +1,7 @@
 """Where a prior's pipeline comes from: a folder, the hub or a single file, opened by diffusers in whole or in part."""
 
 import json
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from cpds.hub import PICKLES, reason
 from cpds.priors.adapters import adapt
 from cpds.priors.options import BACKENDS, PLAIN, PriorOptions
 
+INDEX = "model_index.json"  # that a pipeline's folder begins with
 UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 LARGE = 2**28  # bytes of a file from which on its digest is of samples
 SAMPLE = 2**23  # bytes, of its beginning, middle and end
@@ -166,17 +168,19 @@ def quieten() -> None:
 
 
 def fingerprint_of(name: str) -> str:
-    """A name that stays the same for the same weights: the hub name, or a digest of a local folder's files or a file.
+    """A name that stays the same for the same weights: the hub name, or a digest of a file or a folder's files.
 
-    Of files above LARGE their size and three samples are read, else 24 GB would take a minute.
+    A pipeline's files lie in the folders of its parts, a single network's in its own. Of files above LARGE their size
+    and three samples are read, else 24 GB would take a minute.
     """
     import hashlib
 
-    place = Path(name)
-    if not place.exists():
+    if not os.path.exists(name):
         return name
+    place = Path(os.path.abspath(name))
+    depth = "*/*" if (place / INDEX).is_file() else "*"
     digest = hashlib.sha256()
-    for file in sorted(place.glob("*/*")) if place.is_dir() else [place]:
+    for file in sorted(place.glob(depth)) if place.is_dir() else [place]:
         if file.suffix in (".json", ".safetensors", ".bin", ".txt", ".model", ".gguf"):
             digest.update(file.name.encode() + _digest_of(file))
     return f"{place.name}@{digest.hexdigest()[:16]}"
