@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeGuard, Union, get_args, get_origin, get_type_hints
 
 from cpds.errors import InputError
-from cpds.priors.options import located
+from cpds.priors.options import with_located_prior
 
 CONFIG = "config.json"  # of one edit
 PLAN = "plan.json"  # of several edits, in the folder that holds their folders
@@ -119,12 +119,8 @@ class Stored(NamedTuple):
 
 def request(command: str, args: Any, edits: Sequence[Sequence[str]] | None = None) -> dict[str, Any]:
     """What `stored` reads: the command's name and arguments, and several runs' own parts."""
-    document = encode(args)
+    document = encode(with_located_prior(args))
     arguments = {k: v for k, v in document.items() if k not in (*PLACES, "edit")}
-    if args.prior is not None and os.path.isdir(args.prior):
-        arguments["prior"] = os.path.abspath(args.prior)
-    for name in ("lora", "textual_inversion"):
-        arguments[name] = [located(text) for text in arguments[name]]
     plan = {} if edits is None else {"edits": [list(edit) for edit in edits]}
     return {"command": command, "arguments": arguments, "edit": document["edit"], **plan}
 

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from cpds.errors import InputError
 from cpds.priors import adapters
 from cpds.priors.load import load_prior
-from cpds.priors.options import PriorOptions, split_colon, weight_of
-from cpds.stored import located
+from cpds.priors.options import PriorOptions, located, split_colon, weight_of
 
 Get = Callable[[str], Family]
 RANK, ALPHA = 2, 3  # so that scale is not 1

@@ -17,6 +17,7 @@ import torch
 from conftest import Recorder
 from PIL import Image
 from safetensors.torch import load_file
+from tiny_priors import tiny_vae
 
 from cpds.apps.cli.main import main
 from cpds.callbacks import Checkpoints, MetricsLog, StopBetweenSteps
@@ -45,14 +46,28 @@ def told(capsys: pytest.CaptureFixture[str]) -> str:
 # ---- by the folder alone
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"prior": "prior", "transformer": "network.safetensors", "tiny_vae": "tiny"},
+        {"prior": "network.safetensors", "prior_config": "prior"},
+    ],
+)
 def test_the_folder_is_enough_from_everywhere(
-    edit: Edit, tmp_path: Path, tiny_folder: Path, pressed: Pressed, monkeypatch: pytest.MonkeyPatch
+    files: dict[str, str],
+    edit: Edit,
+    tmp_path: Path,
+    tiny_folder: Path,
+    pressed: Pressed,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Everything was given relative to one folder and by flags that are not the defaults; it goes on from another."""
     Image.new("L", (40, 28), 200).save(tmp_path / "mask.png")
     shutil.copytree(tiny_folder, tmp_path / "prior")
+    shutil.copy(tiny_folder / "unet/diffusion_pytorch_model.safetensors", tmp_path / "network.safetensors")
+    tiny_vae(tmp_path / "tiny")
     monkeypatch.chdir(tmp_path)
-    flags = {"img_path": "cat.png", "mask": "mask.png", "prior": "prior", "resolution": 48, "no-keep_unchanged": True}
+    flags = {"img_path": "cat.png", "mask": "mask.png", "resolution": 48, "no-keep_unchanged": True, **files}
     flags |= {"preset": "pds", "optimizer": "adam", "seed": 7, "negative_prompt": "a pig", "group_lrs": ["latent", 0.1]}
     assert edit(save_path="whole", **flags) == 0
     with pressed(2):

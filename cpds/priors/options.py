@@ -3,7 +3,7 @@
 import math
 import os
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from cpds.config import require, require_choices
 
@@ -104,6 +104,14 @@ def located(text: str) -> str:
     """The same with an absolute path, if it names a file or folder that is here."""
     name, rest = split_colon(text)
     return text if not os.path.exists(name) else os.path.abspath(name) + (f":{rest}" if rest else "")
+
+
+def with_located_prior(args: Any) -> Any:
+    """A command's arguments, where the prior and the files of its options that are here have absolute paths."""
+    single = {name: getattr(args, name) for name in ("prior", "transformer", "tiny_vae", "prior_config")}
+    single = {name: value and located(value) for name, value in single.items()}
+    several = {name: tuple(map(located, getattr(args, name))) for name in ("lora", "textual_inversion")}
+    return replace(args, **single, **several)
 
 
 def weight_of(lora: str) -> float:

@@ -1,15 +1,15 @@
 """Which workers a command's edits run on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cpds.apps.cli.args import ChosenPrior
 from cpds.config import require
+from cpds.priors.options import PriorOptions, with_located_prior
 
 if TYPE_CHECKING:
     from cpds.apps.batch.executor import Executor, Make
-    from cpds.priors.options import PriorOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,15 +46,10 @@ class WorkerArgs:
         return LocalProcesses(make, places(self.devices, self.workers))
 
 
-def located_prior(args: ChosenPrior) -> "tuple[str | None, PriorOptions]":
+def located_prior(args: ChosenPrior) -> tuple[str | None, PriorOptions]:
     """The prior and its options for a process of another folder: paths are absolute."""
-    from cpds.priors.options import located
-
-    given = args.prior_options
-    single = {name: getattr(given, name) for name in ("transformer", "tiny_vae", "prior_config")}
-    single = {name: value and located(value) for name, value in single.items()}
-    several = {name: tuple(map(located, getattr(given, name))) for name in ("lora", "textual_inversion")}
-    return args.prior and located(args.prior), replace(given, **single, **several)
+    args = with_located_prior(args)
+    return args.prior, args.prior_options
 
 
 def places(devices: Sequence[str], workers: int | None) -> list[str]:
