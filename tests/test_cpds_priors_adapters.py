@@ -137,6 +137,21 @@ def test_a_run_knows_the_files(families: Get, lora: Callable[..., Path], tmp_pat
     assert loaded(family, lora=(str(file),)).fingerprint not in prints
 
 
+def test_a_lora_for_few_steps_is_known_by_name(families: Get, lora: Callable[..., Path], tmp_path: Path) -> None:
+    """By that of its file, or of its folder."""
+    family, file = families("sd"), lora("sd")
+    for name in ("hyper/detail.safetensors", "detail-turbo/x.safetensors", "x/sdxl_lightning_4step.safetensors"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).symlink_to(file)
+    for text, kind in {
+        "hyper/detail.safetensors:0.5": "classifier-free",
+        "detail-turbo": "none",
+        "x/sdxl_lightning_4step.safetensors:0.5": "none",
+        "x": "none",
+    }.items():
+        assert loaded(family, lora=(str(tmp_path / text),)).guidance == kind
+
+
 def test_names_and_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("with:colon").write_text("")

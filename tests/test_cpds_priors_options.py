@@ -1,5 +1,6 @@
 """Each option of loading a prior: what it does to networks and results, and what it refuses."""
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,10 +17,11 @@ from tiny_priors import BUILDERS, Family, tiny_vae
 from torch import Tensor, nn
 
 from cpds.apps.cli.main import main, parse
+from cpds.apps.cli.priors import SIZES
 from cpds.errors import InputError, MissingExtra
 from cpds.priors.hooks import Tap, capture
 from cpds.priors.load import load_prior
-from cpds.priors.options import PriorOptions
+from cpds.priors.options import PriorOptions, is_few_step_name
 
 CPU = torch.device("cpu")
 Get = Callable[[str], Family]
@@ -226,10 +228,61 @@ def test_few_steps_can_be_said(families: Get, name: str, few_step: bool | None, 
     assert loaded(families(name).folder, few_step=few_step).guidance == kind
 
 
-def test_names_tell_of_few_steps(families: Get, tmp_path: Path) -> None:
-    for name, kind in (("sd3-large-Turbo", "none"), ("sd3-large", "classifier-free")):
-        (tmp_path / name).symlink_to(families("sd3").folder)
-        assert load_prior(tmp_path / name, device="cpu").guidance == kind
+def test_the_listed_priors_of_few_steps_are_known_by_name() -> None:
+    for row in json.loads(SIZES.read_text()):
+        assert is_few_step_name(row["name"]) == ("few steps" in row["note"]), row["name"]
+
+
+@pytest.mark.parametrize(
+    ("name", "few_step"),
+    [
+        ("stabilityai/stable-diffusion-3.5-large-turbo", True),
+        ("sd_xl_turbo_1.0_fp16.safetensors", True),
+        ("dreamshaperXL_v21TurboDPMSDE.safetensors", True),
+        ("z_image_turbo_bf16.safetensors", True),
+        ("models/flux1-schnell-Q4_K_S.gguf", True),
+        ("ByteDance/SDXL-Lightning", True),
+        ("sdxl_lightning_4step_lora.safetensors:0.7", True),
+        ("ByteDance/Hyper-SD", True),
+        ("Hyper-SDXL-8steps-lora.safetensors", True),
+        ("Hyper-FLUX.1-dev-8steps-lora.safetensors:0.125", True),
+        ("RunDiffusion/Juggernaut-X-Hyper", True),
+        ("juggernautXL_hyper_8step.safetensors", True),
+        ("realisticVisionV60B1_v51HyperVAE.safetensors", True),
+        ("latent-consistency/lcm-lora-sdxl", True),
+        ("SimianLuo/LCM_Dreamshaper_v7", True),
+        ("hyperrealism-v3", False),
+        ("hyper-detail.safetensors:0.5", False),
+        ("Hyper_Realistic.safetensors", False),
+        ("ByteDance/HyperLoRA", False),
+        ("turbocharged.safetensors", False),
+        ("calcmap.safetensors", False),
+        ("/home/turbo/unet.safetensors", False),  # folders and owners do not count
+        ("turbo/some-model", False),
+        ("black-forest-labs/FLUX.2-klein-4B", False),  # its config says so
+    ],
+)
+def test_names_tell_of_few_steps(name: str, few_step: bool) -> None:
+    assert is_few_step_name(name) == few_step
+
+
+def test_whose_names_tell_of_few_steps(families: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prior's and the network's; not those of folders around them and of learned words."""
+    sd, sd3 = (families(name).folder for name in ("sd", "sd3"))
+    here = tmp_path / "turbo"
+    here.mkdir()
+    for name in ("sd3-large-Turbo", "sd3-large"):
+        shutil.copytree(sd3, here / name)
+    for name in ("my.safetensors", "my-lightning.safetensors"):
+        (here / name).symlink_to(sd / "unet/diffusion_pytorch_model.safetensors")
+    save_file({"emb_params": randn(0, 16)}, here / "lcm.safetensors")
+    assert load_prior(here / "sd3-large-Turbo", device="cpu").guidance == "none"
+    monkeypatch.chdir(here / "sd3-large-Turbo")
+    assert load_prior(".", device="cpu").guidance == "none"
+    assert load_prior(here / "sd3-large", device="cpu").guidance == "classifier-free"
+    assert loaded(sd, transformer=str(here / "my-lightning.safetensors")).guidance == "none"
+    words = (f"{here / 'lcm.safetensors'}:<turbo>",)
+    assert loaded(sd, transformer=str(here / "my.safetensors"), textual_inversion=words).guidance == "classifier-free"
 
 
 def test_weights_that_move_after_each_layer_are_kept_for_the_backward_pass() -> None:

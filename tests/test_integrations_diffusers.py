@@ -140,6 +140,12 @@ def test_images_of_every_kind(tiny_folder: Path, opened: Open) -> None:
     assert np.array_equal(found, wanted.permute(0, 2, 3, 1).numpy())
 
 
+def test_a_name_tells_of_few_steps(families: Callable[[str], Family], tmp_path: Path, opened: Open) -> None:
+    for name, kind in (("hyperrealism", "classifier-free"), ("sd3-turbo", "none")):
+        (tmp_path / name).symlink_to(families("sd3").folder)
+        assert opened(tmp_path / name).prior().guidance == kind
+
+
 def test_several_images_each_with_prompts_of_their_own(tiny_folder: Path, opened: Open) -> None:
     prompts = (["a cat", "a cup"], ["a dog", "a hat"])
     edited = opened(tiny_folder)(photo(2), *prompts, preset=CONFIG, output_type="pt").images

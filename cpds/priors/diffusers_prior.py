@@ -6,7 +6,6 @@ precision, placing, caching of prompts and the way to epsilon are here.
 """
 
 import gc
-import re
 import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -23,7 +22,6 @@ from cpds.priors.source import Source
 from cpds.schedule import NoiseSchedule
 from cpds.types import Images, Latents, Timesteps
 
-FEW_STEP_NAMES = re.compile(r"turbo|schnell|lightning|hyper|\blcm\b", re.I)
 FEW_STEP_SCHEDULERS = ("LCMScheduler", "TCDScheduler")
 
 
@@ -90,9 +88,8 @@ class DiffusersPrior:
         return "classifier-free"
 
     def is_few_step(self) -> bool:
-        """Whether it was distilled to few steps, by its scheduler or its name."""
-        kind = type(self.pipeline.scheduler).__name__
-        return kind in FEW_STEP_SCHEDULERS or bool(FEW_STEP_NAMES.search(self.fingerprint))
+        """Whether it was distilled to few steps, as far as its configs say."""
+        return type(self.pipeline.scheduler).__name__ in FEW_STEP_SCHEDULERS
 
     def encode_prompt(self, pipeline: Any, prompt: str) -> Conditioning:
         """One row, by a pipeline that has its text encoders, where these are; "" is the unconditional prompt."""

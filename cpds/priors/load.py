@@ -1,6 +1,7 @@
 """Priors loaded by name or path, on a device: the family is that of the pipeline which the index names."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from cpds.priors.base import Prior
 from cpds.priors.diffusers_prior import DiffusersPrior
 from cpds.priors.embedded import EMBEDDED, EmbeddedPrior, open_embedded, suffices
 from cpds.priors.flux import Flux2Prior, FluxPrior
-from cpds.priors.options import PLAIN, PriorOptions, split_colon, weight_of
+from cpds.priors.options import PLAIN, PriorOptions, is_few_step_name, split_colon, weight_of
 from cpds.priors.single_file import is_single_file, kind_of
 from cpds.priors.source import INDEX, Source, fingerprint_of, load_index, read_index
 from cpds.priors.transformer import PixArtPrior, SD3Prior
@@ -61,6 +62,8 @@ def load_prior(name_or_path: str | Path | None = None, *, device: str = "auto", 
         raise InputError(f"prior_config is for a prior that is a single file, and {name!r} is none: leave it out")
     else:
         index, offline = index_of(name, f"prior {name!r}")
+    if options.few_step is None and any(map(is_few_step_name, [os.path.abspath(name), *networks_of(options)])):
+        options = replace(options, few_step=True)
     family = family_of(index, name)
     dtype = DTYPES.get(options.torch_dtype, family.half if where.type == "cuda" else torch.float32)
     source = Source(name, index, family.network, dtype, offline, configs, whole, options)
@@ -71,6 +74,12 @@ def load_prior(name_or_path: str | Path | None = None, *, device: str = "auto", 
         return family(source.open(), where, fingerprint, options=options)
     pipeline = source.open(**dict.fromkeys(source.text_encoders))
     return family(pipeline, where, fingerprint, source, options)
+
+
+def networks_of(options: PriorOptions) -> list[str]:
+    """Names of what takes the place of the denoising network, or changes it."""
+    lora = [str(file_of(text, "lora", LORA_NAME)) for text in options.lora]
+    return [*filter(None, [options.transformer]), *options.lora, *lora]
 
 
 def files_of(options: PriorOptions) -> str:

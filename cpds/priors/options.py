@@ -2,11 +2,18 @@
 
 import math
 import os
+import re
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Any, Literal
 
 from cpds.config import require, require_choices
 
+FEW_STEP_NAMES = re.compile(
+    r"(?i:turbo|schnell|lightning)(?![a-z])"
+    r"|(?<![A-Za-z])(?i:lcm)(?![A-Za-z])"
+    r"|(?i:hyper)(?:[-_ ]?(?i:sd|flux|vae|fp|bf|v?\d)|(?![-_ ]?[A-Za-z]))"  # Hyper-SD, and no hyper-detail
+)
 BACKENDS = {"bnb": "bitsandbytes", "torchao": "torchao"}  # what a quantization's name begins with, and its package
 
 
@@ -50,8 +57,8 @@ class PriorOptions:
     """Files of learned words (.safetensors), their folders or hub names, each with the word that stands for it in
     prompts after a colon, if that is not to be the file's own: cat.safetensors:<cat>."""
     few_step: bool | None = None
-    """Whether the prior was distilled to few steps, so that guidance must be 1. Default: seen from its configs and
-    name (turbo, schnell, lightning, hyper, lcm)."""
+    """Whether the prior was distilled to few steps, so that guidance must be 1. Default: seen from its configs, and
+    the names of prior, transformer and LoRA (turbo, schnell, lightning, hyper-sd, lcm)."""
 
     def __post_init__(self) -> None:
         require_choices(self)
@@ -104,6 +111,11 @@ def located(text: str) -> str:
     """The same with an absolute path, if it names a file or folder that is here."""
     name, rest = split_colon(text)
     return text if not os.path.exists(name) else os.path.abspath(name) + (f":{rest}" if rest else "")
+
+
+def is_few_step_name(name: str) -> bool:
+    """Whether the last part of a path or hub name is that of a model distilled to few steps."""
+    return FEW_STEP_NAMES.search(PurePath(name).name) is not None
 
 
 def with_located_prior(args: Any) -> Any:

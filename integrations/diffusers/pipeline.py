@@ -34,6 +34,7 @@ from transformers import PreTrainedModel
 from cpds import PRESETS, Callback, EditConfig, EditState, InputError, Prior, edit
 from cpds.guidance import StepResult
 from cpds.priors.load import FAMILIES
+from cpds.priors.options import PriorOptions, is_few_step_name
 from representations.latent import LatentImage, LatentImageConfig
 
 Transformer = (
@@ -123,7 +124,9 @@ class CPDSPipeline(DiffusionPipeline):
                 "load_prior(name, options=PriorOptions(offload='model'))"
             )
         plain, name = self.plain(), str(self.config.get("_name_or_path", ""))
-        return FAMILIES[type(plain).__name__](plain, self.device, Path(name).name if Path(name).exists() else name)
+        options = PriorOptions(few_step=is_few_step_name(name) or None)
+        fingerprint = Path(name).name if Path(name).exists() else name
+        return FAMILIES[type(plain).__name__](plain, self.device, fingerprint, options=options)
 
     def __call__(
         self,
