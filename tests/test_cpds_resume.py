@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ from PIL import Image
 from safetensors.torch import load_file
 from tiny_priors import tiny_vae
 
-from cpds.apps.cli.main import main
+from cpds.apps.cli.main import main, parse
+from cpds.apps.cli.resuming import anew
 from cpds.callbacks import Checkpoints, MetricsLog, StopBetweenSteps
 from cpds.config import EditConfig, GuidanceConfig
 from cpds.editor import run, start
 from cpds.images import open_image
 from cpds.priors.unet import UNetPrior
+from cpds.stored import request
 from representations.latent import LatentImage
 
 Edit = Callable[..., int]
@@ -383,11 +386,29 @@ def test_the_command_that_goes_on_names_what_was_given_anew(
     moved = tmp_path / "moved here.png"
     image_file.rename(moved)
     with pressed(2):
-        assert edit(resume=True, img_path=moved, checkpoint_every=5) == 130
+        assert edit(resume=True, img_path=moved, checkpoint_every=5, vae_slicing=True, few_step=False) == 130
     again = capsys.readouterr().err.splitlines()[-1].partition("go on with: cpds ")[2]
-    assert shlex.split(again)[-4:] == ["--checkpoint_every", "5", "--img_path", str(moved)]
+    args = parse(shlex.split(again))
+    assert (args.img_path, args.checkpoint_every, args.vae_slicing, args.few_step) == (moved, 5, True, False)
     assert main(shlex.split(again)) == 0
     assert (tmp_path / "out/result.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("given", "changes"),
+    [
+        ("image --img_path x", {"vae_slicing": True, "few_step": True, "lora": ("a", "b:0.5"), "mask": Path("m n")}),
+        ("image --img_path x --compile --lora a --tiny_vae t", {"compile": False, "lora": (), "tiny_vae": None}),
+        ("splats x.ply --cameras c", {"scene": Path("y.ply"), "device": "cpu", "textual_inversion": ("a", "b")}),
+    ],
+)
+def test_what_was_given_anew_is_read_back(given: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    command = given.split()[0]
+    old = parse([*given.split(), "--prompt", "a", "--target_prompt", "b"])
+    (tmp_path / "config.json").write_text(json.dumps(request(command, old)))
+    again = parse([command, "--resume", str(tmp_path), *anew(old, replace(old, **changes))])
+    assert {k: getattr(again, k) for k in changes} == changes
+    assert anew(old, old) == []
 
 
 def test_another_source_is_told_without_its_digests(

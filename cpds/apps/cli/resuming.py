@@ -2,7 +2,9 @@
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
+
+import tyro
 
 from cpds.config import require
 from cpds.priors.options import PriorOptions
@@ -12,6 +14,7 @@ from cpds.stored import PLACES, differences, encode
 # the paths, the prior and its options stand for is compared by its digest once it is loaded.
 OF_PRIOR = {"prior", *(f.name for f in fields(PriorOptions))}
 FREE = {*OF_PRIOR, "device", "checkpoint_every", "svg_every", "ply_every", "profile", "dry_run"}
+POSITIONAL = tyro.conf.Positional[Path]
 
 
 def free_fields(old: Any, new: Any) -> set[str]:
@@ -22,11 +25,17 @@ def free_fields(old: Any, new: Any) -> set[str]:
 
 def anew(old: Any, new: Any) -> list[str]:
     """The flags among those that may change by which the arguments `new` differ from the run's own."""
-    names = [
-        k for k in sorted(free_fields(old, new) - {*PLACES, "profile", "dry_run"}) if getattr(new, k) != getattr(old, k)
-    ]
-    given = {k: getattr(new, k) for k in names if getattr(new, k) is not None}
-    return [word for k, v in given.items() for word in (f"--{k}", *map(str, v if isinstance(v, tuple) else (v,)))]
+    kinds = get_type_hints(type(new), include_extras=True)
+    names = sorted(free_fields(old, new) - {*PLACES, "profile", "dry_run"}, key=lambda k: (kinds[k] != POSITIONAL, k))
+    return [word for k in names if getattr(new, k) != getattr(old, k) for word in words(k, getattr(new, k), kinds[k])]
+
+
+def words(name: str, value: Any, kind: Any) -> list[str]:
+    """A field of type `kind` as the command line takes it."""
+    if kind is bool:
+        return [f"--{name}" if value else f"--no-{name}"]
+    flag = [] if kind == POSITIONAL else [f"--{name}"]
+    return flag + [str(v) for v in (value if isinstance(value, tuple) else (value,))]
 
 
 def require_same(old: Any, new: Any) -> None:
