@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -370,6 +371,16 @@ def test_class_images_are_made_once(train: Callable[..., Path], tmp_path: Path) 
     again = [file.read_bytes() for file in sorted((tmp_path / "class-sd").iterdir())]
     assert again[:2] == [first[1], first[1]]
     assert len(again) == 3
+
+
+def test_class_images_follow_the_seed(train: Callable[..., Path], tmp_path: Path) -> None:
+    made = []
+    for out, seed in (("one", 1), ("other", 2), ("again", 1)):
+        train(out, steps=1, seed=seed)
+        made.append(snapshot(tmp_path / "class-sd"))
+        shutil.rmtree(tmp_path / "class-sd")
+    assert made[0] == made[2]
+    assert not set(made[0].values()) & set(made[1].values())
 
 
 # ---- every setting is read, and bad ones are refused

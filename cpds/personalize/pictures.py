@@ -63,9 +63,9 @@ def class_files(folder: Path, count: int) -> list[Path]:
 
 
 def make_class_images(
-    prior: Prior, prompt: str, files: Sequence[Path], side: int, guidance_scale: float | None
+    prior: Prior, prompt: str, files: Sequence[Path], side: int, guidance_scale: float | None, seed: int
 ) -> None:
-    """Those of `files` that are not there yet, each seeded by its number."""
+    """Those of `files` that are not there yet, each seeded by `seed` and its number."""
     missing = [file for file in files if not file.exists()]
     if not missing:
         return
@@ -74,7 +74,8 @@ def make_class_images(
         like = prior.encode(torch.zeros(1, 3, side, side))
         conditioning, null = prior.embed([prompt]), prior.embed([""])
     for file in missing:
-        image = sampled(prior, noise_like(like, int(file.stem)), conditioning, null, guidance_scale)
+        noise = noise_like(like, seed * 1_000_003 + int(file.stem))
+        image = sampled(prior, noise, conditioning, null, guidance_scale)
         write_atomic(file, png(to_pil(image)))
 
 

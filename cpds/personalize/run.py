@@ -101,7 +101,7 @@ def learned(
     classes = None
     if config.class_prompt is not None:
         mine = made[accelerator.process_index :: accelerator.num_processes]
-        make_class_images(prior, config.class_prompt, mine, side, config.guidance_scale)
+        make_class_images(prior, config.class_prompt, mine, side, config.guidance_scale, config.seed)
         accelerator.wait_for_everyone()
         classes = encoded(prior, made, side)
     batches = Batches(config, encoded(prior, files, side), classes)
