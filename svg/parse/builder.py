@@ -88,7 +88,7 @@ class Builder:
         if name not in CONTAINERS and name not in SHAPES and name not in STATIC:
             return None
         self.count()
-        declared = self.cascade(element)
+        declared = self.cascade(element, outer.variables)
         if ("display" in declared and declared["display"].value == "none") or not conditions_hold(element):
             return None
         if element in self._reused and element not in outer.uses:
@@ -139,12 +139,12 @@ class Builder:
             return None
         inside = replace(context.given_to(element), uses=(*context.uses, target, element))
         if tag(target) == "symbol":
-            inside = inside.within(self.cascade(target), target.attrib)
+            inside = inside.within(self.cascade(target, inside.variables), target.attrib)
             return self._viewport([element], target, inside, close)
         x, y = (context.measure(element.get(a, "0"), a) or 0.0 for a in "xy")
         inside = replace(inside, matrix=inside.matrix @ Affine2D.translation(x, y))
         if tag(target) == "svg":
-            inside = inside.within(self.cascade(target), target.attrib)
+            inside = inside.within(self.cascade(target, inside.variables), target.attrib)
             return self._viewport([element, target], target, inside, close)
         return Frame(iter((target,)), inside, close)
 
@@ -185,7 +185,7 @@ class Builder:
             self._outlines[element] = shape  # nothing in it depends on where it is drawn
         if shape is None:
             return ()
-        opacity = self._opacity(element)
+        opacity = self._opacity(element, context)
         marked = self.limits.has_markers(element, context)
         draw = self.paints.draw(element, shape, context, None if marked else opacity)
         if draw is None and marked:
@@ -205,12 +205,12 @@ class Builder:
         if not nodes:
             return ()
         clip = self.clips.of(element, context, lambda: list(draws(*nodes)))
-        opacity = self._opacity(element)
+        opacity = self._opacity(element, context)
         return nodes if opacity is None and clip is None else (Group(nodes, opacity, clip),)
 
-    def _opacity(self, element: Any) -> str | None:
+    def _opacity(self, element: Any, context: Context) -> str | None:
         """The key of an element's own opacity, or None where it is 1."""
-        declaration = self.cascade(element).get("opacity")
+        declaration = self.cascade(element, context.variables).get("opacity")
         value = fraction(declaration.value) if declaration else None
         return None if value is None or value == 1 else self.table.add(element, "opacity", value, "opacities")
 

@@ -29,7 +29,7 @@ class Clips:
 
     def of(self, element: Any, context: Context, draws: Callable[[], list[Draw]]) -> Clip | None:
         """The clip of an element whose user space `context` describes. draws: what it draws, for its bounding box."""
-        declaration = self.cascade(element).get("clip-path")
+        declaration = self.cascade(element, context.variables).get("clip-path")
         path = self._target(declaration.value) if declaration else None
         return None if path is None else self._read(path, context, draws)
 
@@ -92,7 +92,7 @@ class Clips:
         """One child of a clip path: a shape, or a use that leads to one."""
         chain: list[tuple[Any, Context]] = []
         while element is not None and tag(element) in SHAPES | {"use"} and len(chain) < MAX_CHAIN:
-            declared = self.cascade(element)
+            declared = self.cascade(element, context.variables)
             if "display" in declared and declared["display"].value == "none":
                 return []
             context = context.within(declared, element.attrib)

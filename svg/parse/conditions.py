@@ -30,7 +30,7 @@ class Limits:
     def of(self, element: Any, context: Context) -> list[str]:
         """What keeps an element from being edited, as notes name it."""
         found = [STATIC[tag(element)]] if tag(element) in STATIC else []
-        declared = self.cascade(element)
+        declared = self.cascade(element, context.variables)
         if "filter" in declared and declared["filter"].value not in ("none", "", "inherit", "initial"):
             found.append("filter")
         if "mask" in declared and self._names(declared["mask"].value, "mask"):

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from svg.model import IDENTITY, Affine2D
-from svg.parse.css import FONT_SIZES, INHERITED, Declaration
+from svg.parse.css import FONT_SIZES, INHERITED, Declaration, variables
 from svg.parse.transforms import about, fit, transform, view_box
 from svg.parse.values import length
+from svg.parse.variables import Variables
 
 CONSTANT = "constant"  # the owner of what cannot be written without changing something else
 
@@ -29,6 +30,7 @@ class Context:
     owner: Any = None  # of what has no declaration
     font_size: float = 16.0
     uses: tuple[Any, ...] = ()  # the elements drawn through `use`, outermost first
+    variables: Variables = field(default_factory=dict)
 
     def computed(self, name: str, default: str = "") -> str:
         """A property's computed value here, as text."""
@@ -52,7 +54,7 @@ class Context:
                     style[name] = (f"{font_size!r}px", None)
                 else:
                     style[name] = (value, None)
-        inner = replace(self, style=style, font_size=font_size)
+        inner = replace(self, style=style, font_size=font_size, variables=variables(declared, self.variables))
         matrix = self.element_matrix(declared, attributes, font_size)
         return inner if matrix is IDENTITY else replace(inner, matrix=self.matrix @ matrix)
 

@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 from xml.etree import ElementTree
 
 from cpds.errors import MissingExtra
 from svg.parse import values
+from svg.parse.variables import REFERENCE, Variables, computed, substituted
 from svg.parse.xml import SVG, Tree, tag, words
 
 INHERITED = words(
@@ -59,6 +60,7 @@ class Declaration:
     value: str
     source: Literal["attribute", "sheet", "style"]
     important: bool = False
+    had_variables: bool = False  # and has what they stand for
 
 
 # one declaration of a style attribute; quotes, brackets and comments may hold semicolons
@@ -76,7 +78,8 @@ def read_style(text: str) -> list[tuple[str, str, bool]]:
     for piece in PIECE.findall(text):
         if match := DECLARATION.match(piece):
             value = IMPORTANT.sub("", match[4])
-            found.append((match[2].lower(), value.strip(), value != match[4]))
+            name = match[2] if match[2].startswith("--") else match[2].lower()
+            found.append((name, value.strip(), value != match[4]))
     return found
 
 
@@ -103,14 +106,37 @@ class Cascade:
 
     def __init__(self, tree: Tree) -> None:
         self._declared: dict[Any, dict[str, Declaration]] = {}
+        self._referring: set[Any] = set()  # elements of whose declarations some have var()
+        self._variables: dict[Any, Variables] = {}
         self._sheets = _match_sheets(tree)
 
-    def __call__(self, element: Any) -> dict[str, Declaration]:
-        """Property -> its winning declaration on this element itself (nothing is inherited here)."""
-        declaration = self._declared.get(element)
-        if declaration is None:
-            declaration = self._declared[element] = self._find(element)
-        return declaration
+    def __call__(self, element: Any, inherited: Variables | None = None) -> dict[str, Declaration]:
+        """Property -> its winning declaration on this element itself (nothing but custom properties is inherited here).
+
+        inherited: the custom properties around it, or in it, where it is drawn through `use`; else those of its place
+        in the document.
+        """
+        declared = self._own(element)
+        if element not in self._referring:
+            return declared
+        found = variables(declared, self._around(element) if inherited is None else inherited)
+        return {name: _resolved(name, declaration, found) for name, declaration in declared.items()}
+
+    def _own(self, element: Any) -> dict[str, Declaration]:
+        if element not in self._declared:
+            declared = self._declared[element] = self._find(element)
+            if any(REFERENCE.search(declaration.value) for declaration in declared.values()):
+                self._referring.add(element)
+        return self._declared[element]
+
+    def _around(self, element: Any) -> Variables:
+        """The custom properties that an element inherits where it stands in the document."""
+        found: Variables = {}
+        for up in reversed(list(element.iterancestors())):
+            if up not in self._variables:
+                self._variables[up] = variables(self._own(up), found)
+            found = self._variables[up]
+        return found
 
     def of_sheets(self, element: Any) -> list[tuple[str, str, bool]]:
         """What style sheets declare for an element, later ones winning: name, value, importance."""
@@ -138,9 +164,29 @@ def _add(found: dict[str, Declaration], name: str, declaration: Declaration) -> 
     old = found.get(name)
     if old is not None and old.important and not declaration.important:
         return
-    check = VALID.get(name)
-    if check is None or declaration.value in KEYWORDS or check(declaration.value):
+    if REFERENCE.search(declaration.value) or _is_valid(name, declaration.value):
         found[name] = declaration
+
+
+def _is_valid(name: str, value: str) -> bool:
+    check = VALID.get(name)
+    return check is None or value in KEYWORDS or bool(check(value))
+
+
+def variables(declared: Mapping[str, Declaration], inherited: Variables) -> Variables:
+    """The custom properties of an element with these declarations."""
+    own = {name: declaration.value for name, declaration in declared.items() if name.startswith("--")}
+    return computed(own, inherited) if own else inherited
+
+
+def _resolved(name: str, declaration: Declaration, custom: Variables) -> Declaration:
+    """A declaration with the values of custom properties; as if it said unset where that is invalid."""
+    if name.startswith("--") or not REFERENCE.search(declaration.value):
+        return declaration
+    value = substituted(declaration.value, custom)
+    if value is None or not _is_valid(name, value):
+        value = "inherit" if name in INHERITED else "initial"
+    return replace(declaration, value=value, had_variables=True)
 
 
 def _match_sheets(tree: Tree) -> dict[Any, list[tuple[str, str, bool]]]:
@@ -162,7 +208,11 @@ def _match_sheets(tree: Tree) -> dict[Any, list[tuple[str, str, bool]]]:
         if rule.type != "qualified-rule":
             continue
         declarations = [
-            (item.lower_name, tinycss2.serialize(item.value).strip(), bool(item.important))
+            (
+                item.name if item.name.startswith("--") else item.lower_name,
+                tinycss2.serialize(item.value).strip(),
+                bool(item.important),
+            )
             for item in tinycss2.parse_blocks_contents(rule.content, skip_comments=True, skip_whitespace=True)
             if item.type == "declaration"
         ]

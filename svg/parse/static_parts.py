@@ -9,10 +9,11 @@ from typing import Any
 from cpds.config import require
 from svg.model import StaticPart, Texture
 from svg.parse.context import Context, start
-from svg.parse.css import Cascade, change_style
+from svg.parse.css import Cascade, change_style, read_style, variables
 from svg.parse.shapes import Shape
 from svg.parse.transforms import transform
 from svg.parse.values import plain
+from svg.parse.variables import Variables
 from svg.parse.xml import SVG, Tree, href, tag
 
 URLS = re.compile(r"""url\(\s*["']?#([^)"']+)["']?\s*\)""")
@@ -47,11 +48,12 @@ class StaticParts:
     def page(self, elements: list[Any], context: Context, name: str) -> StaticPart:
         """`elements` alone, placed and styled as in `context`."""
         self.shown.update(part for element in elements for part in element.iter("*"))
-        return StaticPart(self._page([self._clone(e) for e in elements], elements, context), name)
+        clones = [self._clone(e, context.variables) for e in elements]
+        return StaticPart(self._page(clones, elements, context), name)
 
     def markers(self, element: Any, context: Context) -> StaticPart:
         """An element's markers alone."""
-        clone = self._clone(element)
+        clone = self._clone(element, context.variables)
         clone.set("style", change_style(clone.get("style", ""), {n: (v, True) for n, v in UNPAINTED.items()}))
         return StaticPart(self._page([clone], [element], context), "marker")
 
@@ -85,7 +87,7 @@ class StaticParts:
             for element in needed:
                 holder = etree.SubElement(defs, f"{{{SVG}}}g")
                 self._dress(holder, self._around[element])
-                holder.append(self._clone(element))
+                holder.append(self._clone(element, self._around[element].variables))
         self._place(etree.SubElement(root, f"{{{SVG}}}g"), clones, elements[0], context)
         svg = etree.tostring(root)
         self._bytes += len(svg)
@@ -141,17 +143,26 @@ class StaticParts:
             yield target[1:]
         texts = [value for value in element.attrib.values() if "url(" in value]
         texts += [value for _, value, _ in self.cascade.of_sheets(element) if "url(" in value]
+        texts += [declaration.value for declaration in self.cascade(element).values() if "url(" in declaration.value]
         for text in texts:
             yield from URLS.findall(text)
 
-    def _clone(self, element: Any) -> Any:
-        """A copy with the style sheets' declarations written out, and nothing that would be fetched."""
+    def _clone(self, element: Any, inherited: Variables) -> Any:
+        """A copy with the style sheets' declarations and var() written out, and nothing that would be fetched."""
         clone = copy.deepcopy(element)
         clone.tail = None
+        around = {element.getparent(): inherited}
         for old, new in zip(list(element.iter("*")), list(clone.iter("*")), strict=True):
-            declared = self.cascade(old)
+            declared = self.cascade(old, around[old.getparent()])
+            around[old] = variables(declared, around[old.getparent()])
             from_sheets = {name for name, _, _ in self.cascade.of_sheets(old) if name in declared}
             written = {n: (declared[n].value, False) for n in from_sheets if declared[n].source == "sheet"}
+            written |= {n: (d.value, False) for n, d in declared.items() if d.had_variables}
+            # at a custom property resvg stops reading
+            written = {n: value for n, value in written.items() if not n.startswith("--")}
+            if "--" in (style := new.get("style", "")):
+                own = [(n, f"{v} !important" if i else v) for n, v, i in read_style(style) if not n.startswith("--")]
+                new.set("style", ";".join(f"{n}:{v}" for n, v in own))
             # resvg knows no px in transforms
             if "transform" in declared and (matrix := transform(declared["transform"].value)):
                 text = f"matrix({' '.join(repr(v) for v in matrix)})"
