@@ -85,6 +85,23 @@ def test_only_the_changed_value_is_written(body: str, key: str, value: np.ndarra
     assert document.write({key: value}).decode() == svg(body, attributes).decode()
 
 
+def test_what_inkscape_would_draw_a_path_anew_from_leaves_a_path_that_changes() -> None:
+    """Whatever its prefixes are; a path of which only a color changes stays a star."""
+    sodipodi, inkscape = (
+        "http://sodipodi.sourceforge.net/DTD/sodipodi-0.dtd",
+        "http://www.inkscape.org/namespaces/inkscape",
+    )
+    spaces = f'width="64" height="64" xmlns:s="{sodipodi}" xmlns:inkscape="{inkscape}" xmlns:x="urn:x"'
+    live = ('\n s:type="star"', " inkscape:path-effect='#e'", ' inkscape:original-d="M0 0h9"')
+    body = f'<path x:type="a" type="b"{live[0]} s:sides="3"{live[1]} d="M0 0h9v9z"{live[2]} inkscape:label="l"/>'
+    document = Document.parse(svg(body, spaces))
+    colored, moved = ({"0:fill": RED}, {"0:d": np.array([(0, 0), (9, 0), (9, 8)])})
+    assert document.write(colored).decode() == svg(body.replace('"l"', '"l" fill="#ff0000"'), spaces).decode()
+    for text in live:
+        body = body.replace(text, "")
+    assert document.write(moved).decode() == svg(body.replace("M0 0h9v9z", "M0 0L9 0L9 8Z"), spaces).decode()
+
+
 def test_gradients_that_inherit_a_coordinate_keep_it() -> None:
     body = f'<linearGradient id="a" x1=".2">{STOPS}</linearGradient><linearGradient id="b" href="#a"/>'
     document = Document.parse(svg(body + box('fill="url(#a)"') + box('fill="url(#b)"')))

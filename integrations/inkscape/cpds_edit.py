@@ -17,8 +17,6 @@ from tempfile import TemporaryDirectory
 import inkex
 
 ERROR = "cpds: error: "
-# what Inkscape would draw a path anew from, when it reads d, which the edit has changed
-SHAPES = (("type", "sodipodi"), ("original-d", "inkscape"), ("path-effect", "inkscape"))
 
 
 class EditByPrompt(inkex.EffectExtension):
@@ -35,21 +33,15 @@ class EditByPrompt(inkex.EffectExtension):
         ids = [element.get_id() for element in self.svg.selection]
         if not ids:
             raise inkex.AbortExtension("Nothing is selected: select what may change.")
-        before = {element.get("id"): element.get("d") for element in self.svg.iter()}
         with TemporaryDirectory(prefix="cpds-") as folder:
             source, run = Path(folder, "drawing.svg"), Path(folder, "run")
             self.document.write(str(source))
             only = ["--only", *(f"#{name}" for name in ids)]
             call([found(self.options.command), "svg", *only, *self.flags(svg_path=source, save_path=run)])
             try:
-                edited = inkex.load_svg((run / "result.svg").read_bytes())
+                self.document = inkex.load_svg((run / "result.svg").read_bytes())
             except OSError as err:
                 raise inkex.AbortExtension("cpds made no result: take out what stops it from More options.") from err
-        for element in edited.getroot().iter():
-            if element.get("d") != before.get(element.get("id")):
-                for name in SHAPES:
-                    element.attrib.pop(inkex.addNS(*name), None)
-        self.document = edited
 
     def flags(self, **paths: Path) -> list[str]:
         """What the fields say; nothing of what they leave to the preset or to cpds."""

@@ -22,6 +22,14 @@ FADE = "fade"  # property of a number that says how visible an element is, besid
 INVISIBLE = 0.02  # up to which it is not written
 ADDED = ("data-cpds", "added")  # the mark of what has been added
 SHAPE_PROPERTIES = frozenset(("d", "points", "rect", "circle", "ellipse", "line"))
+# what Inkscape would draw a path anew from, when it reads d
+LIVE = frozenset(
+    (
+        "{http://sodipodi.sourceforge.net/DTD/sodipodi-0.dtd}type",
+        "{http://www.inkscape.org/namespaces/inkscape}original-d",
+        "{http://www.inkscape.org/namespaces/inkscape}path-effect",
+    )
+)
 ATTRIBUTE = re.compile(r"""\s+([^\s=/>]+)\s*=\s*("[^"]*"|'[^']*')""")
 
 
@@ -224,7 +232,9 @@ def _changed_tag(element: Any, inside: str, edit: Edit) -> str:
 
     def replace(match: re.Match[str]) -> str:
         if match[1] not in new:
-            return match[0]
+            prefix, _, local = match[1].rpartition(":")
+            live = "d" in edit.attributes and f"{{{element.nsmap.get(prefix)}}}{local}" in LIVE
+            return "" if live else match[0]
         quote = match[2][0]
         before = match[0][: len(match[0]) - len(match[2])]
         return f"{before}{quote}{_escaped(new.pop(match[1]), quote)}{quote}"
