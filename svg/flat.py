@@ -1,8 +1,9 @@
 """The numbers of a document that may change as flat tensors, one a group, in units of their own.
 
 So that one learning rate serves documents of any scale: points and stroke widths in px of a canvas whose longer side is
-512, everything else as a fraction (colors and opacities of 1, gradient geometry of the canvas or of the box that it is
-measured in). A tensor that has not moved gives the document's numbers back to the last bit.
+512, or whose shorter side is 128 where it would be less, everything else as a fraction (colors and opacities of 1,
+gradient geometry of 512 px of the canvas or of the box that it is measured in). A tensor that has not moved gives the
+document's numbers back to the last bit.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from svg.numbers import Layout, Numbers
 from svg.parse.clips import outline_box
 from svg.parts import CANVAS, Outline
 
+LONG = 4.0  # longer by shorter side from which on the shorter one scales steps: else they leave the page
+
 Flat = Float[Tensor, " _n"]
 Row = float | Sequence[float] | np.ndarray
 
@@ -34,7 +37,8 @@ class FlatParameters:
         self, document: Document, members: Mapping[GroupName, Sequence[Parameter]], device: torch.device
     ) -> None:
         self.document, self.members, self.device = document, members, device
-        self.unit = CANVAS / max(document.width, document.height)  # canvas px per page px
+        short, long = sorted((document.width, document.height))
+        self.unit = CANVAS / min(long, LONG * short)  # canvas px per page px
         exact = torch.float32 if device.type == "mps" else torch.float64
         parameters = document.parameters
         moving = [p.key for own in members.values() for p in own]

@@ -17,7 +17,7 @@ from torch import Tensor
 from svg.model import Draw, Geometry
 from svg.raster import outlines
 
-CANVAS = 512.0  # px of the longer side, the unit of points and widths
+CANVAS = 512.0  # px of the longer side (of very long pages: svg.flat), the unit of points and widths
 SMALL = 0.35  # of the canvas: larger parts have no neighbors
 REACH = 0.05  # of the canvas: gap between neighbors
 CURVE = 6  # segments of a flattened curve

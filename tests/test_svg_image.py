@@ -112,6 +112,18 @@ def test_points_move_in_canvas_pixels_whatever_the_scale(prior: UNetPrior) -> No
     torch.testing.assert_close(*found)
 
 
+@pytest.mark.parametrize(("width", "height", "canvas"), [(32, 8, 32), (8, 32, 32), (1000, 3, 12), (3, 1000, 12)])
+def test_steps_are_small_beside_the_shorter_side_of_a_very_long_page(
+    prior: UNetPrior, width: int, height: int, canvas: int
+) -> None:
+    data = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"><path d="M1 1H2V2Z"/></svg>'
+    image = SvgImage(Document.parse(data.encode()), prior, SvgConfig(optimize=("points",)))
+    with torch.no_grad():
+        image.param_groups()[0].tensors[0].add_(8.0)
+    moved_by = image.values()["0:d"].detach().numpy() - image.document.parameters["0:d"].value
+    np.testing.assert_allclose(moved_by, 8 * canvas / CANVAS, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("chosen", "groups"),
     [
