@@ -1,5 +1,6 @@
 """Which numbers of a document may change."""
 
+from collections.abc import Collection
 from typing import get_args
 
 from cpds.errors import InputError
@@ -8,8 +9,11 @@ from svg.document import Document
 from svg.model import Parameter
 
 
-def chosen(document: Document, config: SvgConfig) -> dict[GroupName, list[Parameter]]:
-    """The parameters that may change, by group. InputError for names that nothing bears, and where nothing is left."""
+def chosen(document: Document, config: SvgConfig, still: Collection[str] = ()) -> dict[GroupName, list[Parameter]]:
+    """The parameters that may change, by group. InputError for names that nothing bears, and where nothing is left.
+
+    still: groups that stay, as their learning rate is 0.
+    """
     for name in config.only:
         if not any(document.matches(p, [name]) for p in document.parameters.values()):
             raise InputError(f"nothing of {name} in this SVG can change: name ids or classes of its shapes")
@@ -26,4 +30,10 @@ def chosen(document: Document, config: SvgConfig) -> dict[GroupName, list[Parame
         raise InputError(
             f"nothing{of} in this SVG may change with optimize {' '.join(groups)}: name other groups, ids or classes"
         )
-    return found
+    moving: dict[GroupName, list[Parameter]] = {g: [] if g in still else members for g, members in found.items()}
+    if not any(moving.values()):
+        zero = ", ".join(g for g, members in found.items() if members)
+        raise InputError(
+            f"nothing in this SVG may change, as group_lrs is 0 for {zero}: raise one, or choose other groups"
+        )
+    return moving

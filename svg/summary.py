@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from svg.affine import Affine2D
@@ -37,10 +38,11 @@ class Summary:
     addable: int  # paths that are not counted above
 
     @classmethod
-    def of(cls, document: Document, config: SvgConfig, size: tuple[int, int]) -> Summary:
-        """Count a document's numbers; InputError as `chosen`."""
+    def of(cls, document: Document, config: SvgConfig, size: tuple[int, int], still: Collection[str] = ()) -> Summary:
+        """Count a document's numbers; `still` and InputError as in `chosen`."""
         new = document.addable
-        members = {g: [p for p in group if p.owner not in new] for g, group in chosen(document, config).items()}
+        found = chosen(document, config, still)
+        members = {g: [p for p in group if p.owner not in new] for g, group in found.items()}
         keys = {p.key for group in members.values() for p in group}
         others = (p for p in document.parameters.values() if p.key not in keys and p.owner not in new)
         staying = Counter(p.group or "constants" for p in others)
@@ -61,9 +63,11 @@ class Summary:
     def lines(self) -> list[str]:
         """Sentences for people."""
         height, width = self.size
-        found = [f"{self.shapes} shapes, of which {self.points} points may change, rendered at {width}x{height} px"]
+        shapes, points = _plural(self.shapes, "shape", "shapes"), _plural(self.points, "point", "points")
+        found = [f"{shapes}, of which {points} may change, rendered at {width}x{height} px"]
         if self.tiny:
-            found.append(f"{self.tiny} shapes are smaller than a pixel there: the prior hardly sees them")
+            tiny = _plural(self.tiny, "shape is", "shapes are")
+            found.append(f"{tiny} smaller than a pixel there: hardly seen by the prior")
         if self.changing:
             found.append(f"may change: {_counted(self.changing)}")
         if self.addable:

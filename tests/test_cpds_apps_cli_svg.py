@@ -163,13 +163,35 @@ def test_a_dry_run_says_what_would_be_edited_and_leaves_nothing(
     assert {p.name for p in tmp_path.iterdir()} == {"cat.svg"}
     # 3 of the rect's and 2 of the circle's, and a move and two curves' points of the path
     assert "3 shapes, of which 10 points may change" in out
-    assert "1 shapes are smaller than a pixel there" in out
+    assert "1 shape is smaller than a pixel there" in out
     assert "may change: 3 outlines, 3 fill colors, 1 stroke color, 1 stroke width" in out
     assert re.search(r"stays, as it was not asked for: \d opacit", out)
     assert re.search(r"about \d+ s: 2 steps of [\d.]+ s and 7 steps of [\d.]+ s, \d+ s between them, as measured", out)
     assert "1 text element" in err
     assert "cat.svg: measuring a step ..." in err
     assert "may be added" not in out
+
+
+def test_groups_whose_learning_rate_is_0_stay(edit: Edit, capsys: pytest.CaptureFixture[str]) -> None:
+    rates = ["points", "0", "fills", "0.0"]
+    assert edit(dry_run=True, group_lrs=rates) == 0
+    out = capsys.readouterr().out
+    assert "may change: 1 stroke color, 1 stroke width\n" in out
+    assert "2 shapes, of which 0 points may change" in out
+    (stays,) = re.findall("stays, as it was not asked for: (.*)", out)
+    assert {"2 outlines", "2 fill colors"} < set(stays.split(", "))
+
+
+@pytest.mark.parametrize("dry_run", [True, None])
+def test_where_every_learning_rate_is_0_nothing_is_edited(
+    edit: Edit, tmp_path: Path, capsys: pytest.CaptureFixture[str], dry_run: bool | None
+) -> None:
+    rates = [word for group in ("points", "fills", "strokes", "widths", "gradients") for word in (group, "0")]
+    assert edit(dry_run=dry_run, group_lrs=rates) == 2
+    out, err = capsys.readouterr()
+    assert "nothing in this SVG may change, as group_lrs is 0 for points, fills, strokes, widths: raise one" in err
+    assert not out
+    assert {p.name for p in tmp_path.iterdir()} == {"cat.svg"}
 
 
 def test_paths_that_may_be_added_are_not_counted_among_the_shapes(

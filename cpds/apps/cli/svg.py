@@ -68,6 +68,7 @@ def run_svg(args: SvgArgs) -> int:
     from svg.summary import Summary, text_is_lost
     from svg.timing import estimate, measured_steps
 
+    still = [group for group, rate in args.edit.group_lrs.items() if rate == 0]
     documents: dict[Path, Document] = {}
     rasterizers: dict[Path, Rasterizer] = {}
     skipped: dict[Path, str] = {}
@@ -75,7 +76,7 @@ def run_svg(args: SvgArgs) -> int:
         try:
             document = prepared(Document.open(path), args.scene)
             rasterizers[path] = make_rasterizer(document, args.rasterizer)  # says what it cannot draw
-            chosen(document, args.scene)
+            chosen(document, args.scene, still)
         except InputError as err:
             if path == args.svg_path:
                 raise
@@ -98,7 +99,7 @@ def run_svg(args: SvgArgs) -> int:
         return SvgImage(documents[path], prior, args.scene, mask, rasterizers[path])
 
     for path, document in documents.items():
-        summary = Summary.of(document, args.scene, sizes[path])
+        summary = Summary.of(document, args.scene, sizes[path], still)
         if args.dry_run or summary.large:
             tell = print_result if args.dry_run else print_status
             for line in summary.lines():
