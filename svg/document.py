@@ -155,7 +155,8 @@ def _page(root: Any, name: str) -> tuple[tuple[float, float] | None, Box | None]
         low, high = sorted((found_width, found_height))
         require(
             low >= MIN_SIDE and high <= MAX_SIDE,
-            f"{name} is {found_width:.3g} x {found_height:.3g} px large: change viewBox",
+            f"{name} is {found_width:.3g} x {found_height:.3g} px large: change viewBox so that each side has "
+            f"{MIN_SIDE:g} to {MAX_SIDE:.0f} px",
         )
         return (found_width, found_height), box
     return ((width, height) if width and height else None), box

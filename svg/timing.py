@@ -92,7 +92,9 @@ def _measured(state: EditState) -> tuple[int, float]:
 def estimate(measured: Measured) -> str:
     """A sentence about a run, of what `measured_steps` gave."""
     total = measured.once + sum(count * seconds for count, seconds in measured.steps)
-    each = " and ".join(f"{count} steps of {seconds:.2g} s" for count, seconds in measured.steps)
+    each = " and ".join(
+        f"{count} {'step' if count == 1 else 'steps'} of {seconds:.2g} s" for count, seconds in measured.steps
+    )
     once = f", {_shown(measured.once)} between them" if measured.once else ""
     about, rest = ("at least", "; rendering alone takes so long") if measured.at_least else ("about", "")
     return f"{about} {_shown(total)}: {each}{once}, as measured on this machine just now{rest}"

@@ -194,6 +194,13 @@ def test_where_every_learning_rate_is_0_nothing_is_edited(
     assert {p.name for p in tmp_path.iterdir()} == {"cat.svg"}
 
 
+def test_what_is_refused_is_refused_before_a_step_is_measured(edit: Edit, capsys: pytest.CaptureFixture[str]) -> None:
+    assert edit(dry_run=True, polish=0.5) == 2
+    said = capsys.readouterr().err
+    assert "polish is for what is edited as latents, which SvgImage is not" in said
+    assert "measuring" not in said
+
+
 def test_paths_that_may_be_added_are_not_counted_among_the_shapes(
     edit: Edit, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -38,7 +38,7 @@ BAD = {
     "unclosed": (b"<svg xmlns='http://www.w3.org/2000/svg'>\n<g></svg>", "line 2"),
     "another root": (b"<div xmlns='urn:x'/>", "root element div, not svg"),
     "another namespace": (b"<svg xmlns='urn:x'><path d='M0 0h9v9z'/></svg>", "root element svg, not svg"),
-    "external entity": (OUTSIDE + svg("<g>&a;</g>"), "entity"),
+    "external entity": (OUTSIDE + svg("<g>&a;</g>"), "uses the external entity &a;, which is not read"),
     "external entity, unused": (
         OUTSIDE + svg("<g/>"),
         "entity 'a'",
@@ -55,6 +55,7 @@ BAD = {
     "view box below zero": (svg("<rect/>", 'viewBox="0 0 10 -1"'), "viewBox"),
     "view box of words": (svg("<rect/>", 'viewBox="0 0 NaN 3"'), "viewBox"),
     "view box of infinity": (svg("<rect/>", 'viewBox="0 0 1e999 3"'), "viewBox of <svg>"),
+    "page too large": (svg("<rect/>", 'viewBox="0 0 1e7 1e7"'), "large: change .* each side has 0.001 to 1000000 px"),
     "view box too large": (svg("<rect/>", 'viewBox="0 0 1e30 3"'), "viewBox"),
     "page of no size": (svg("<rect/>", 'width="0" height="4"'), "width '0'"),
     "infinite path": (svg('<path id="p" d="M0 0L1e400 3z"/>'), 'd of <path id="p"> on line 1'),

@@ -69,4 +69,5 @@ def test_the_sentence_adds_up() -> None:
         "about 60 s: 40 steps of 0.5 s and 110 steps of 0.25 s, 12 s between them"
     )
     assert estimate(Measured([(10, 60.0)], 0.0)).startswith("about 10 min: 10 steps of 60 s, as measured")
+    assert estimate(Measured([(1, 60.0)], 0.0)).startswith("about 60 s: 1 step of 60 s, as measured")
     assert estimate(Measured([(10, 60.0)], 0.0, True)).startswith("at least 10 min: 10 steps of 60 s, as measured")

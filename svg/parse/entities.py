@@ -24,6 +24,11 @@ def expanded_size(text: str) -> float:
     return float(len(text) + sum(sizes.get(other, math.inf) for other in REFERENCE.findall(text)))
 
 
+def is_external(text: str, name: str) -> bool:
+    """Whether a text declares an entity of this name to be another document's."""
+    return any(name == other and value[:1] not in "\"'" for _, other, value in ENTITY.findall(text))
+
+
 def check_entities(root: Any, name: str) -> None:
     """Only short internal entities of plain text pass: nothing outside is named, nothing explodes."""
     dtd = root.getroottree().docinfo.internalDTD

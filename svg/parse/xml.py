@@ -6,7 +6,7 @@ from typing import Any
 
 from cpds.config import require
 from cpds.errors import InputError, MissingExtra
-from svg.parse.entities import QUOTED, check_entities, expanded_size
+from svg.parse.entities import QUOTED, check_entities, expanded_size, is_external
 from svg.parse.files import MAX_BYTES, decoded
 from svg.parse.values import LIMIT, NUMBERS
 
@@ -125,7 +125,7 @@ def _parse(text: str, name: str) -> tuple[Any, list[str]]:
             message = str(getattr(err, "msg", err))
             missing = UNDECLARED.match(message)
             if missing is None or f"xmlns:{missing[1]}" in declared or len(declared) > 20:
-                raise InputError(_why_not(message, name)) from err
+                raise InputError(_why_not(message, name, text)) from err
             # snippets of web pages leave xmlns:xlink out
             space = {"xlink": XLINK, "svg": SVG}.get(missing[1], f"urn:undeclared:{missing[1]}")
             declared[f"xmlns:{missing[1]}"] = space
@@ -143,7 +143,7 @@ def _with_namespaces(text: str, declared: dict[str, str]) -> str:
     return text[: root.start(2)] + added + text[root.start(2) :]
 
 
-def _why_not(message: str, name: str) -> str:
+def _why_not(message: str, name: str, text: str) -> str:
     """A sentence for what the XML parser found."""
     message = message.split(" (<string>")[0]
     where = re.search(r", line (\d+)", message)
@@ -153,6 +153,8 @@ def _why_not(message: str, name: str) -> str:
     if "amplification" in message or "entity loop" in message:
         return f"{name} has entities that expand without end{line}: remove its DOCTYPE"
     if entity := re.match(r"Entity '([^']*)' not defined", message):
+        if is_external(text, entity[1]):
+            return f"{name} uses the external entity &{entity[1]};, which is not read{line}: write what it stands for"
         return f"{name} uses the entity &{entity[1]}; but does not declare it{line}: write what it stands for"
     if "xmlParseEntityRef" in message:
         return f"{name} has an & that begins no entity{line}: write &amp; for it"

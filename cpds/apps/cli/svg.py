@@ -59,6 +59,7 @@ def run_svg(args: SvgArgs) -> int:
         return 0
     mask = edit_mask(args.mask) if args.mask else None
 
+    from cpds.polish import require_latents
     from cpds.priors.load import load_prior
     from cpds.threads import choose_threads
     from svg.fading import prepared
@@ -104,9 +105,12 @@ def run_svg(args: SvgArgs) -> int:
             tell = print_result if args.dry_run else print_status
             for line in summary.lines():
                 tell(f"{path.name}: {line}")
+            image = image_of(path)
+            if args.edit.polish:
+                require_latents(image)
             print_status(f"{path.name}: measuring a step ...")
             prompts = (args.prompt + args.scene.suffix, args.target_prompt[0] + args.scene.suffix)
-            tell(f"{path.name}: {estimate(measured_steps(image_of(path), prior, prompts, args.edit))}")
+            tell(f"{path.name}: {estimate(measured_steps(image, prior, prompts, args.edit))}")
     if args.dry_run:
         tell_skipped(skipped)
         return int(bool(skipped))
