@@ -56,7 +56,7 @@ def test_low_memory_stands_for_what_it_says() -> None:
         ({"quantize": "bnb_4bit"}, "quantize bnb_4bit needs a CUDA device, and the device is cpu"),
         ({"quantize": "torchao_int8"}, "quantize torchao_int8 needs the package torchao, which is not installed"),
         ({"tiny_vae": ""}, "tiny_vae is empty"),
-        ({"tiny_vae": "nothing/here"}, "prior 'nothing/here' cannot be loaded"),
+        ({"tiny_vae": "nothing/here"}, "tiny_vae 'nothing/here' is no local folder and .* the hub cannot be reached"),
         ({"attention_backend": "magic"}, "attention_backend 'magic' is not known: take one of flash, .*native"),
         ({"attention_backend": "sage"}, "'sage' would do nothing: diffusers changes the attention of a UNet2DCond"),
         ({"transformer": "weights.gguf"}, "weights.gguf is a GGUF file needs the package gguf"),

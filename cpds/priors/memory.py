@@ -1,5 +1,6 @@
 """Where a pipeline's networks lie and how they run: offloading, tiling, attention kernels, compilation."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from torch import nn
 
 from cpds.errors import InputError
+from cpds.hub import only_cached
 from cpds.priors.hooks import Tap
 from cpds.priors.options import PriorOptions
 from cpds.priors.source import opening
@@ -84,8 +86,11 @@ def tiny_autoencoder(name: str, vae: Any, device: torch.device) -> Any:
     """An AutoencoderTiny with latents of `vae`'s shape. InputError if it cannot be loaded, or does not fit."""
     from diffusers import AutoencoderTiny
 
-    with opening(name):
-        tiny: Any = AutoencoderTiny.from_pretrained(name, torch_dtype=vae.dtype, use_safetensors=True)
+    what = f"tiny_vae {name!r}"
+    offline = os.path.isdir(name) or only_cached(name, "config.json", what)
+    settings = {"torch_dtype": vae.dtype, "use_safetensors": True, "local_files_only": offline}
+    with opening(what):
+        tiny: Any = AutoencoderTiny.from_pretrained(name, **settings)
     found = tiny.config.latent_channels, 2 ** (len(tiny.config.encoder_block_out_channels) - 1)
     wanted = vae.config.latent_channels, 2 ** (len(vae.config.block_out_channels) - 1)
     if found != wanted:

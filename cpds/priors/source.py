@@ -58,7 +58,7 @@ class Source:
         if "safety_checker" in given:
             given["requires_safety_checker"] = False
         kind = getattr(diffusers, self.index["_class_name"])
-        with opening(self.name):
+        with opening(f"prior {self.name!r}"):
             if self.network not in given and (self.options.transformer or not self.whole):
                 given[self.network] = self._network()
             common = {"torch_dtype": self.dtype, "local_files_only": self.offline, **given}
@@ -117,7 +117,7 @@ def load_index(name: str, *, offline: bool) -> dict[str, Any]:
     quieten()
     from diffusers import DiffusionPipeline
 
-    with opening(name):
+    with opening(f"prior {name!r}"):
         index = DiffusionPipeline.load_config(name, local_files_only=offline)
     assert isinstance(index, dict)
     return index
@@ -143,8 +143,9 @@ def require_package(name: str, what: str) -> None:
 
 
 @contextmanager
-def opening(name: str) -> Iterator[None]:
-    """Warnings off, and an InputError for whatever the libraries raise, who have a dozen kinds for damaged files."""
+def opening(what: str) -> Iterator[None]:
+    """Warnings off, and an InputError, in which the thing is called `what`, for whatever the libraries raise, who have a
+    dozen kinds for damaged files."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecations: for us, not for users
@@ -152,7 +153,7 @@ def opening(name: str) -> Iterator[None]:
     except (torch.OutOfMemoryError, InputError):
         raise
     except Exception as err:
-        raise InputError(f"prior {name!r} cannot be loaded ({reason(err)}): check that it is whole") from err
+        raise InputError(f"{what} cannot be loaded ({reason(err)}): check that it is whole") from err
 
 
 def quieten() -> None:
