@@ -153,8 +153,13 @@ class RunFolder:
         write_atomic(self.path / CHECKPOINT, save({k: v.contiguous().cpu() for k, v in tensors.items()}))
 
     def load_checkpoint(self) -> dict[str, Tensor] | None:
-        """The saved tensors, or None where the run ended before its first checkpoint."""
+        """The saved tensors, or None where the run ended before its first checkpoint. InputError if they are damaged, or
+        gone from a run that has made steps."""
         if not (self.path / CHECKPOINT).exists():
+            if made := [name for name in (METRICS, RESULT) if os.path.lexists(self.path / name)]:
+                raise InputError(
+                    f"{self.path} holds {made[0]} but no {CHECKPOINT}: put it back, or start the run anew elsewhere"
+                )
             return None
         try:
             return load_file(self.path / CHECKPOINT)
