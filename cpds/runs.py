@@ -153,8 +153,10 @@ class RunFolder:
         write_atomic(self.path / CHECKPOINT, save({k: v.contiguous().cpu() for k, v in tensors.items()}))
 
     def load_checkpoint(self) -> dict[str, Tensor] | None:
-        """The saved tensors, or None where the run ended before its first checkpoint. InputError if they are damaged, or
-        gone from a run that has made steps."""
+        """The saved tensors, or None where the run ended before its first checkpoint.
+
+        InputError if they are damaged, or gone from a run that has made steps.
+        """
         if not (self.path / CHECKPOINT).exists():
             if made := [name for name in (METRICS, RESULT) if os.path.lexists(self.path / name)]:
                 raise InputError(

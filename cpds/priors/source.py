@@ -144,8 +144,10 @@ def require_package(name: str, what: str) -> None:
 
 @contextmanager
 def opening(what: str) -> Iterator[None]:
-    """Warnings off, and an InputError, in which the thing is called `what`, for whatever the libraries raise, who have a
-    dozen kinds for damaged files."""
+    """Warnings off, and an InputError for whatever the libraries raise, who have a dozen kinds for damaged files.
+
+    `what` is opened, in a message's words.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecations: for us, not for users
