@@ -16,7 +16,7 @@ from cpds.guidance import StepResult
 from cpds.images import gif, png, side_by_side, to_pil
 from cpds.representation import Exportable
 from cpds.runs import COMPARISON, EXPORT, FRAMES, GIF, RESULT, RunFolder
-from cpds.state import EditState
+from cpds.state import EditState, preview_of
 from cpds.terminal import warn
 from cpds.types import Images
 
@@ -93,7 +93,7 @@ class ImageOutputs:
         """Computed once for the last frame and the result, unless they differ by the polish."""
         now = state.step, bool(state.unpolished)
         if self._latest is None or self._latest[0] != now:
-            self._latest = now, state.representation.preview()
+            self._latest = now, preview_of(state)
         return self._latest[1]
 
     def _frame(self, file: Path, size: tuple[int, int]) -> Image.Image | None:

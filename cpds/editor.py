@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cpds.config import EditConfig
-from cpds.errors import InputError
+from cpds.errors import EditDiverged, InputError
 from cpds.guidance import Guidance, StepResult
 from cpds.guidance_scale import settled
 from cpds.objectives.base import Objective
@@ -27,10 +27,6 @@ from cpds.selection.base import PatchSelector
 from cpds.settling import Settling
 from cpds.state import Callback, EditState, fetched, finite, finite_flags
 from cpds.types import Images, Scalar
-
-
-class EditDiverged(RuntimeError):
-    """NaN or infinite values appeared; the representation holds the last good state."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +165,7 @@ def run(state: EditState, callbacks: Sequence[Callback] = ()) -> EditState:
             for callback in callbacks:
                 callback.stepped(state, result)
     polish(state)
+    require_finite_polish(state)
     with timed("callbacks and files"):
         for callback in callbacks:
             callback.finished(state)
@@ -227,6 +224,21 @@ def update(state: EditState, result: StepResult) -> StepResult:
     raise EditDiverged(
         f"step {state.step + 1} gave NaN or infinite values{where} and was not applied: "
         "lower lr or guidance_scale, or use fp32"
+    )
+
+
+@torch.no_grad()
+def require_finite_polish(state: EditState) -> None:
+    """EditDiverged, with what the last step left put back, where the polish gave NaN or infinity."""
+    groups = state.representation.param_groups()
+    if not state.unpolished or finite([x for group in groups for x in group.tensors]):
+        return
+    for group in groups:
+        for i, x in enumerate(group.tensors):
+            x.copy_(state.unpolished[f"param.{group.name}.{i}"])
+    raise EditDiverged(
+        f"polish {state.config.polish:g} gave NaN or infinite values and was not applied: lower guidance_scale, leave "
+        "polish at 0, or use fp32"
     )
 
 

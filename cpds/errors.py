@@ -1,4 +1,4 @@
-"""The errors that the command line turns into a sentence and exit code 2."""
+"""The errors that the command line turns into a sentence and exit code 2, and what else may end an edit."""
 
 
 class InputError(ValueError):
@@ -7,6 +7,10 @@ class InputError(ValueError):
 
 class MissingExtra(InputError, ImportError):
     """An optional library is not installed; the message says how to install it."""
+
+
+class EditDiverged(RuntimeError):
+    """NaN or infinite values appeared; what is edited holds the last good state."""
 
 
 def out_of_memory(err: BaseException) -> bool:

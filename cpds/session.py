@@ -14,8 +14,8 @@ from PIL.Image import Image
 
 from cpds.callbacks import Checkpoints, Exports, ImageOutputs, MetricsLog, StopBetweenSteps
 from cpds.config import EditConfig, require
-from cpds.editor import EditDiverged, OwnParts, own_preset, run, settled_edit, start
-from cpds.errors import InputError
+from cpds.editor import OwnParts, own_preset, run, settled_edit, start
+from cpds.errors import EditDiverged, InputError
 from cpds.images import to_pil
 from cpds.locks import held
 from cpds.parts import name_of, require_kind

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from cpds.config import EditConfig
+from cpds.errors import EditDiverged
 from cpds.guidance import Guidance, StepResult
 from cpds.moments import load_moments, moments
 from cpds.priors.base import Prior
 from cpds.rendered import Rendered
 from cpds.representation import Representation
 from cpds.settling import Settling
+from cpds.types import Images
 
 
 @dataclass
@@ -82,6 +84,16 @@ class EditState:
             self.lead.load(_below(saved, "lead."))
         if unknown := sorted(saved.keys() ^ self.tensors().keys()):  # what has taken no part
             raise ValueError(f"{unknown[0]} is no part of this edit's state")
+
+
+def preview_of(state: EditState) -> Images:
+    """What is edited as it looks now. EditDiverged where that has NaN or infinite values."""
+    images = state.representation.preview()
+    if not finite([images]):
+        raise EditDiverged(
+            f"step {state.step} left NaN or infinite values in what is shown: lower lr or guidance_scale, or use fp32"
+        )
+    return images
 
 
 @runtime_checkable

@@ -10,8 +10,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from cpds.config import EditConfig, GuidanceConfig
-from cpds.editor import EditDiverged, edit, run, start
-from cpds.errors import InputError
+from cpds.editor import edit, run, start
+from cpds.errors import EditDiverged, InputError
 from cpds.priors.base import Conditioning, Prediction
 from cpds.priors.unet import UNetPrior
 from cpds.schedule import NoiseSchedule

@@ -45,6 +45,19 @@ def test_divergence_is_told_and_nothing_bad_is_saved(
     assert "NaN" in sentence()
 
 
+@pytest.mark.parametrize("polish", [0, 0.5])
+def test_a_last_step_after_which_nothing_can_be_shown(
+    edit: Edit, tmp_path: Path, sentence: Callable[[], str], polish: float
+) -> None:
+    """Its latent is finite, and what the prior makes of that is not."""
+    assert edit(num_inference_steps=1, lr="1e30", polish=polish) == 2
+    message = sentence()
+    assert "NaN or infinite values" in message
+    assert f"the state after step 0 is kept in {tmp_path / 'out'}" in message
+    assert finite(tmp_path / "out/checkpoint.safetensors")
+    assert not (tmp_path / "out/result.png").exists()
+
+
 def test_a_run_that_met_nan_goes_on_where_it_was_good(
     edit: Edit, tmp_path: Path, sentence: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cpds.config import EditConfig, GuidanceConfig
 from cpds.editor import edit, run, start
-from cpds.errors import InputError
+from cpds.errors import EditDiverged, InputError
 from cpds.images import to_tensor
 from cpds.polish import changed
 from cpds.priors.unet import UNetPrior
@@ -160,3 +160,12 @@ def test_renderers_are_refused_before_anything_is_done() -> None:
     with pytest.raises(InputError, match="polish is for what is edited as latents, which Renderer is not"):
         edit(Renderer(), prior, "source", "target", STEPS)
     assert not prior.asked
+
+
+def test_a_polish_that_gives_nan_is_not_applied(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, _ = polished(STEPS)
+    monkeypatch.setattr("cpds.polish.redrawn", lambda _state, latents, *_: latents * float("nan"))
+    shown = Writable(SOURCE)
+    with pytest.raises(EditDiverged, match=r"polish 0\.3 gave NaN or infinite values and was not applied: lower"):
+        edit(shown, Points(), "source", "target", STEPS)
+    assert torch.equal(shown.latents().detach(), before)

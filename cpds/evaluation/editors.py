@@ -7,7 +7,8 @@ from typing import Any, cast
 import torch
 
 from cpds.config import EditConfig, require
-from cpds.editor import EditDiverged, OwnParts, run, settled_edit, start
+from cpds.editor import OwnParts, run, settled_edit, start
+from cpds.errors import EditDiverged
 from cpds.evaluation.baselines import edited, scales, timesteps
 from cpds.evaluation.cases import Case
 from cpds.evaluation.oracle import Oracle

@@ -52,6 +52,7 @@ def images(rows: Sequence[Row], prior: "Prior") -> Iterator[Edited]:
 
     from cpds.editor import edit
     from cpds.images import open_source
+    from cpds.state import preview_of
     from representations.latent import LatentImage, LatentImageConfig
 
     args = rows[0].args
@@ -62,8 +63,8 @@ def images(rows: Sequence[Row], prior: "Prior") -> Iterator[Edited]:
     mask = None if masks[0] is None else torch.cat([m for m in masks if m is not None])
     config = LatentImageConfig(args.resolution, args.keep_unchanged)
     shown = LatentImage(torch.cat([source.image for source in sources]), prior, config, mask)
-    edit(shown, prior, [row.args.prompt for row in rows], [row.target_prompt for row in rows], args.edit)
-    for source, result in zip(sources, shown.preview().split(1), strict=True):
+    state = edit(shown, prior, [row.args.prompt for row in rows], [row.target_prompt for row in rows], args.edit)
+    for source, result in zip(sources, preview_of(state).split(1), strict=True):
         yield Edited({"png": source.png(result)}, source.notes)
 
 
@@ -112,7 +113,8 @@ def rendered(row: Row, opened: Opened, prior: "Prior") -> Edited:
     """The edit of something with a file format of its own."""
     from cpds.editor import edit
     from cpds.images import png, to_pil
+    from cpds.state import preview_of
 
     shown, notes, suffix = opened
-    edit(shown, prior, row.args.prompt + suffix, row.target_prompt + suffix, row.args.edit)
-    return Edited({shown.suffix: shown.export(), "png": png(to_pil(shown.preview()))}, notes)
+    state = edit(shown, prior, row.args.prompt + suffix, row.target_prompt + suffix, row.args.edit)
+    return Edited({shown.suffix: shown.export(), "png": png(to_pil(preview_of(state)))}, notes)

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from cpds.apps.batch.edits import edited
 from cpds.apps.batch.executor import Outcome, Ready, Refused, Setup
 from cpds.apps.batch.rows import Row
-from cpds.errors import InputError, out_of_memory
+from cpds.errors import EditDiverged, InputError, out_of_memory
 from cpds.threads import wait_passively
 
 S = TypeVar("S", bound=Setup)
@@ -83,8 +83,6 @@ class EditWorker(PriorWorker[Setup]):
 
 def reason(err: Exception) -> str:
     """An error in one sentence: ours as they are, a library's with its kind."""
-    from cpds.editor import EditDiverged
-
     if out_of_memory(err):
         return "out of memory: lower resolution or batch, or take low_memory"
     if isinstance(err, InputError | EditDiverged):
