@@ -253,6 +253,7 @@ def test_what_cannot_be_parsed(
         ("x" * 300, "cannot be written"),  # no file system takes the name
         ("mine", "already holds result.png"),  # somebody's own file
         ("run", "already holds config.json"),  # another run
+        (".", "is the folder of cat.png, where results would be taken for sources"),
     ],
 )
 def test_unusable_output_folders(refused: Callable, tmp_path: Path, place: str, words: str) -> None:
@@ -260,6 +261,21 @@ def test_unusable_output_folders(refused: Callable, tmp_path: Path, place: str, 
         (tmp_path / folder).mkdir()
         (tmp_path / folder / file).write_text("{}")
     refused(words, place[:20], save_path=tmp_path / place)
+
+
+@pytest.mark.parametrize("flag", ["save_path", "img_path", "mask"])
+def test_an_empty_path_is_not_the_current_folder(refused: Callable, tmp_path: Path, flag: str) -> None:
+    refused(f"{flag} is empty", **{flag: ""})
+
+
+def test_a_folder_of_one_image_does_not_hold_its_run(refused: Callable, edit: Edit, tmp_path: Path) -> None:
+    """Nor are results edited by a second run, wherever below they are."""
+    (tmp_path / "album").mkdir()
+    noise((40, 28)).save(tmp_path / "album/a.png")
+    refused("save_path album is the folder of a.png", img_path="album", save_path="album")
+    for place in ("album/one", "album/two"):
+        assert edit(img_path="album", save_path=place, num_inference_steps=1) == 0
+    assert (tmp_path / "album/one/result.png").read_bytes() == (tmp_path / "album/two/result.png").read_bytes()
 
 
 def test_a_full_disk_leaves_no_half_written_folder(refused: Callable, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,11 +110,16 @@ def find_jobs(command: str, args: EditArgs, source: str, find: Callable[[Path], 
 
 
 def require_places(jobs: Sequence[Job], root: Path) -> None:
-    """InputError unless every edit's folder, and the one that holds them, is free."""
+    """InputError unless every edit's folder, and the one that holds them, is free; none may be that of its source."""
     from cpds.runs import RunFolder
 
     require(not os.path.isfile(root), f"{root} is a file: choose another folder for results")
     for job in jobs:
+        require(
+            job.folder.resolve() != job.source.parent.resolve(),
+            f"save_path {job.folder} is the folder of {job.source.name}, where results would be taken for sources: "
+            "choose another, such as one in it",
+        )
         RunFolder(job.folder).require_free()
     for name in (CONFIG, PLAN):
         require(not os.path.lexists(root / name), f"{root} already holds {name}: choose another folder")

@@ -10,6 +10,8 @@ from contextlib import redirect_stderr
 from dataclasses import MISSING, fields, is_dataclass
 from functools import partial
 from io import StringIO
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import tyro
@@ -89,6 +91,15 @@ def require_once(argv: Sequence[str]) -> None:
         given.add(name)
 
 
+def require_paths(args: Any, argv: Sequence[str]) -> None:
+    """InputError for an empty path, as of a shell's variable that is not set: it would be the current folder."""
+    words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    for flag, value in pairwise(words):
+        name = flag.removeprefix("--").replace("-", "_")
+        if not value and isinstance(getattr(args, name, None), Path):
+            raise InputError(f"{name} is empty: say which path, or leave it out")
+
+
 def parse(argv: Sequence[str]) -> Any:
     """A command's arguments, with the chosen preset's settings, or the resumed run's, as defaults.
 
@@ -103,7 +114,7 @@ def parse(argv: Sequence[str]) -> Any:
     box = StringIO()
     try:
         with redirect_stderr(box):
-            return tyro.extras.subcommand_cli_from_dict(commands, args=list(argv), prog="cpds", description=__doc__)
+            args = tyro.extras.subcommand_cli_from_dict(commands, args=list(argv), prog="cpds", description=__doc__)
     except SystemExit as stop:
         if refused := input_error(stop):
             raise refused from None
@@ -111,6 +122,8 @@ def parse(argv: Sequence[str]) -> Any:
         if stop.code and (value := dashed_value(argv)):
             print_status(f"cpds: a value that begins with a dash is given as {value}")
         raise
+    require_paths(args, argv)
+    return args
 
 
 def input_error(err: BaseException | None) -> InputError | None:
