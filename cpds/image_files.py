@@ -32,19 +32,26 @@ def find_images(path: Path) -> list[Path]:
 def find_files(path: Path, suffixes: Collection[str], kind: str, named: Collection[str] | None = None) -> list[Path]:
     """The file itself, or a folder's files of a kind by name, hidden ones (.name) left out.
 
-    Raises InputError, which names the suffixes (`named` of them), if there are none.
+    Warns of what else is there. Raises InputError, which names the suffixes (`named` of them), if there are none.
     """
     try:
         if not path.is_dir():
             if not path.exists():
                 raise InputError(f"{kind} {path} does not exist: check the path")
             return [path]
-        files = (p for p in path.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
-        found = sorted(p for p in files if p.is_file())
+        there = sorted(p for p in path.iterdir() if not p.name.startswith("."))
+        found = [p for p in there if p.suffix.lower() in suffixes and p.is_file()]
     except OSError as err:  # no permission, a name too long
         raise InputError(f"{path} cannot be read ({err.strerror}): check the path") from err
     if not found:
         raise InputError(f"folder {path} holds no {kind}: it needs {', '.join(named or suffixes)} files")
+    if others := sorted({p.name for p in there} - {p.name for p in found}):
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        warnings.warn(
+            f"{path}: {len(others)} of {len(there)} are passed over (folders, or without the ending of an {kind}): "
+            f"{', '.join(others[:3])}{more}",
+            stacklevel=2,
+        )
     return found
 
 

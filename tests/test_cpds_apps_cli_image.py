@@ -165,6 +165,8 @@ def album(tmp_path: Path, image_file: Path) -> Path:
     (folder / "photo.heic").write_bytes(b"another format")
     (folder / "._good.png").write_bytes(b"what a Mac leaves")
     (folder / "notes.txt").write_text("no image")
+    (folder / "photo").write_bytes(image_file.read_bytes())
+    (folder / "more").mkdir()
     return folder
 
 
@@ -182,7 +184,11 @@ def test_bad_images_of_a_folder_are_skipped_and_listed_at_the_end(
         assert words in line
     assert "cpds: note: 5 of 7 images are skipped and listed at the end" in told
     assert any("moving.gif: it is an animation with 2 frames: the first is taken" in line for line in told)
-    assert not any("._good" in line or "notes.txt" in line for line in told)
+    (passed,) = (line for line in told if "passed over" in line)
+    assert passed.endswith(
+        "3 of 10 are passed over (folders, or without the ending of an image): more, notes.txt, photo"
+    )
+    assert not any("._good" in line for line in told)
 
 
 def test_a_folder_with_bad_images_is_resumed_where_it_was(

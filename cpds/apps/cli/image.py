@@ -23,8 +23,9 @@ KEPT = 10_000_000  # pixels, of images that are decoded once and kept until they
 class _Source:
     img_path: Path
     """Image, or folder of images: jpg, png, webp, bmp, gif, tiff, avif, and whatever else Pillow opens (of several
-    frames or pages the first). Hidden files are passed over; images that cannot be edited are skipped and listed at
-    the end, with exit code 1. Results keep transparency and color profile, not EXIF or other metadata."""
+    frames or pages the first). Of a folder, hidden files are passed over, and with a warning folders and files that do
+    not end as images; images that cannot be edited are skipped and listed at the end, with exit code 1. Results keep
+    transparency and color profile, not EXIF or other metadata."""
 
 
 @dataclass(frozen=True, kw_only=True)
