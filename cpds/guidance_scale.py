@@ -109,8 +109,8 @@ def require_guidance(prior: Prior, config: GuidanceConfig) -> None:
     require_scales(prior, config.guidance_scale, config.source_guidance_scale)
     if prior.guidance != "embedded" and config.true_guidance_scale != 1:
         raise InputError(
-            f"true_guidance_scale is for priors that take guidance as an input, as FLUX.1 dev does, and prior "
-            f"{prior.fingerprint} does not: leave it at 1 and set guidance_scale"
+            "true_guidance_scale is for priors that take guidance as an input, as FLUX.1 dev does, and this "
+            "one does not: leave it at 1 and set guidance_scale"
         )
     require_negative_prompt(prior, config.negative_prompt, config.true_guidance_scale)
 

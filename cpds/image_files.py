@@ -55,16 +55,17 @@ def find_files(path: Path, suffixes: Collection[str], kind: str, named: Collecti
     return found
 
 
-def decode(path: Path) -> tuple[Image.Image, list[str]]:
+def decode(path: Path, kind: str = "image") -> tuple[Image.Image, list[str]]:
     """The image, 8 bits a channel, upright as its EXIF says, and notes on what of the file it leaves out.
 
+    `kind` is what messages call it.
     Raises InputError for files that are missing, damaged, no image, or of a size that cannot be worked on.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, on sizes and metadata: both are checked here
             with Image.open(path) as file:
-                check_sides(path, *file.size)
+                check_sides(path, *file.size, kind)
                 deep = file.mode[0] in "IF" or any(";16" in str(tile[-1]) for tile in file.tile)
                 file.load()
                 image = eight_bit(ImageOps.exif_transpose(file))
@@ -73,23 +74,25 @@ def decode(path: Path) -> tuple[Image.Image, list[str]]:
     except InputError:
         raise
     except FileNotFoundError as err:
-        raise InputError(f"image {path} does not exist: check the path") from err
+        raise InputError(f"{kind} {path} does not exist: check the path") from err
+    except IsADirectoryError as err:
+        raise InputError(f"{kind} {path} is a folder: name a file") from err
     except UnidentifiedImageError as err:
         raise InputError(f"{path} is not an image that can be read: give a {', '.join(SUFFIXES)} file") from err
     except Image.DecompressionBombError as err:
-        raise InputError(f"image {path} has too many pixels to be held ({err}): scale it down first") from err
+        raise InputError(f"{kind} {path} has too many pixels to be held ({err}): scale it down first") from err
     except Exception as err:  # Pillow's readers raise a dozen kinds for damaged files
         what = str(err) or type(err).__name__
-        raise InputError(f"image {path} is damaged or cannot be read ({what}): save it again") from err
+        raise InputError(f"{kind} {path} is damaged or cannot be read ({what}): save it again") from err
 
 
-def check_sides(path: Path, width: int, height: int) -> None:
+def check_sides(path: Path, width: int, height: int, kind: str = "image") -> None:
     """Raise InputError for images that are too small to edit or too large to hold."""
     size = f"{width}x{height}"
     if min(width, height) < SMALLEST:
-        raise InputError(f"image {path} is {size} px: it must be at least {SMALLEST}x{SMALLEST}")
+        raise InputError(f"{kind} {path} is {size} px: it must be at least {SMALLEST}x{SMALLEST}")
     if max(width, height) > LARGEST:
-        raise InputError(f"image {path} is {size} px: its sides may be at most {LARGEST}, scale it down first")
+        raise InputError(f"{kind} {path} is {size} px: its sides may be at most {LARGEST}, scale it down first")
 
 
 def left_out(file: Image.Image) -> Iterator[str]:

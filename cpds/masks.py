@@ -25,7 +25,7 @@ def read_mask(path: Path) -> Float[Tensor, "1 1 H W"]:
     Where it is transparent it is held, too; painted in one color, whichever, on a transparent layer, it is its alpha.
     Which of the two it was is said in a warning.
     """
-    image, _ = decode(path)
+    image, _ = decode(path, "mask")
     colors, alpha = split_alpha(image)
     mask = torch.from_numpy(np.array(colors)).float().div(255).mean(-1)
     if alpha is not None:

@@ -19,7 +19,7 @@ SCALES = 3  # at which images are compared, each half of the one before: at the 
 def image_of(representation: Representation[Any], prior: Any) -> Representation[Any]:
     """What is edited, as an image; InputError for what cannot follow one."""
     if not isinstance(representation, Redrawable):
-        raise InputError(f"redraw_steps is for drawings, which {type(representation).__name__} is not: leave it at 0")
+        raise InputError("redraw_steps is for drawings, and what is edited is none: leave it at 0")
     return representation.as_image(prior)
 
 

@@ -127,6 +127,7 @@ FAULTS = [
     ({"target_prompt": " "}, "target_prompt must be a text that is not empty"),
     ({"source": "no.png"}, "no.png does not exist: check the path"),
     ({"source": "manifest.jsonl"}, "manifest.jsonl is not an image that can be read"),
+    ({"source": "folder"}, "folder is a folder: name a file"),
     ({"mask": "no.png"}, "no.png does not exist: check the path"),
     ({"mask": "small.png"}, "small.png is 20x20 px but the image is 40x28: make them the same size"),
     ({"seed": "one"}, "seed must be a whole number, got 'one'"),
@@ -159,6 +160,7 @@ FAULTS = [
 def test_a_fault_is_told_with_its_line(read: Read, tmp_path: Path, own: dict[str, Any], message: str) -> None:
     Image.new("L", (20, 20), 255).save(tmp_path / "small.png")
     (tmp_path / "scene.ply").write_bytes(b"ply")
+    (tmp_path / "folder").mkdir()
     with pytest.raises(InputError) as refused:
         read(PLAIN, {**PLAIN, **own})
     assert f"line 2: {'' if 'source' in own or 'mask' in own else message}" in str(refused.value)

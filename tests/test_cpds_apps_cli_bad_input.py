@@ -98,7 +98,10 @@ def test_a_folder_whose_images_all_have_another_size_than_the_mask(refused: Call
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("gone.png", None, ["gone.png", "does not exist"]),
+        ("gone.png", None, ["mask gone.png does not exist"]),
+        (".", None, ["mask . is a folder: name a file"]),
+        ("line.png", encoded("png", (40, 15)), ["mask line.png is 40x15 px: it must be"]),
+        ("half.png", encoded("png")[:-200], ["mask half.png is damaged"]),
         ("small.png", encoded("png", (20, 28)), ["small.png", "20x28", "40x28", "same size"]),
         ("turned.png", encoded("png", (28, 40)), ["28x40", "40x28"]),  # width and height swapped
         ("notes.png", b"not an image", ["notes.png", "not an image"]),
@@ -200,6 +203,8 @@ def test_too_little_memory_names_the_switch(
         ("method", "magic", "chordedit, or the import path of your own"),
         ("method_options", ["zeta", "1"], "method cpds has no option zeta"),
         ("guidance_interval", ["0.7", "0.3"], "guidance_interval must be two times in 0 ... 1, in order"),
+        ("redraw_steps", "5", "redraw_steps is for drawings, and what is edited is none: leave it at 0"),
+        ("true_guidance_scale", "3", "as FLUX.1 dev does, and this one does not: leave it at 1"),
         ("polish", "1", "polish must be at least 0 and below 1"),
         ("method", "magic.of:mine", "method magic.of:mine cannot be imported"),
         ("patch_selector", "magic", "meta-learner, or the import path of your own"),

@@ -269,5 +269,5 @@ def test_an_image_is_not_edited_again(prior: UNetPrior, page: Tensor) -> None:
 
 
 def test_only_drawings_follow_images(prior: UNetPrior) -> None:
-    with pytest.raises(InputError, match="redraw_steps is for drawings, which Plain is not"):
+    with pytest.raises(InputError, match="redraw_steps is for drawings, and what is edited is none"):
         start(Plain(randn(0, 1, 4, 8, 8)), prior, *PROMPTS, CONFIG)
