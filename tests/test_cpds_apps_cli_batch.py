@@ -204,6 +204,23 @@ def test_flags_that_cannot_be(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"out": "cat.png"}, "output folder cat.png cannot be written (File exists): choose another"),
+        ({"prior": "empty"}, "prior folder empty has no model_index.json"),
+        ({"devices": "cpu,cuda:99"}, "device 'cuda:99' is not usable here"),
+    ],
+)
+def test_what_no_row_could_use_is_told_before_rows_are_read(
+    run: Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: dict[str, Any], message: str, sentence: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert run({**ROW, "seed": "x"}, **flags) == 2
+    assert message in sentence()
+
+
 def test_a_folder_of_something_else_is_left_alone(run: Batch, tmp_path: Path, edit: Any, sentence: Any) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/config.json").write_text('{"command": "image"}')

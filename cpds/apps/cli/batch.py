@@ -1,5 +1,6 @@
 """`cpds batch`: the edits of a manifest, by several workers. Nothing heavy is imported before it runs."""
 
+import os
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -59,11 +60,15 @@ def run_batch(args: BatchArgs, command: str) -> int:
     from cpds.apps.batch.results import FOLDER, Results
     from cpds.apps.batch.worker import EditWorker
     from cpds.locks import held
+    from cpds.priors.load import check_folder
 
-    rows = read_manifest(args.manifest)
-    if args.prior is None:
-        print_status(EMBEDDED_NOTE)
+    args.require_devices()
+    if args.prior is not None and os.path.isdir(args.prior):
+        check_folder(Path(args.prior))
     with held(args.out):
+        rows = read_manifest(args.manifest)
+        if args.prior is None:
+            print_status(EMBEDDED_NOTE)
         results = Results(args.out, rows)
         todo = results.todo
         if len(todo) < len(rows):

@@ -119,6 +119,7 @@ def run_eval(args: EvalArgs, command: str) -> int:
     from cpds.threads import choose_threads
     from representations.latent import LatentImage, LatentImageConfig
 
+    args.require_devices()
     cases = load_cases(args.data, args.split or ("test" if args.data in DATA_SETS else None))
     cases = select(cases, args.tag, args.limit)
     classifier = classifier_file(args.data) if any(case.expect for case in cases) else None

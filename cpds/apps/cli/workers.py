@@ -35,6 +35,17 @@ class WorkerArgs:
         """Whether any of these was given."""
         return bool(self.devices) or self.workers is not None or self.ray is not None
 
+    def require_devices(self) -> None:
+        """InputError for devices that are not here, unless Ray looks for them; a cuda:N that is here is not woken."""
+        import torch
+
+        from cpds.priors.load import resolve_device
+
+        cards = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        for device in () if self.ray is not None else named(self.devices):
+            if device not in cards:
+                resolve_device(device)
+
     def executor(self, make: "Make") -> "Executor[Any]":
         """Local processes, or a Ray cluster. InputError for one that cannot be reached."""
         if self.ray is not None:
@@ -52,12 +63,16 @@ def located_prior(args: ChosenPrior) -> tuple[str | None, PriorOptions]:
     return args.prior, args.prior_options
 
 
+def named(devices: Sequence[str]) -> list[str]:
+    """Devices that are given one by one or with commas between them."""
+    return [d for text in devices for d in text.split(",") if d]
+
+
 def places(devices: Sequence[str], workers: int | None) -> list[str]:
-    """A device for each worker; whether it is there the worker finds out."""
+    """A device for each worker."""
     import torch
 
     from cpds.priors.load import resolve_device
 
-    found = [d for text in devices for d in text.split(",") if d]
-    found = found or [f"cuda:{i}" for i in range(torch.cuda.device_count())] or [str(resolve_device("auto"))]
+    found = named(devices) or [f"cuda:{i}" for i in range(torch.cuda.device_count())] or [str(resolve_device("auto"))]
     return [found[i % len(found)] for i in range(workers or len(found))]
