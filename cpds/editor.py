@@ -74,6 +74,8 @@ def start(
     """Set up an edit without running it."""
     require_kind(representation, Representation, "representation")
     require_kind(prior, Prior, "prior")
+    for what, given in (("prompt", prompt), ("target prompt", target_prompt)):
+        require_texts(given, what)
     config, parts = settled_edit(config or own_preset(representation), prior), parts or OwnParts()
     if config.polish:
         require_latents(representation)
@@ -109,6 +111,13 @@ def start(
         lead = start(image_of(representation, prior), prior, prompt, target_prompt, image_edit(config), own)
     rendered, settling = Rendered(representation, prior), Settling(config.stop_below, groups)
     return EditState(representation, prior, rendered, guidance, optimizer, config, settling, lead=lead)
+
+
+def require_texts(given: object, what: str) -> None:
+    """InputError unless this is a text, or several in order, one for each edit."""
+    texts = [given] if isinstance(given, str) else given
+    if not (isinstance(texts, Sequence) and texts and all(isinstance(text, str) for text in texts)):
+        raise InputError(f"the {what} must be a text, or a list of texts, one for each edit, got {given!r}")
 
 
 def base_rates(config: EditConfig, groups: Sequence[ParamGroup]) -> list[tuple[ParamGroup, float]]:

@@ -21,6 +21,7 @@ from cpds.types import Images
 __all__ = ["SUFFIXES", "check_sides", "find_files", "find_images"]
 
 GONE = 32  # of 255: change of a color from which on nothing of the old one remains
+OVERSHOOT = 0.25  # of values in [0, 1], which resizing with sharp edges may add
 LONGEST = 4096  # px, longer side while editing with the shorter side as asked
 
 
@@ -134,6 +135,19 @@ def over_white(colors: Image.Image, alpha: Image.Image | None) -> Image.Image:
     layer = colors.copy()
     layer.putalpha(alpha)
     return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+
+
+def require_images(images: object) -> None:
+    """InputError unless this is a float tensor (b, 3, H, W) of values in [0, 1], give or take what resizing adds."""
+    wanted = "images must be a float tensor (b, 3, H, W) with values in [0, 1]"
+    if not isinstance(images, torch.Tensor):
+        raise InputError(f"{wanted}, got a {type(images).__name__}")
+    if images.ndim != 4 or images.shape[1] != 3 or not images.numel() or not images.is_floating_point():
+        kind = str(images.dtype).removeprefix("torch.")
+        raise InputError(f"{wanted}, got {tuple(images.shape)} of {kind}: permute it, or divide 8 bits by 255")
+    low, high = (float(x) for x in images.detach().aminmax())
+    if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):  # NaN is in no range
+        raise InputError(f"{wanted}, got values from {low:g} to {high:g}: scale it to that range")
 
 
 def to_tensor(image: Image.Image) -> Images:

@@ -12,7 +12,7 @@ from torch.nn.functional import avg_pool2d
 
 from cpds.alike import alike
 from cpds.errors import InputError
-from cpds.images import SourceImage, open_source, png, resized, to_pil, working_size
+from cpds.images import SourceImage, open_source, png, require_images, resized, to_pil, working_size
 from cpds.masks import edit_mask, fitting, to_cells
 from cpds.priors.base import Prior
 from cpds.rendered import fingerprint
@@ -44,6 +44,7 @@ class LatentImage:
     Several images of one size may be edited at once, each with prompts of its own, as if each were alone.
     `mask` (1 or b, 1, H, W) works as a layer mask: where it is 0 neither the latent nor a pixel changes; where it is
     not, the latent is edited, and each pixel gets the mask's share of that: source + mask (edit - source).
+    Raises InputError for an image of another shape, kind or range than a float tensor (b, 3, H, W) in [0, 1].
     """
 
     preset = "cpds"
@@ -55,6 +56,7 @@ class LatentImage:
         config: LatentImageConfig | None = None,
         mask: Float[Tensor, "_b 1 H W"] | None = None,
     ) -> None:
+        require_images(image)
         self.config, self.prior = config or LatentImageConfig(), prior
         self.image = image.to(prior.device)
         height, width = image.shape[-2:]

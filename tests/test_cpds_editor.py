@@ -10,7 +10,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from cpds.config import EditConfig, GuidanceConfig
-from cpds.editor import edit, run, start
+from cpds.editor import edit, require_texts, run, start
 from cpds.errors import EditDiverged, InputError
 from cpds.priors.base import Conditioning, Prediction
 from cpds.priors.unet import UNetPrior
@@ -294,3 +294,15 @@ def test_parameters_are_projected_after_every_step() -> None:
     config = EditConfig(GuidanceConfig("dds"), 3, lr=1.0, lr_scaling="none")
     edit(picture, GaussianPrior(), "source", "target", config, [largest])
     assert largest.notes == pytest.approx([0.1, 0.1, 0.1])
+
+
+@pytest.mark.parametrize("given", [None, 3, [], ["a cat", None]])
+def test_prompts_that_are_no_texts(given: Any) -> None:
+    with pytest.raises(InputError, match=r"the prompt must be a text, or a list of texts, .* got"):
+        require_texts(given, "prompt")
+
+
+def test_an_edit_looks_at_both_prompts() -> None:
+    for prompts, what in (([], "a dog"), "prompt"), (("a cat", []), "target prompt"):
+        with pytest.raises(InputError, match=rf"^the {what} must be a text, .* got \[\]"):
+            edit(Plain(randn(0, *SHAPE)), GaussianPrior(), *prompts)

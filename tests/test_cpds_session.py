@@ -523,5 +523,5 @@ def test_what_is_no_representation_in_a_folder(prior: UNetPrior, tmp_path: Path,
         edit_in_folder(nothing, prior, *PROMPTS, tmp_path / "out")
     config: Any = "cpds"
     with pytest.raises(InputError, match=r"the config is of type str: give an EditConfig, such as PRESETS\['cpds'\]"):
-        edit_in_folder(LatentImage(randn(0, 1, 3, 32, 32), prior), prior, *PROMPTS, tmp_path / "out", config)
+        edit_in_folder(LatentImage(randn(0, 1, 3, 32, 32).sigmoid(), prior), prior, *PROMPTS, tmp_path / "out", config)
     assert not (tmp_path / "out").exists()

@@ -14,7 +14,7 @@ from torch import Tensor
 from cpds.config import EditConfig, GuidanceConfig
 from cpds.editor import edit
 from cpds.errors import InputError
-from cpds.images import LONGEST, open_image, open_source, working_size
+from cpds.images import LONGEST, open_image, open_source, require_images, working_size
 from cpds.priors.unet import UNetPrior
 from representations.latent import FREE, LatentImage, LatentImageConfig, changed
 
@@ -23,6 +23,34 @@ ROUGH = EditConfig(GuidanceConfig("dds"), 3, "sgd", 20.0, "none")
 
 def noise(height: int, width: int, seed: int = 0) -> Tensor:
     return randn(seed, 1, 3, height, width).sigmoid()
+
+
+# ---- what is no image
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (Image.new("RGB", (32, 32)), r"got a Image"),
+        (noise(32, 32)[0], r"got \(3, 32, 32\) of float32: permute"),
+        (noise(32, 32).permute(0, 2, 3, 1), r"got \(1, 32, 32, 3\) of float32"),
+        (noise(32, 32).mul(255).byte(), r"got \(1, 3, 32, 32\) of uint8: .* divide 8 bits by 255"),
+        (noise(32, 32)[:0], r"got \(0, 3, 32, 32\)"),
+        (noise(32, 32) * 255, r"got values from \d.* to 2\d\d"),
+        (noise(32, 32) * 2 - 1, r"got values from -0\.\d+ to 0\.\d+: scale it"),
+        (noise(32, 32) * float("nan"), "got values from nan to nan"),
+        (noise(32, 32) / 0, "got values from inf to inf"),
+    ],
+)
+def test_what_is_no_image_is_refused(given: Any, message: str) -> None:
+    with pytest.raises(InputError, match=rf"float tensor \(b, 3, H, W\) with values in \[0, 1\], {message}"):
+        require_images(given)
+
+
+def test_a_latent_takes_images_alone(prior: UNetPrior) -> None:
+    with pytest.raises(InputError, match="got values from"):
+        LatentImage(noise(32, 32) * 255, prior)
+    LatentImage(noise(32, 32) * 1.2 - 0.1, prior)  # resizing overshoots by as much
 
 
 # ---- sizes
