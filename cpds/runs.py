@@ -155,12 +155,12 @@ class RunFolder:
     def load_checkpoint(self) -> dict[str, Tensor] | None:
         """The saved tensors, or None where the run ended before its first checkpoint.
 
-        InputError if they are damaged, or gone from a run that has made steps.
+        InputError if they are damaged, or gone from a run that has a result.
         """
         if not (self.path / CHECKPOINT).exists():
-            if made := [name for name in (METRICS, RESULT) if os.path.lexists(self.path / name)]:
+            if os.path.lexists(self.path / RESULT):
                 raise InputError(
-                    f"{self.path} holds {made[0]} but no {CHECKPOINT}: put it back, or start the run anew elsewhere"
+                    f"{self.path} holds {RESULT} but no {CHECKPOINT}: put it back, or start the run anew elsewhere"
                 )
             return None
         try:
