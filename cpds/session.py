@@ -139,7 +139,7 @@ def own_names(parts: OwnParts) -> dict[str, str]:
     """What a run remembers of parts from outside."""
     found = {}
     if (own := parts.objective) is not None:
-        facts: dict[str, Any] = {k: v for k, v in vars(own).items() if k not in ("direction", "branches")}
+        facts: dict[str, Any] = {k: v for k, v in vars(own).items() if k not in ("direction", "branches", "guides")}
         facts["coupling"] = name_of(own.coupling) if callable(own.coupling) else own.coupling
         facts["offsets"] = own.offsets if any(own.offsets) else ()
         found["objective"] = " ".join([name_of(own.direction), *(f"{k}={v}" for k, v in facts.items() if v)])
