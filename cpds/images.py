@@ -21,7 +21,7 @@ from cpds.types import Images
 __all__ = ["SUFFIXES", "check_sides", "find_files", "find_images"]
 
 GONE = 32  # of 255: change of a color from which on nothing of the old one remains
-OVERSHOOT = 0.25  # of values in [0, 1], which resizing with sharp edges may add
+OVERSHOOT = 0.5  # beyond [0, 1]: bicubic resizing adds up to 0.45
 LONGEST = 4096  # px, longer side while editing with the shorter side as asked
 
 

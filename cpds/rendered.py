@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cpds.errors import InputError
+from cpds.images import OVERSHOOT
 from cpds.masks import to_cells
 from cpds.priors.base import Prior
 from cpds.profiling import timed
@@ -81,7 +82,7 @@ class Rendered(Generic[View]):
         if image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point():
             raise InputError(f"render gave {tuple(image.shape)} of {image.dtype}: it must give floats (b, 3, H, W)")
         low, high = (float(x) for x in image.detach().aminmax())
-        if low < -0.5 or high > 1.5:
+        if low < -OVERSHOOT or high > 1 + OVERSHOOT:
             raise InputError(f"render gave colors from {low:.3g} to {high:.3g}: they must be in 0 ... 1")
         self._checked = True
 

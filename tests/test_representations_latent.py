@@ -10,6 +10,7 @@ import torch
 from conftest import randn
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from cpds.config import EditConfig, GuidanceConfig
 from cpds.editor import edit
@@ -50,7 +51,17 @@ def test_what_is_no_image_is_refused(given: Any, message: str) -> None:
 def test_a_latent_takes_images_alone(prior: UNetPrior) -> None:
     with pytest.raises(InputError, match="got values from"):
         LatentImage(noise(32, 32) * 255, prior)
-    LatentImage(noise(32, 32) * 1.2 - 0.1, prior)  # resizing overshoots by as much
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("dot", [0.0, 1.0])
+def test_what_resizing_adds_is_no_reason_to_refuse(dot: float, antialias: bool) -> None:
+    """Around what is small and sharp, as in pixel art, bicubic resizing overshoots most."""
+    image = torch.full((1, 3, 16, 16), 1 - dot)
+    image[..., 7:9, 7:9] = dot
+    large = interpolate(image, size=(64, 64), mode="bicubic", antialias=antialias)
+    assert large.amin() < -0.2 or large.amax() > 1.2
+    require_images(large)
 
 
 # ---- sizes
