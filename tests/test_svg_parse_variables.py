@@ -57,6 +57,11 @@ DOCUMENTS = [  # body, and what each var() stands for
         f'{BOX} fill="var(--d)" style="stroke:var(--c)"/></g></g></g>',
         {"var(--f)": "url(#f)", "var(--d)": "teal", "var(--c)": "teal"},
     ),
+    (
+        f'{BOX}/>{BLUR}<symbol id="s"><g filter="var(--f)">{BOX} fill="teal"/></g></symbol>'
+        '<use href="#s" style="--f:url(#f)"/>',
+        {"var(--f)": "url(#f)"},
+    ),
 ]
 
 

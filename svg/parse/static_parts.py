@@ -80,14 +80,14 @@ class StaticParts:
         root = etree.Element(f"{{{SVG}}}svg", nsmap={None: SVG})
         root.set("viewBox", f"0 0 {width} {height}")
         root.set("preserveAspectRatio", "none")
-        needed = self._needed(elements, context)
+        needed = self._needed(clones, elements, context)
         self.shown.update(part for element in needed for part in element.iter("*"))
         if needed:
             defs = etree.SubElement(root, f"{{{SVG}}}defs")
-            for element in needed:
+            for element, clone in needed.items():
                 holder = etree.SubElement(defs, f"{{{SVG}}}g")
                 self._dress(holder, self._around[element])
-                holder.append(self._clone(element, self._around[element].variables))
+                holder.append(clone)
         self._place(etree.SubElement(root, f"{{{SVG}}}g"), clones, elements[0], context)
         svg = etree.tostring(root)
         self._bytes += len(svg)
@@ -119,33 +119,25 @@ class StaticParts:
         if style:
             holder.set("style", ";".join(style))
 
-    def _needed(self, elements: list[Any], context: Context) -> list[Any]:
-        """The elements elsewhere in the document that these and the styles around them refer to, however indirectly."""
+    def _needed(self, clones: list[Any], elements: list[Any], context: Context) -> dict[Any, Any]:
+        """Those elsewhere in the document that clones of `elements`, and the styles around them, refer to.
+
+        However indirectly; each with its clone.
+        """
         inside = {e for element in elements for e in element.iter("*")}
-        found: dict[Any, None] = {}
-        todo: list[tuple[Any, Context | None]] = [(None, context), *((element, None) for element in elements)]
-        for element, around in todo:  # grows while it is read
-            names = [name for part in element.iter("*") for name in self._names(part)] if element is not None else []
+        found: dict[Any, Any] = {}
+        todo: list[tuple[Any, Context | None]] = [(None, context), *((clone, None) for clone in clones)]
+        for clone, around in todo:  # grows while it is read
+            names = [name for part in clone.iter("*") for name in _names(part)] if clone is not None else []
             for text, _ in around.style.values() if around else ():
                 names += URLS.findall(text)
             for name in names:
                 target = self.tree.ids.get(name)
                 if target is not None and target not in inside and target not in found:
-                    found[target] = None
-                    todo.append((target, self._around[target]))
+                    found[target] = self._clone(target, self._around[target].variables)
+                    todo.append((found[target], self._around[target]))
         # an element inside another that is needed too comes with it
-        return [e for e in found if not any(up in found for up in _upwards(e.getparent()))]
-
-    def _names(self, element: Any) -> Iterable[str]:
-        """The ids that one element refers to."""
-        target = href(element)
-        if target and target.startswith("#"):
-            yield target[1:]
-        texts = [value for value in element.attrib.values() if "url(" in value]
-        texts += [value for _, value, _ in self.cascade.of_sheets(element) if "url(" in value]
-        texts += [declaration.value for declaration in self.cascade(element).values() if "url(" in declaration.value]
-        for text in texts:
-            yield from URLS.findall(text)
+        return {e: clone for e, clone in found.items() if not any(up in found for up in _upwards(e.getparent()))}
 
     def _clone(self, element: Any, inherited: Variables) -> Any:
         """A copy with the style sheets' declarations and var() written out, and nothing that would be fetched."""
@@ -176,6 +168,16 @@ class StaticParts:
             if tag(new) in ("script", "style") and new is not clone:
                 new.getparent().remove(new)
         return clone
+
+
+def _names(clone: Any) -> Iterable[str]:
+    """The ids that one element of a clone refers to."""
+    target = href(clone)
+    if target and target.startswith("#"):
+        yield target[1:]
+    for text in clone.attrib.values():
+        if "url(" in text:
+            yield from URLS.findall(text)
 
 
 def _upwards(element: Any) -> Iterable[Any]:
