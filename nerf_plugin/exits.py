@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cpds.errors import InputError, out_of_memory
+from cpds.errors import EditDiverged, InputError, out_of_memory
 from cpds.terminal import print_status
 
 OUT_OF_MEMORY = (
@@ -17,12 +17,12 @@ OUT_OF_MEMORY = (
 
 @contextmanager
 def exit_on_input_error() -> Iterator[None]:
-    """InputError, or too little memory, ends the command with one sentence and exit code 2."""
+    """InputError, EditDiverged or too little memory ends the command with one sentence and exit code 2."""
     try:
         yield
     except (InputError, MemoryError, RuntimeError) as err:
         full = out_of_memory(err)
-        if not full and not isinstance(err, InputError):
+        if not full and not isinstance(err, InputError | EditDiverged):
             raise
         print_status(f"ns-train: error: {OUT_OF_MEMORY if full else err}")
         raise SystemExit(2) from err

@@ -24,6 +24,7 @@ from cpds.guidance_scale import chosen_scale, require_guidance, require_negative
 from cpds.images import open_image, png, resized, to_pil
 from cpds.presets import PDS_REFINE_NERF, PRESETS
 from cpds.sdedit import sdedit
+from cpds.state import preview_of
 from cpds.types import Images
 from nerf_plugin.base_run import RunStart
 from nerf_plugin.controls import hide
@@ -189,8 +190,7 @@ class RefinePipeline(ScenePipeline):
         base, keep = self.source_image(view), self.config.keep_unchanged
         shown = self.render_eval(view).cpu() if number else base
         picture = LatentImage(shown, self.prior, LatentImageConfig(self.config.resolution, keep))
-        edit(picture, self.prior, self.config.prompt, target_prompt, config)
-        image = picture.preview().cpu()
+        image = preview_of(edit(picture, self.prior, self.config.prompt, target_prompt, config)).cpu()
         return torch.lerp(base, image, changed(base, image)) if number and keep else image
 
     @torch.no_grad()

@@ -24,6 +24,7 @@ from conftest import randn
 from torch import Tensor
 
 from cpds import PRESETS, InputError, Prior, edit, load_prior
+from cpds.errors import EditDiverged
 from cpds.priors.unet import UNetPrior
 from representations.latent import LatentImage, LatentImageConfig
 from svg.config import SvgConfig
@@ -138,6 +139,14 @@ def test_masks_hold_and_fields_count(comfy: SimpleNamespace, prior: UNetPrior) -
     }.items():
         (other,) = call(comfy, "CPDSEditImage", prior=prior, **EDIT | {field: value}, **more)
         assert not torch.equal(other, edited), field
+
+
+def test_an_edit_that_diverges_gives_no_black_image(
+    comfy: SimpleNamespace, prior: UNetPrior, progress: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LatentImage, "preview", lambda self: self.image * float("nan"))
+    with pytest.raises(EditDiverged, match="step 1 left NaN or infinite values in what is shown"):
+        call(comfy, "CPDSEditImage", prior=prior, image=pictures(), **EDIT)
 
 
 def test_an_svg_keeps_its_elements(comfy: SimpleNamespace, prior: UNetPrior, progress: list[Any]) -> None:

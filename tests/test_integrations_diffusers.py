@@ -18,6 +18,7 @@ from tiny_priors import BUILDERS, Family
 from torch import Tensor
 
 from cpds import EditConfig, GuidanceConfig, InputError, edit, load_prior
+from cpds.errors import EditDiverged
 from cpds.images import to_pil
 from representations.latent import LatentImage, LatentImageConfig
 
@@ -159,6 +160,12 @@ def test_several_images_under_one_prompt_come_out_as_if_alone(prompts: Any, tiny
     edited = opened(tiny_folder)(photo(3), *prompts, preset=CONFIG, output_type="pt").images
     alone = torch.cat([by_cpds(tiny_folder, image) for image in photo(3).split(1)])
     torch.testing.assert_close(edited, alone, rtol=0, atol=1e-4)
+
+
+def test_an_edit_that_diverges_gives_no_black_image(tiny_folder: Path, opened: Open) -> None:
+    """Its latent is finite, and what the prior makes of that is not."""
+    with pytest.raises(EditDiverged, match="step 1 left NaN or infinite values in what is shown"):
+        opened(tiny_folder)(photo(), *PROMPTS, preset=replace(CONFIG, num_inference_steps=1, lr=1e30))
 
 
 def test_masks_and_sizes(tiny_folder: Path, opened: Open) -> None:

@@ -97,6 +97,17 @@ def test_views_are_edited_as_pictures_before_the_first_step(
     assert not trainer.pipeline.scale_slider.visible
 
 
+def test_a_view_whose_edit_diverges_ends_the_run_in_a_sentence(
+    edit_scene: Callable[..., Any], base_scenes: dict[str, Path], capsys: Any
+) -> None:
+    """Nothing is trained on what cannot be shown."""
+    far = replace(VIEW_EDIT, num_inference_steps=1, lr=1e30, polish=0.0)
+    changes = {"pipeline__redraw": "edit", "pipeline__edit": far, "pipeline__prompt": "a cat"}
+    with pytest.raises(SystemExit):
+        edit_scene("cpds_splat_refine", load_dir=base_scenes["cpds_splat"], **changes)
+    assert "ns-train: error: step 1 left NaN or infinite values in what is shown" in capsys.readouterr().err
+
+
 def test_the_loss_of_edits_is_the_squared_error_but_where_they_disagree() -> None:
     wanted = noise(0, 4, 3)
     close = wanted + DELTA * (noise(1, 4, 3) - 0.5)

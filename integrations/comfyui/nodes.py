@@ -18,6 +18,7 @@ from cpds.apps.cli.priors import SIZES
 from cpds.guidance import StepResult
 from cpds.images import to_pil
 from cpds.presets import PRESETS_FOR
+from cpds.state import preview_of
 from representations.latent import LatentImage, LatentImageConfig
 
 CPDSPrior = io.Custom("CPDS_PRIOR")
@@ -96,7 +97,7 @@ class Watch:
         model_management.throw_exception_if_processing_interrupted()
         step = sum(part.step for part in state.parts)
         shown = step % max(1, self.bar.total // PREVIEWS) == 0
-        preview = ("JPEG", to_pil(running.representation.preview()[:1]), PREVIEW_SIDE) if shown else None
+        preview = ("JPEG", to_pil(preview_of(running)[:1]), PREVIEW_SIDE) if shown else None
         self.bar.update_absolute(step, preview=preview)
 
     def finished(self, state: EditState) -> None:
@@ -183,8 +184,8 @@ class EditImage(io.ComfyNode):
             held = None if mask is None else mask_of(mask, images)
             latent = LatentImage(images, prior, LatentImageConfig(resolution or None), held)
             prompts = [prompt] * len(images), [target_prompt] * len(images)  # an edit of its own for each image
-            edit(latent, prior, *prompts, config_of(preset, guidance_scale, steps, seed), [Watch()])
-            return io.NodeOutput(latent.preview().permute(0, 2, 3, 1).cpu().contiguous())
+            state = edit(latent, prior, *prompts, config_of(preset, guidance_scale, steps, seed), [Watch()])
+            return io.NodeOutput(preview_of(state).permute(0, 2, 3, 1).cpu().contiguous())
 
 
 def mask_of(mask: torch.Tensor, images: torch.Tensor) -> torch.Tensor:

@@ -35,6 +35,7 @@ from cpds import PRESETS, Callback, EditConfig, EditState, InputError, Prior, ed
 from cpds.guidance import StepResult
 from cpds.priors.load import FAMILIES
 from cpds.priors.options import PriorOptions, is_few_step_name
+from cpds.state import preview_of
 from representations.latent import LatentImage, LatentImageConfig
 
 Transformer = (
@@ -165,8 +166,8 @@ class CPDSPipeline(DiffusionPipeline):
         with torch.enable_grad():  # pipelines are often called where it is off
             latent = LatentImage(images, prior, LatentImageConfig(resolution), mask)
             with progress_bar(total=config.num_inference_steps) as bar:
-                edit(latent, prior, prompts, targets, config, [Steps(bar), *callbacks])
-        edited: Any = IMAGES.postprocess(latent.preview(), output_type, [False] * len(images))
+                state = edit(latent, prior, prompts, targets, config, [Steps(bar), *callbacks])
+        edited: Any = IMAGES.postprocess(preview_of(state), output_type, [False] * len(images))
         return ImagePipelineOutput(edited) if return_dict else (edited,)
 
 
