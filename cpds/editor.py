@@ -25,7 +25,7 @@ from cpds.rendered import Rendered
 from cpds.representation import ParamGroup, Redrawable, Representation, Revisable
 from cpds.selection.base import PatchSelector
 from cpds.settling import Settling
-from cpds.state import Callback, EditState, fetched, finite, finite_flags
+from cpds.state import Callback, EditState, fetched, finite, finite_flags, preview_of
 from cpds.types import Images, Scalar
 
 
@@ -137,7 +137,7 @@ def run(state: EditState, callbacks: Sequence[Callback] = ()) -> EditState:
     wanted = None
     if state.lead is not None:
         with timed("image to follow"):
-            edited = run(state.lead, [Lead(state, callbacks)]).representation.preview()
+            edited = preview_of(run(state.lead, [Lead(state, callbacks)]))
             assert isinstance(representation, Redrawable)
             moving = {g.name for g, rate in base_rates(config, representation.param_groups()) if rate}
             wanted = representation.follow(edited, state.step, moving)

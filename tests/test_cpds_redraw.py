@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cpds.config import EditConfig, GuidanceConfig
 from cpds.editor import edit, run, start
-from cpds.errors import InputError
+from cpds.errors import EditDiverged, InputError
 from cpds.priors.unet import UNetPrior
 from cpds.redraw import distance, image_edit
 from cpds.representation import ParamGroup
@@ -119,6 +119,23 @@ def test_an_edit_that_has_reached_what_it_follows_takes_no_step(
     assert (tmp_path / "out/before_after.png").is_file()
     again = edit_in_folder(Pixels(page), prior, *PROMPTS, tmp_path / "out", CONFIG, resume=True)
     assert torch.equal(again.representation.preview(), state.representation.preview())
+
+
+def test_an_image_that_cannot_be_shown_is_not_followed(
+    prior: UNetPrior, page: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is edited would take its colors at once."""
+
+    def follow(self: Pixels, image: Tensor, step: int, moving: Collection[str]) -> Tensor:
+        self.x.data.copy_(image)
+        return image.clone()
+
+    monkeypatch.setattr(Pixels, "follow", follow)
+    monkeypatch.setattr(LatentImage, "preview", lambda self: self.image * float("nan"))
+    shown = Pixels(page)
+    with pytest.raises(EditDiverged, match="step 3 left NaN or infinite values in what is shown"):
+        edit(shown, prior, *PROMPTS, CONFIG)
+    assert torch.equal(shown.x, page)
 
 
 def test_what_is_edited_becomes_the_edited_image(prior: UNetPrior, page: Tensor) -> None:
