@@ -167,3 +167,13 @@ def test_an_image_whose_edit_diverges_spoils_no_other(data: Path, prior: Prior, 
     assert (results - plain)[[0, 2]].abs().max() <= 1.5 / 255
     assert (plain - sources).abs().amax((1, 2, 3)).min() > 0.1
     assert 0 < broken_count <= count
+
+
+def test_a_result_that_cannot_be_shown_is_named(data: Path, prior: Prior, capsys: pytest.CaptureFixture) -> None:
+    """The edit's last latents are finite; what the prior makes of them is not."""
+    config = replace(PRESETS["cds"], num_inference_steps=1, lr=1e30)
+    cases = load_cases(data)[:2]
+    sources = torch.cat([open_image(case.source) for case in cases])
+    results, _ = batch_editor(lambda images: LatentImage(images, prior), prior, config)(cases, sources)
+    assert not results.isfinite().all(dim=(1, 2, 3)).any()
+    assert capsys.readouterr().err.count("its result has NaN or infinite values; lower lr") == 2

@@ -162,6 +162,12 @@ def test_several_images_under_one_prompt_come_out_as_if_alone(prompts: Any, tiny
     torch.testing.assert_close(edited, alone, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("prompts", [(None, "a dog"), ("a cat", ["a dog", 3])])
+def test_prompts_that_are_no_texts_are_refused(tiny_folder: Path, opened: Open, prompts: Any) -> None:
+    with pytest.raises(InputError, match="the prompts must be a text, or a list of texts"):
+        opened(tiny_folder)(photo(), *prompts, preset=CONFIG)
+
+
 def test_an_edit_that_diverges_gives_no_black_image(tiny_folder: Path, opened: Open) -> None:
     """Its latent is finite, and what the prior makes of that is not."""
     with pytest.raises(EditDiverged, match="step 1 left NaN or infinite values in what is shown"):

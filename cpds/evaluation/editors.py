@@ -17,6 +17,7 @@ from cpds.guidance_scale import require_negative_prompt, require_scales
 from cpds.images import open_image
 from cpds.priors.base import Conditioning, Prediction, Prior
 from cpds.representation import Representation
+from cpds.state import finite
 from cpds.terminal import warn
 from cpds.types import Images, Latents, Timesteps
 
@@ -65,7 +66,11 @@ def batch_editor(represent: Represent, prior: Prior, config: Setting) -> EditBat
                 parts = [edit([case], source) for case, source in zip(cases, sources.split(1), strict=True)]
                 return torch.cat([images for images, _ in parts]), sum(count for _, count in parts) / len(parts)
             warn(f"{cases[0].id}: {err}; its last good state is evaluated")
-        return shown.preview(), counted.samples / len(cases)
+        images = shown.preview()
+        for case, image in zip(cases, images, strict=True):
+            if not finite([image]):
+                warn(f"{case.id}: its result has NaN or infinite values; lower lr or guidance_scale, or use fp32")
+        return images, counted.samples / len(cases)
 
     return edit
 

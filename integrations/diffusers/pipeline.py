@@ -32,6 +32,7 @@ from diffusers.image_processor import VaeImageProcessor
 from transformers import PreTrainedModel
 
 from cpds import PRESETS, Callback, EditConfig, EditState, InputError, Prior, edit
+from cpds.editor import require_texts
 from cpds.guidance import StepResult
 from cpds.priors.load import FAMILIES
 from cpds.priors.options import PriorOptions, is_few_step_name
@@ -200,7 +201,8 @@ def settings(
 
 
 def one_each(prompts: str | Sequence[str], images: int) -> list[str]:
-    """A prompt for each image, so that each is an edit of its own. InputError for another number of them."""
+    """A prompt for each image, so that each is an edit of its own. InputError for another number, or no texts."""
+    require_texts(prompts, "prompts")
     given = [prompts] if isinstance(prompts, str) else list(prompts)
     if len(given) not in (1, images):
         raise InputError(f"{len(given)} prompts for {images} images: give one, or one for each image")
