@@ -77,6 +77,8 @@ def decode(path: Path, kind: str = "image") -> tuple[Image.Image, list[str]]:
         raise InputError(f"{kind} {path} does not exist: check the path") from err
     except IsADirectoryError as err:
         raise InputError(f"{kind} {path} is a folder: name a file") from err
+    except PermissionError as err:
+        raise InputError(f"{kind} {path} cannot be read ({err.strerror}): check its permissions") from err
     except UnidentifiedImageError as err:
         raise InputError(f"{path} is not an image that can be read: give a {', '.join(SUFFIXES)} file") from err
     except Image.DecompressionBombError as err:

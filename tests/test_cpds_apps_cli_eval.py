@@ -102,7 +102,7 @@ PLAIN = {"lr": None, "n_patches": None}
         ({"tag": "aminal"}, "no case has the tag 'aminal': there are "),
         ({"clip": "/nowhere/clip"}, "clip '/nowhere/clip' is neither a local folder nor"),
         ({"dino": "/nowhere/vit"}, "dino '/nowhere/vit' is neither a local folder nor"),
-        ({"lpips": True, "lpips_weights": "/nowhere/alexnet.pth"}, "cannot be loaded from /nowhere/alexnet.pth"),
+        ({"lpips": True, "lpips_weights": "/nowhere/alexnet.pth"}, "alexnet.pth, which does not exist"),
         ({"lpips": True, "lpips_weights": "/nowhere/a.pth"}, "as --lpips_weights, or leave LPIPS out with --no-lpips"),
         ({"device": "tpu"}, "device 'tpu' is not usable here"),
         ({"strength": 0.5}, "strength is for the baselines (sdedit, ddim-inversion, ddpm-inversion), not for preset"),
@@ -187,6 +187,21 @@ def test_settings_with_other_metrics_share_no_table(evaluate: Callable[..., int]
     assert evaluate(label="c") == 0
     assert set(json.loads((tmp_path / "eval" / "table.json").read_text())["all 5 cases"]) == {"a", "c"}
     assert json.loads((tmp_path / "eval" / "c" / "config.json").read_text())["command"].startswith("cpds eval ")
+
+
+@pytest.mark.parametrize(
+    "name", ["table.csv", "config.json", "x/config.json", "x/rows.jsonl", "x/sheet.png", "x/results/c0.png"]
+)
+def test_files_of_something_else_are_not_replaced(
+    evaluate: Callable[..., int], tmp_path: Path, capsys: Any, name: str
+) -> None:
+    file = tmp_path / "eval" / name
+    file.parent.mkdir(parents=True)
+    file.write_text('{"command": "image"}')
+    assert evaluate(label="x", limit=1) == 2
+    assert "choose another folder" in capsys.readouterr().err.splitlines()[-1]
+    assert [f.relative_to(tmp_path / "eval").as_posix() for f in (tmp_path / "eval").rglob("*.*")] == [name]
+    assert file.read_text() == '{"command": "image"}'
 
 
 def test_other_settings_under_the_same_label_are_refused(evaluate: Callable[..., int], capsys: Any) -> None:

@@ -330,3 +330,12 @@ def test_an_opaque_image_gives_a_plain_png(tmp_path: Path) -> None:
 def test_a_batch_is_no_image() -> None:
     with pytest.raises(ValueError, match="2 images cannot be made one"):
         to_pil(torch.zeros(2, 3, 4, 4))
+
+
+def test_a_file_that_may_not_be_read_is_not_told_as_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:  # root may read every file
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Image, "open", refuse)
+    with pytest.raises(InputError, match=r"a\.png cannot be read \(Permission denied\): check its permissions"):
+        decode(tmp_path / "a.png")

@@ -65,9 +65,10 @@ class Lpips(nn.Module):
         except InputError:
             raise
         except (OSError, EOFError, KeyError, RuntimeError, ValueError, UnpicklingError) as err:
+            missing = ", which does not exist" if features and not features.exists() else ""
             raise InputError(
-                f"AlexNet's weights for LPIPS cannot be loaded from {features or ALEXNET}: give torchvision's file "
-                f"{Path(ALEXNET).name}"
+                f"AlexNet's weights for LPIPS cannot be loaded from {features or ALEXNET}{missing}: give torchvision's "
+                f"file {Path(ALEXNET).name} (or its tensors as .safetensors)"
             ) from err
         with (files("torchmetrics") / "functional/image/lpips_models/alex.pth").open("rb") as file:
             heads = torch.load(file, map_location="cpu", weights_only=True)

@@ -52,6 +52,7 @@ class Evaluation:
         self.folder = folder
         self.rows: dict[str, dict[str, Any]] = {}
         document = json.loads(json.dumps(settings))
+        require_own(folder)
         if os.path.isfile(folder / CONFIG) and read_rows(folder):
             changed = differences(read_config(folder), document)
             if changed:
@@ -155,6 +156,18 @@ def contact_sheet(
                 small = ImageOps.pad(to_pil(open_image(file)), (side, side), color="white")
                 page.paste(small, (i % columns * (each * side + 8) + k * side, i // columns * (side + 8)))
     return page
+
+
+def require_own(folder: Path) -> None:
+    """InputError where a setting's folder holds files that no evaluation wrote."""
+    if os.path.lexists(folder / CONFIG):
+        command = read_object(folder / CONFIG).get("command")
+        if not (command == "" or str(command).startswith("cpds eval ")):
+            raise InputError(f"{folder} already holds {CONFIG} of something else: choose another folder or label")
+        return
+    for name in (ROWS, SHEET, RESULTS, BACK):
+        if os.path.isfile(folder / name) or any((folder / name).glob("*")):
+            raise InputError(f"{folder} already holds {name}, but no {CONFIG}: choose another folder or label")
 
 
 def read_config(folder: Path) -> dict[str, Any]:

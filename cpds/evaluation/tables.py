@@ -4,6 +4,7 @@ Settings that differ by seed alone are one line: each case counts with its mean 
 """
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,12 @@ from cpds.stored import CONFIG
 from cpds.terminal import warn
 
 Row = Mapping[str, Any]
+TABLES = {
+    "table.md": formats.markdown,
+    "table.json": formats.as_json,
+    "table.csv": formats.comma_separated,
+    "table.tex": formats.latex,
+}
 MEDIANS = ("psnr_outside_mask", "psnr_back")  # infinite where nothing changed at all
 
 
@@ -115,12 +122,15 @@ def save_tables(out: Path, metrics: Row, cases: Sequence[Case]) -> str:
                 name: summary((row for row in rows if tag in row["tags"]), seeds)
                 for name, (rows, seeds) in settings.items()
             }
-    text = formats.markdown(tables)
-    for suffix, content in {
-        "md": text,
-        "json": formats.as_json(tables),
-        "csv": formats.comma_separated(tables),
-        "tex": formats.latex(tables),
-    }.items():
-        write_atomic(out / f"table.{suffix}", content.encode())
-    return text
+    for name, write in TABLES.items():
+        write_atomic(out / name, write(tables).encode())
+    return formats.markdown(tables)
+
+
+def require_own_tables(out: Path) -> None:
+    """InputError where `out` is the folder of another run, or has tables and no setting that they could be of."""
+    if os.path.lexists(out / CONFIG):
+        raise InputError(f"{out} already holds {CONFIG}: choose another folder")
+    there = next((name for name in TABLES if os.path.lexists(out / name)), None)
+    if there and not any(out.glob(f"*/{CONFIG}")):
+        raise InputError(f"{out} already holds {there}, but no setting's folder: choose another folder")

@@ -110,9 +110,9 @@ def run_eval(args: EvalArgs, command: str) -> int:
 
     from cpds.evaluation.cases import DATA_SETS, classifier_file, load_cases, select
     from cpds.evaluation.editors import batch_editor, check, settled
-    from cpds.evaluation.runner import Evaluation
+    from cpds.evaluation.runner import Evaluation, require_own
     from cpds.evaluation.scoring import load_metrics
-    from cpds.evaluation.tables import save_tables
+    from cpds.evaluation.tables import require_own_tables, save_tables
     from cpds.guidance_scale import guidance_note
     from cpds.images import working_size
     from cpds.priors.load import load_prior
@@ -120,6 +120,9 @@ def run_eval(args: EvalArgs, command: str) -> int:
     from representations.latent import LatentImage, LatentImageConfig
 
     args.require_devices()
+    require_own_tables(args.out)
+    for label in chosen:
+        require_own(args.out / label)
     cases = load_cases(args.data, args.split or ("test" if args.data in DATA_SETS else None))
     cases = select(cases, args.tag, args.limit)
     classifier = classifier_file(args.data) if any(case.expect for case in cases) else None
