@@ -47,9 +47,9 @@ class SvgConfig:
     document's own background-color, else white."""
     resolution: int | None = None
     """Shorter side while editing, in px. Default: what the prior was trained on."""
-    margin: float = 0.1
+    margin: float | None = None
     """Width of the margin around the page while it is edited, as a fraction of the image's sides: priors know things
-    that lie within their image, not such as touch its border."""
+    that lie within their image, not such as touch its border. Default: 0.1, of drawings with a backdrop 0."""
     smoothness: float = 32.0
     """Length along an outline, in px of a 512-px canvas, over which points move alike: details stay whole."""
     detail_size: float = 0.5
@@ -75,7 +75,7 @@ class SvgConfig:
             require(known, f"optimize must be of {', '.join((*GROUPS, 'colors', 'all'))}, got {choice!r}")
         spelled: tuple[Choice, ...] = tuple("colors" if choice == "colours" else choice for choice in self.optimize)
         object.__setattr__(self, "optimize", spelled)
-        require(0 <= self.margin <= 0.4, f"margin must be in 0 ... 0.4, got {self.margin}")
+        require(0 <= (self.margin or 0) <= 0.4, f"margin must be in 0 ... 0.4, got {self.margin}")
         require(0 <= self.smoothness < math.inf, f"smoothness must be >= 0 and finite, got {self.smoothness}")
         require(0 <= self.detail_size < math.inf, f"detail_size must be >= 0 and finite, got {self.detail_size}")
         require(0 <= self.may_add <= MAX_ADDED, f"may_add must be in 0 ... {MAX_ADDED}, got {self.may_add}")

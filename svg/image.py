@@ -19,6 +19,7 @@ from cpds.representation import ImageSpec, ParamGroup
 from cpds.runs import save_as
 from cpds.types import Images
 from representations.latent import LatentImage, LatentImageConfig
+from svg.backdrops import backdrops
 from svg.color_fit import colors_are_enough, fit_colors
 from svg.config import COLORS, GroupName, SvgConfig
 from svg.document import Document
@@ -33,6 +34,7 @@ from svg.visibility import Visibility
 
 LRS = {"points": 4.5, "widths": 1.5}  # px of the canvas (svg.parts), of shapes of full size
 LR = 0.03  # of what is a fraction
+MARGIN = 0.1  # of the image's sides, around a page without a backdrop
 
 
 class SvgImage:
@@ -59,7 +61,8 @@ class SvgImage:
         self.rasterizer = rasterizer or make_rasterizer(document)
         short = self.config.resolution or spec.image_size
         self.size = working_size(document.height, document.width, short, spec.size_multiple)
-        height, width = self.page = within(self.size, self.config.margin)
+        margin = self.config.margin if self.config.margin is not None else 0.0 if backdrops(document) else MARGIN
+        height, width = self.page = within(self.size, margin)
         top, left = (self.size[0] - height) // 2, (self.size[1] - width) // 2
         self._frame = left, self.size[1] - width - left, top, self.size[0] - height - top
         self.suffix = "svgz" if document.packed else "svg"

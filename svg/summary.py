@@ -11,7 +11,7 @@ from svg.config import SvgConfig
 from svg.document import Document
 from svg.model import StaticPart, draws, nodes
 from svg.parse.clips import outline_box
-from svg.selection import chosen
+from svg.selection import chosen, held_backdrops
 
 LARGE_SHAPES, LARGE_POINTS = 1000, 20_000  # from which on an edit may take long
 NAMES = {  # group -> what one and several of its parameters are called
@@ -45,7 +45,8 @@ class Summary:
         members = {g: [p for p in group if p.owner not in new] for g, group in found.items()}
         keys = {p.key for group in members.values() for p in group}
         others = (p for p in document.parameters.values() if p.key not in keys and p.owner not in new)
-        staying = Counter(p.group or "constants" for p in others)
+        held = held_backdrops(document, config)
+        staying = Counter("backdrops" if p.key in held else p.group or "constants" for p in others)
         view = Affine2D.scaling(size[1] / document.width, size[0] / document.height)
         tiny, shapes = 0, [d for d in draws(document.root) if document.parameters[d.geometry.key].owner not in new]
         for draw in shapes:
@@ -72,8 +73,10 @@ class Summary:
             found.append(f"may change: {_counted(self.changing)}")
         if self.addable:
             found.append(f"up to {_plural(self.addable, 'path', 'paths')} may be added")
-        if others := {g: n for g, n in self.staying.items() if g != "constants"}:
+        if others := {g: n for g, n in self.staying.items() if g in NAMES}:
             found.append(f"stays, as it was not asked for: {_counted(others)}")
+        if covering := self.staying.get("backdrops"):
+            found.append(f"stays, as it covers the page: {_plural(covering, 'outline', 'outlines')}")
         if constants := self.staying.get("constants"):
             found.append(f"stays, as clip paths or several drawings need it: {_plural(constants, 'number', 'numbers')}")
         return found
